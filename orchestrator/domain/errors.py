@@ -1,0 +1,104 @@
+"""The one error tree: a stable code for programs, a sentence for people, a next step for models.
+
+Adapters map what they catch to one of these at their edge and chain the cause. Whatever else escapes is a bug:
+faces report it as `internal` and keep the detail in the log.
+"""
+
+from typing import ClassVar, Literal
+
+Code = Literal[
+    "invalid_request",  # the caller's arguments are wrong; nothing was run
+    "not_found",  # no such session for this tenant
+    "busy",  # a bounded queue or the number of sandboxes is full; try later
+    "deleted",  # the session was deleted while the call waited or ran
+    "exception",  # the cell raised; the namespace keeps what it assigned before
+    "timeout",  # the cell outran its time limit
+    "interrupted",  # somebody asked for the cell to stop
+    "oom",  # the sandbox's memory limit killed the cell
+    "crashed",  # the worker process died: a signal, os._exit, a closed channel
+    "disk_full",  # the workspace inside the sandbox is full
+    "sandbox_lost",  # the container is gone or broke the protocol
+    "engine_unavailable",  # no Docker Engine answers, or it lacks the image
+    "store_full",  # the host's disk is full
+    "shutting_down",  # the orchestrator is stopping
+    "owned",  # another process owns the data directory
+    "internal",  # a bug of ours
+]
+
+
+class OrchestratorError(Exception):
+    """What the orchestrator raises on purpose.
+
+    `message` says what happened in one sentence, `hint` says what to do next (None where nothing can be done),
+    `retryable` tells whether the same call may succeed later without a change.
+    """
+
+    code: ClassVar[Code] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class InvalidRequestError(OrchestratorError):
+    """The caller's arguments are wrong; nothing was run."""
+
+    code = "invalid_request"
+
+
+class SessionNotFoundError(OrchestratorError):
+    """No such session for this tenant: absent and not-yours are the same answer."""
+
+    code = "not_found"
+
+
+class BusyError(OrchestratorError):
+    """A bounded resource is full."""
+
+    code = "busy"
+    retryable = True
+
+
+class SessionDeletedError(OrchestratorError):
+    """The session was deleted while the call waited for it or ran in it."""
+
+    code = "deleted"
+
+
+class SandboxLostError(OrchestratorError):
+    """The sandbox is gone, unreachable, or broke the protocol and was killed."""
+
+    code = "sandbox_lost"
+    retryable = True
+
+
+class EngineUnavailableError(OrchestratorError):
+    """No engine answers, it refuses us, or it lacks what a sandbox needs."""
+
+    code = "engine_unavailable"
+    retryable = True
+
+
+class StoreFullError(OrchestratorError):
+    """The host's disk has no room for a record."""
+
+    code = "store_full"
+    retryable = True
+
+
+class ShuttingDownError(OrchestratorError):
+    """The orchestrator is stopping and takes no more calls."""
+
+    code = "shutting_down"
+    retryable = True
+
+
+class OwnedError(OrchestratorError):
+    """Another process owns the data directory."""
+
+    code = "owned"
