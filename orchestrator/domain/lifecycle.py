@@ -1,0 +1,39 @@
+"""Which state may follow which. Data: the store builds its guarded updates from it, tests walk every pair.
+
+No row for a change means that it is refused. `None` stands for "no row": before creation and after the end.
+"""
+
+from collections.abc import Mapping
+
+from orchestrator.domain.model import SandboxState, SessionState
+
+_S, _B = SessionState, SandboxState
+
+SESSION_TRANSITIONS: Mapping[SessionState | None, frozenset[SessionState | None]] = {
+    None: frozenset({_S.CREATING}),
+    _S.CREATING: frozenset({_S.READY, _S.HIBERNATED, _S.DESTROYING}),
+    # Back to creating: its sandbox was lost and the next call makes another.
+    _S.READY: frozenset({_S.CREATING, _S.HIBERNATED, _S.DESTROYING}),
+    _S.HIBERNATED: frozenset({_S.CREATING, _S.DESTROYING}),
+    _S.DESTROYING: frozenset({None}),
+}
+
+SANDBOX_TRANSITIONS: Mapping[SandboxState | None, frozenset[SandboxState | None]] = {
+    None: frozenset({_B.CREATING}),
+    _B.CREATING: frozenset({_B.UNCLAIMED, _B.FAILED, _B.DESTROYING}),
+    _B.UNCLAIMED: frozenset({_B.CLAIMED, _B.FAILED, _B.DESTROYING}),
+    _B.CLAIMED: frozenset({_B.FAILED, _B.DESTROYING}),
+    # A create that timed out can still appear: failed goes through destroying, never straight to gone.
+    _B.FAILED: frozenset({_B.DESTROYING}),
+    _B.DESTROYING: frozenset({None}),
+}
+
+
+def session_sources(target: SessionState) -> frozenset[SessionState]:
+    """The states from which a session may change to `target`."""
+    return frozenset(s for s, targets in SESSION_TRANSITIONS.items() if s is not None and target in targets)
+
+
+def sandbox_sources(target: SandboxState) -> frozenset[SandboxState]:
+    """The states from which a sandbox may change to `target`."""
+    return frozenset(s for s, targets in SANDBOX_TRANSITIONS.items() if s is not None and target in targets)
