@@ -1,0 +1,82 @@
+# `make` lists the targets. Works with GNU make 3.81 (macOS) and later.
+SHELL := /bin/bash
+VENV := .venv
+STAMP := $(VENV)/.installed
+# Goes through sudo where the engine's socket refuses this user and sudo does not.
+WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
+
+.DEFAULT_GOAL := help
+.PHONY: help install engine image demo test check bench clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) ## make .venv with the project (editable) and its tools
+
+engine: install ## find a Docker Engine; on Debian and Ubuntu install and start one where none is
+	@$(VENV)/bin/orchestrator engine ensure
+
+image: engine ## build the sandbox image (minutes once, then a second)
+	@$(WITH_ENGINE) $(VENV)/bin/orchestrator image build
+
+demo: image ## watch an MCP client drive sessions in real containers
+	@$(WITH_ENGINE) $(VENV)/bin/orchestrator demo
+
+test: image ## run every test on the real engine; ARGS="-k name" is handed to pytest
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest $(ARGS)
+
+check: install ## lint, format and types; changes nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict orchestrator tests
+	@if compgen -G 'sandbox-image/agent/*.py' >/dev/null; then echo "mypy --strict agent"; cd sandbox-image && ../$(VENV)/bin/mypy --strict --config-file ../pyproject.toml agent; fi
+
+bench: image ## print the benchmarks' ratios
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(WITH_ENGINE) $(VENV)/bin/python "$$file" || exit; done
+
+clean: ## remove .venv and caches; images and sessions stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find orchestrator sandbox-image tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Prints the first Python that is new enough; silent where none is.
+define FIND_PYTHON
+for name in python3 python3.14 python3.13 python3.12 python3.11; do
+  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then command -v "$$name"; break; fi
+done
+endef
+
+define MAKE_VENV
+set -euo pipefail
+apt_install() {
+  if ! command -v apt-get >/dev/null; then return 1; fi
+  sudo=(); if [ "$$(id -u)" != 0 ]; then command -v sudo >/dev/null || return 1; sudo=(sudo); fi
+  echo "installing $$* with apt-get$${sudo:+ through sudo}: a bare Debian or Ubuntu lacks it"
+  "$${sudo[@]}" apt-get update -qq || true
+  "$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null
+}
+python="$$(eval "$$FIND_PYTHON")"
+if [ -z "$$python" ]; then
+  apt_install python3 python3-venv || true
+  python="$$(eval "$$FIND_PYTHON")"
+fi
+if [ -z "$$python" ]; then
+  echo "No Python 3.11 or newer was found on PATH (tried python3 and python3.14 to python3.11). Install one, then run make again." >&2
+  exit 1
+fi
+if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  version="$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+  if ! apt_install "python$$version-venv" && ! apt_install python3-venv; then
+    echo "$$python lacks the modules venv and ensurepip. Install them (Debian, Ubuntu: apt-get install python3-venv), then run make again." >&2
+    exit 1
+  fi
+fi
+echo "making $(VENV) with $$("$$python" -V) ($$python)"
+[ -x $(VENV)/bin/python ] && $(VENV)/bin/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
+$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[agent]' --group dev
+touch $(STAMP)
+endef
+export FIND_PYTHON MAKE_VENV
+
+$(STAMP): pyproject.toml
+	@bash -c "$$MAKE_VENV"
