@@ -1,0 +1,16 @@
+"""The command line. Each module adds its commands to `app`; none of them decides anything."""
+
+import typer
+
+from orchestrator.faces.cli.engine import engine_commands
+
+app = typer.Typer(
+    name="orchestrator",
+    help="Every Python session in its own locked-down container.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+app.add_typer(engine_commands, name="engine")
+
+__all__ = ["app"]
