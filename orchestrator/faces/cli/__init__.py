@@ -3,6 +3,7 @@
 import typer
 
 from orchestrator.faces.cli.engine import engine_commands
+from orchestrator.faces.cli.image import image_commands
 
 app = typer.Typer(
     name="orchestrator",
@@ -12,5 +13,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(engine_commands, name="engine")
+app.add_typer(image_commands, name="image")
 
 __all__ = ["app"]

@@ -1,0 +1,184 @@
+"""Makes the sandbox image: base, environment, agent libraries, agent; each only where its inputs changed."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from orchestrator.adapters import debian_base
+from orchestrator.adapters.host_packages import Report
+from orchestrator.adapters.image_build_steps import (
+    ImageBuildError,
+    build,
+    build_context,
+    describe_python,
+    engine_failures,
+    find_images,
+    has_image,
+    import_archive,
+    pull,
+)
+from orchestrator.adapters.wheels import download_wheels
+from orchestrator.domain.images import (
+    LABEL_AGENT,
+    LABEL_BASE,
+    LABEL_ENVIRONMENT,
+    LABEL_INPUTS,
+    LABEL_KIND,
+    LABEL_PYTHON,
+    BasePython,
+    ImageFiles,
+    agent_digest,
+    digest,
+    environment_digest,
+    environment_inputs,
+    libraries_inputs,
+    tag,
+)
+from orchestrator.domain.ports import SandboxImage
+
+REGISTRY_BASE = "python:3.13-slim"
+
+
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    tag: str
+    inputs: str
+    digest: str
+    python: str
+
+
+def find_sandbox_image(
+    api: docker.APIClient, files: ImageFiles, *, chosen_base: str | None = None
+) -> SandboxImage | None:
+    """The image that these sources ask for, or None where it is not built. One request."""
+    inputs, agent = environment_inputs(files, chosen_base), agent_digest(files)
+    found = find_images(api, {LABEL_KIND: "sandbox", LABEL_INPUTS: inputs, LABEL_AGENT: agent})
+    if not found:
+        return None
+    labels = found[0]["Labels"]
+    minor = ".".join(labels[LABEL_PYTHON].split(".")[:2])
+    return SandboxImage(found[0]["RepoTags"][0], labels[LABEL_ENVIRONMENT], agent, minor)
+
+
+class ImageBuilder:
+    """Builds what is missing. `rebuild` makes the environment anew, for fresh packages of the distribution."""
+
+    def __init__(self, api: docker.APIClient, files: ImageFiles, report: Report, *, rebuild: bool = False) -> None:
+        self._api = api
+        self._files = files
+        self._report = report
+        self._rebuild = rebuild
+
+    def build(self, chosen_base: str | None = None) -> SandboxImage:
+        """Return the sandbox image of these sources, made where it is absent; raises where it cannot be made."""
+        with engine_failures("Looking for images"):
+            ready = None if self._rebuild else find_sandbox_image(self._api, self._files, chosen_base=chosen_base)
+        if ready is not None:
+            self._report(f"{ready.tag} is up to date")
+            return ready
+        environment = self._environment(chosen_base)
+        libraries = self._libraries(environment)
+        return self._sandbox(environment, libraries)
+
+    def _environment(self, chosen_base: str | None) -> _Environment:
+        inputs = environment_inputs(self._files, chosen_base)
+        found = find_images(self._api, {LABEL_KIND: "environment", LABEL_INPUTS: inputs})
+        if found and not self._rebuild:
+            labels = found[0]["Labels"]
+            self._report(f"using the environment {found[0]['RepoTags'][0]}")
+            return _Environment(found[0]["RepoTags"][0], inputs, labels[LABEL_ENVIRONMENT], labels[LABEL_PYTHON])
+        base, name = self._base(chosen_base)
+        python = describe_python(self._api, base)
+        self._report(f"base {name} has Python {python.version} for {python.machine}")
+        return self._make_environment(inputs, base, name, python)
+
+    def _make_environment(self, inputs: str, base: str, name: str, python: BasePython) -> _Environment:
+        with tempfile.TemporaryDirectory(prefix="so-environment-") as folder, build_context() as context:
+            self._report("fetching the packages of the environment")
+            wheels = download_wheels(self._files.requirements, python, Path(folder) / "wheels", self._report)
+            download_wheels(self._files.pip_requirements, python, Path(folder) / "pip", self._report)
+            identity = environment_digest(inputs, python, name, wheels)
+            context.add("Dockerfile", self._files.environment["environment.Dockerfile"])
+            for path, content in self._files.environment.items():
+                if path.startswith("build/"):
+                    context.add(f"context/{path.removeprefix('build/')}", content)
+            context.add("context/requirements.txt", self._files.requirements)
+            context.add_folder("context/wheels", Path(folder) / "wheels")
+            context.add_folder("context/pip", Path(folder) / "pip")
+            labels = {
+                LABEL_KIND: "environment",
+                LABEL_INPUTS: inputs,
+                LABEL_ENVIRONMENT: identity,
+                LABEL_PYTHON: python.version,
+                LABEL_BASE: name,
+            }
+            self._report("installing them without a network (a minute or two)")
+            made = tag("environment", identity)
+            build(self._api, context, tag=made, base=base, labels=labels, report=self._report)
+        return _Environment(made, inputs, identity, python.version)
+
+    def _base(self, chosen: str | None) -> tuple[str, str]:
+        """The image to build on and its name in digests."""
+        name = chosen or REGISTRY_BASE
+        if has_image(self._api, name):
+            return name, name
+        self._report(f"asking a registry for {name}")
+        if pull(self._api, name, self._report):
+            return name, name
+        if chosen is not None:
+            raise ImageBuildError(
+                f"The image {chosen} is not here and no registry gave it.", hint="Load it with `docker load` first."
+            )
+        return self._debian_base()
+
+    def _debian_base(self) -> tuple[str, str]:
+        self._report("no registry gave it: making a base from this host's own package sources instead")
+        sources = debian_base.base_sources()
+        identity = debian_base.base_identity(sources)
+        made = tag("base", identity)
+        if not has_image(self._api, made) or self._rebuild:
+            with tempfile.TemporaryDirectory(prefix="so-base-") as folder:
+                archive = Path(folder) / "base.tar"
+                debian_base.make_base(sources, archive, self._report)
+                self._report(f"importing it ({archive.stat().st_size // 1_000_000} MB)")
+                repository, _, version = made.rpartition(":")
+                import_archive(self._api, archive, repository, version, {LABEL_KIND: "base"})
+        return made, f"debian-{debian_base.codename()}"
+
+    def _libraries(self, environment: _Environment) -> str:
+        inputs = libraries_inputs(self._files, environment.digest)
+        made = tag("agent-libraries", inputs)
+        if has_image(self._api, made) and not self._rebuild:
+            return made
+        python = describe_python(self._api, environment.tag)
+        with tempfile.TemporaryDirectory(prefix="so-libraries-") as folder, build_context() as context:
+            self._report("fetching the agent's libraries")
+            download_wheels(self._files.agent_requirements, python, Path(folder), self._report)
+            context.add("Dockerfile", self._files.agent_libraries["agent-libraries.Dockerfile"])
+            context.add("context/install_libraries.py", self._files.agent_libraries["build/install_libraries.py"])
+            context.add_folder("context/wheels", Path(folder))
+            labels = {LABEL_KIND: "agent-libraries", LABEL_INPUTS: inputs}
+            build(self._api, context, tag=made, base=environment.tag, labels=labels, report=self._report)
+        return made
+
+    def _sandbox(self, environment: _Environment, libraries: str) -> SandboxImage:
+        agent = agent_digest(self._files)
+        made = tag("sandbox", digest({"environment": environment.digest, "agent": agent}))
+        with build_context() as context:
+            self._report("adding the agent as the last layer")
+            context.add("Dockerfile", self._files.agent["agent.Dockerfile"])
+            for path, content in self._files.agent.items():
+                if path.startswith("agent/"):
+                    context.add(path, content)
+            labels = {
+                LABEL_KIND: "sandbox",
+                LABEL_INPUTS: environment.inputs,
+                LABEL_ENVIRONMENT: environment.digest,
+                LABEL_AGENT: agent,
+                LABEL_PYTHON: environment.python,
+            }
+            build(self._api, context, tag=made, base=libraries, labels=labels, report=self._report)
+        minor = ".".join(environment.python.split(".")[:2])
+        return SandboxImage(made, environment.digest, agent, minor)
