@@ -1,0 +1,139 @@
+"""Where things lie: the data directory, the runtime directory, and the owner's socket in it.
+
+Only the standard library's lightest modules are imported here, because the relay of `orchestrator mcp` needs these
+answers in milliseconds. For the same reason the two variables that decide them are read here as well as in
+`settings.py`; a test holds the two readings equal.
+"""
+
+import hashlib
+import os
+import stat
+
+DATA_DIR_VARIABLE = "ORCHESTRATOR_DATA_DIR"
+RUNTIME_DIR_VARIABLE = "ORCHESTRATOR_RUNTIME_DIR"
+DIRECTORY_NAME = "session-orchestrator"
+LOCK_NAME = "owner.lock"  # in the data directory; its lock says that somebody owns it, its text says who
+START_LOCK_NAME = "start.lock"  # in the data directory; held by the one relay that is starting an owner
+LOG_NAME = "owner.log"  # in the data directory
+MAX_SOCKET_PATH_BYTES = 107  # what a unix socket's address holds, less the closing zero
+
+_PRIVATE = 0o700
+_SHARED_BITS = 0o077
+
+
+class PlaceError(Exception):
+    """A directory cannot be used: one sentence that says why, and a hint that says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def normal(path: str) -> str:
+    """The absolute path that `path` names, with a leading `~` replaced by the home directory."""
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib costs the relay milliseconds
+
+
+def data_directory() -> str:
+    """`$ORCHESTRATOR_DATA_DIR`, or our directory in `$XDG_DATA_HOME` or `~/.local/share`."""
+    if configured := os.environ.get(DATA_DIR_VARIABLE):
+        return normal(configured)
+    home = os.environ.get("XDG_DATA_HOME", "")
+    if not home.startswith("/"):  # the standard says to ignore relative ones
+        home = normal("~/.local/share")
+    return f"{home.rstrip('/')}/{DIRECTORY_NAME}"
+
+
+def runtime_directory() -> str:
+    """`$ORCHESTRATOR_RUNTIME_DIR`, or ours in the user's runtime directory, in /run (root), or among temporary files.
+
+    The user's runtime directory is looked for where it usually lies, too: some MCP clients start servers without
+    `$XDG_RUNTIME_DIR`, and every relay should come to the same answer.
+    """
+    if configured := os.environ.get(RUNTIME_DIR_VARIABLE):
+        return normal(configured)
+    user = os.geteuid()
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}"):
+        if candidate.startswith("/") and _is_own_directory(candidate, user):
+            return f"{candidate.rstrip('/')}/{DIRECTORY_NAME}"
+    if user == 0:
+        return f"/run/{DIRECTORY_NAME}"
+    return f"{os.environ.get('TMPDIR') or '/tmp'}/{DIRECTORY_NAME}-{user}"  # noqa: S108 - private_directory checks it
+
+
+def socket_path(runtime_dir: str, data_dir: str) -> str:
+    """Where the owner of `data_dir` listens. Raises PlaceError where the path is too long for a socket."""
+    real = os.path.realpath(data_dir)
+    digest = hashlib.blake2b(os.fsencode(real), digest_size=8).hexdigest()
+    path = f"{runtime_dir}/{digest}.sock"
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise PlaceError(
+            f"The runtime directory {runtime_dir} has too long a path for a unix socket in it.",
+            f"Set {RUNTIME_DIR_VARIABLE} to a shorter one.",
+        )
+    return path
+
+
+def private_directory(path: str) -> None:
+    """Make the directory, or check that it is ours alone: no link, our user, closed to everyone else.
+
+    Raises PlaceError. Used for the runtime directory, where a stranger could have been there first.
+    """
+    try:
+        os.makedirs(path, _PRIVATE, exist_ok=True)  # noqa: PTH103 - see normal()
+        found = os.lstat(path)
+    except OSError as failure:
+        raise PlaceError(
+            f"The runtime directory {path} cannot be made: {failure.strerror}.",
+            f"Set {RUNTIME_DIR_VARIABLE} to a directory that you may write to.",
+        ) from failure
+    if not stat.S_ISDIR(found.st_mode):
+        fault = "is not a directory"
+    elif found.st_uid != os.geteuid():
+        fault = f"belongs to user {found.st_uid}"
+    elif found.st_mode & _SHARED_BITS:
+        fault = f"is open to other users (mode {stat.S_IMODE(found.st_mode):04o})"
+    else:
+        return
+    raise PlaceError(
+        f"The runtime directory {path} {fault}.",
+        f"Remove it, or set {RUNTIME_DIR_VARIABLE} to a directory of your own with mode 0700.",
+    )
+
+
+def ensure_data_directory(path: str) -> None:
+    """Make the data directory with mode 0700, or check that it is ours; an empty one is closed to other users.
+
+    A link to a directory elsewhere is welcome here. Raises PlaceError.
+    """
+    try:
+        os.makedirs(path, _PRIVATE, exist_ok=True)  # noqa: PTH103 - see normal()
+        found = os.stat(path)  # noqa: PTH116 - see normal()
+        shared = found.st_mode & _SHARED_BITS
+        if found.st_uid == os.geteuid() and shared and not os.listdir(path):  # noqa: PTH208 - see normal()
+            os.chmod(path, _PRIVATE)  # noqa: PTH101 - see normal()
+            shared = 0
+    except OSError as failure:
+        raise PlaceError(
+            f"The data directory {path} cannot be used: {failure.strerror}.",
+            f"Set {DATA_DIR_VARIABLE} or --data-dir to a directory that you may write to.",
+        ) from failure
+    if found.st_uid != os.geteuid():
+        raise PlaceError(
+            f"The data directory {path} belongs to user {found.st_uid}.",
+            f"Run as that user, or set {DATA_DIR_VARIABLE} or --data-dir to a directory of your own.",
+        )
+    if shared:
+        raise PlaceError(
+            f"The data directory {path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}).",
+            f"Close it with `chmod 700 {path}` if it is meant for sessions, or choose another.",
+        )
+
+
+def _is_own_directory(path: str, user: int) -> bool:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - see normal()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == user

@@ -1,0 +1,156 @@
+"""All settings, each an environment variable `ORCHESTRATOR_<NAME>`. Nothing else reads the environment.
+
+(`places.py` reads the two directories as well, for the relay, which has no time for pydantic.)
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator import places
+from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.hardening import MIB, SandboxProfile
+
+PREFIX = "ORCHESTRATOR_"
+MAX_TIME_LIMIT = 3600.0  # seconds; a cell that needs more is a job, and wants a job queue
+_KIB = 1024
+_DEFAULTS = SandboxProfile()
+
+
+class SettingsError(InvalidRequestError):
+    """One or more settings are wrong; the message names each."""
+
+
+def _absolute(path: Path) -> Path:
+    return Path(places.normal(str(path)))
+
+
+Directory = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Settings(BaseSettings):
+    """How this installation behaves. Times in seconds, sizes in bytes (or written as `64KiB`, `1GiB`)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Directory = Field(default_factory=lambda: Path(places.data_directory()))
+    """Where records, logs and (later) snapshots lie; one process owns it at a time.
+    Default: `session-orchestrator` in `$XDG_DATA_HOME` or `~/.local/share`, where the desktop standard puts data."""
+
+    runtime_dir: Directory = Field(default_factory=lambda: Path(places.runtime_directory()))
+    """Where the owner's socket and the channels' directories lie, closed to other users.
+    Default: `session-orchestrator` in the user's runtime directory, which ends with the login; `/run` for root;
+    else a directory of our own among temporary files."""
+
+    default_time_limit: float = Field(default=60.0, gt=0, le=MAX_TIME_LIMIT, allow_inf_nan=False)
+    """Seconds that a cell may run where the caller names no limit; at most 3600.
+    Default 60: long enough for interactive work, short enough that an endless loop is noticed."""
+
+    interrupt_grace: float = Field(default=2.0, ge=0.05, le=60, allow_inf_nan=False)
+    """Seconds between SIGINT and SIGKILL for a cell that is to stop.
+    Default 2: `finally` blocks get to run, and a caller does not wait for code that ignores interrupts."""
+
+    queue_limit: int = Field(default=16, ge=1, le=10_000)
+    """Calls that may wait in one session; the next one is answered `busy`.
+    Default 16: more than any agent sends at once, so that a full queue means something is stuck."""
+
+    max_sandboxes: int = Field(default=16, ge=1, le=10_000)
+    """Containers that may live at once; a call that needs one more is answered `busy`.
+    Default 16: with 1 GiB each, what a workstation can take."""
+
+    output_limit: ByteSize = Field(default=ByteSize(64 * _KIB), ge=_KIB, le=8 * MIB)
+    """Bytes of a cell's output that are kept: the first three quarters from its start, the rest from its end.
+    Default 64 KiB: about as much as a model reads without losing the thread."""
+
+    max_code: ByteSize = Field(default=ByteSize(MIB), ge=_KIB, le=4 * MIB)
+    """Bytes of code that one call may send.
+    Default 1 MiB: far above anything written by hand or by a model; data belongs into files."""
+
+    owner_linger: float = Field(default=60.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds that the owner process stays after its last client has left.
+    Default 60: an editor that restarts finds its sessions alive."""
+
+    sandbox_memory: ByteSize = Field(default=ByteSize(_DEFAULTS.memory), ge=64 * MIB)
+    """Bytes of memory of one sandbox, its files included; there is no swap.
+    Default 1 GiB: pandas, scikit-learn and a few hundred MB of data."""
+
+    sandbox_cpus: float = Field(default=_DEFAULTS.cpus, ge=0.1, le=1024, allow_inf_nan=False)
+    """CPUs of one sandbox; fractions are allowed.
+    Default 1: a cell cannot slow down the sessions beside it."""
+
+    sandbox_pids: int = Field(default=_DEFAULTS.pids, ge=32, le=32_768)
+    """Processes and threads of one sandbox.
+    Default 256: room for subprocesses, and an end for a fork bomb."""
+
+    sandbox_workspace: ByteSize = Field(default=ByteSize(_DEFAULTS.workspace), ge=MIB)
+    """Bytes of files in `/workspace`; they live in memory and count into `sandbox_memory`.
+    Default 256 MiB: a quarter of the default memory."""
+
+    channel: Literal["auto", "unix", "attach"] = "auto"
+    """How the host talks to a sandbox: `unix` (a socket mounted into it), `attach` (the engine's stream).
+    Default `auto`: `unix` where a probe shows that a container reaches the host's socket, else `attach`."""
+
+    image: str | None = Field(default=None, min_length=1)
+    """Tag of the image that sandboxes start from; it must hold our agent.
+    Default None: the image that `orchestrator image build` made from the present inputs."""
+
+    docker_host: str | None = Field(default=None, min_length=1)
+    """Address of the Docker Engine, such as `unix:///run/docker.sock`.
+    Default None: found as the docker CLI does it, in `$DOCKER_HOST`, the context in use, and the usual sockets."""
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Settings from the environment, `overrides` (those that are not None) above it.
+
+        Raises SettingsError that names every fault.
+        """
+        try:
+            given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+            return cls(**given)
+        except ValidationError as failure:
+            raise SettingsError(_sentence(failure), hint="Correct or unset what is named.") from failure
+
+    @property
+    def output_head(self) -> int:
+        """Bytes of output kept from its start."""
+        return self.output_limit * 3 // 4
+
+    @property
+    def output_tail(self) -> int:
+        """Bytes of output kept from its end."""
+        return self.output_limit - self.output_head
+
+    @property
+    def profile(self) -> SandboxProfile:
+        """The limits of a sandbox."""
+        return SandboxProfile(
+            memory=int(self.sandbox_memory),
+            cpus=self.sandbox_cpus,
+            pids=self.sandbox_pids,
+            workspace=int(self.sandbox_workspace),
+        )
+
+    @property
+    def owner_socket(self) -> Path:
+        """Where the owner of `data_dir` listens. Raises SettingsError where that path is too long for a socket."""
+        try:
+            return Path(places.socket_path(str(self.runtime_dir), str(self.data_dir)))
+        except places.PlaceError as failure:
+            raise SettingsError(failure.message, hint=failure.hint) from failure
+
+
+def _sentence(failure: ValidationError) -> str:
+    faults = []
+    for fault in failure.errors(include_url=False, include_input=False):
+        name = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
+        faults.append(f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}")
+    return f"Wrong settings: {'; '.join(faults)}."
