@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -57,22 +57,34 @@ class FrameDecoder:
         self._buffer = bytearray()
         self._max_body = max_body
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes. Raises ProtocolViolationError; the decoder is then of no more use."""
-        self._buffer += data
-        frames = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
-        return frames
-
-    def _next(self) -> Frame | None:
+    @property
+    def wanted(self) -> int:
+        """How many bytes the next frame lacks, as far as can be told: a reader that takes no more than these never
+        reads beyond a frame.
+        """
         if len(self._buffer) < PREFIX.size:
-            return None
+            return PREFIX.size - len(self._buffer)
+        return sum(self._announced()) + PREFIX.size - len(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that `data` completes, each cut when it is asked for, so that a reader that stops at the first
+        bad one pays for no more. Raises ProtocolViolationError; the decoder is then of no more use.
+        """
+        self._buffer += data
+        return iter(self._next, None)
+
+    def _announced(self) -> tuple[int, int]:
         magic, version, header_length, body_length = PREFIX.unpack_from(self._buffer)
         if magic != MAGIC or version != VERSION:
             raise ProtocolViolationError("not a frame of this protocol version")
         if not MIN_HEADER <= header_length <= MAX_HEADER or body_length > self._max_body:
             raise ProtocolViolationError(f"a frame announces {header_length} + {body_length} bytes")
+        return header_length, body_length
+
+    def _next(self) -> Frame | None:
+        if len(self._buffer) < PREFIX.size:
+            return None
+        header_length, body_length = self._announced()
         body_start = PREFIX.size + header_length
         end = body_start + body_length
         if len(self._buffer) < end:
@@ -86,7 +98,8 @@ class FrameDecoder:
 
 def _header(encoded: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(encoded, parse_constant=_refuse_constant)
+        # Decoded here, since json.loads would also take UTF-16 and raw surrogates.
+        header = json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolViolationError("a frame's header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
@@ -118,7 +131,9 @@ def proof(secret: str, role: str, nonce: str) -> str:
 
 def proven(secret: str, role: str, nonce: str, claimed: object) -> bool:
     """Whether `claimed` is that proof; compared in constant time."""
-    return isinstance(claimed, str) and hmac.compare_digest(proof(secret, role, nonce).encode(), claimed.encode())
+    if not isinstance(claimed, str) or not claimed.isascii():
+        return False
+    return hmac.compare_digest(proof(secret, role, nonce), claimed)
 
 
 def socket_name(secret: str) -> str:

@@ -1,0 +1,328 @@
+"""The host's side of sandbox-image/PROTOCOL.md: requests and replies over connections that come and go."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from orchestrator.adapters import agent_replies
+from orchestrator.adapters.agent_link import AgentLink
+from orchestrator.adapters.disposable_threads import abandon, in_thread
+from orchestrator.adapters.transport import Connection, Transport, TransportError
+from orchestrator.domain import wire
+from orchestrator.domain.errors import BusyError, EngineUnavailableError, InvalidRequestError, SandboxLostError
+from orchestrator.domain.model import CellOrder, CellReport, Namespace
+from orchestrator.domain.ports import AgentHello
+from orchestrator.domain.wire import Frame, ProtocolViolationError
+
+RECONNECT_SECONDS: Final = 10.0
+MAX_CODE: Final = 1024 * 1024
+MAX_OUTSTANDING: Final = 64
+# What the agent may take beyond a cell's own time: killing, collecting output, sending.
+EXECUTE_MARGIN_SECONDS: Final = 10.0
+CLAIM_SECONDS: Final = 10.0
+LIST_SECONDS: Final = 20.0
+CLEAR_SECONDS: Final = 20.0
+_LIFE_CHECKS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)  # between them; the last one repeats
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Request:
+    encoded: bytes
+    answer: asyncio.Future[Frame]
+    deadline: asyncio.TimerHandle
+    execution: int | None
+
+
+class AgentChannel:
+    """The `Agent` port. All decisions are taken on the loop, in code that does not await.
+
+    `is_running` asks the engine whether the container still runs; it is asked only while there is no connection.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        is_running: Callable[[], Awaitable[bool]],
+        reconnect_seconds: float = RECONNECT_SECONDS,
+    ) -> None:
+        self._transport = transport
+        self._is_running = is_running
+        self._reconnect_seconds = reconnect_seconds
+        self._hello: AgentHello | None = None
+        self._lost: str | None = None
+        self._link: AgentLink | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._last_id = 0
+        self._requests: dict[int, _Request] = {}
+        self._sent_again: set[int] = set()  # on this connection; each may be answered twice
+        self._interrupts: set[int] = set()
+        self._incarnation = 0  # once claimed
+
+    @classmethod
+    async def open(
+        cls,
+        transport: Transport,
+        *,
+        seconds: float,
+        is_running: Callable[[], Awaitable[bool]],
+        reconnect_seconds: float = RECONNECT_SECONDS,
+    ) -> Self:
+        """Wait for the first hello. Raises SandboxLostError; the transport is closed then, as on cancellation."""
+        channel = cls(transport, is_running=is_running, reconnect_seconds=reconnect_seconds)
+        try:
+            await channel._establish(seconds)
+        except TransportError as error:
+            channel.give_up(str(error))
+            raise SandboxLostError(f"The sandbox did not come up: {error}.") from error
+        except BaseException:
+            channel.give_up("its channel was closed")
+            raise
+        return channel
+
+    @property
+    def hello(self) -> AgentHello:
+        """The first hello."""
+        if self._hello is None:
+            raise AssertionError("a channel is handed out only after its hello")
+        return self._hello
+
+    @property
+    def lost(self) -> str | None:
+        """Why the sandbox is gone; None while it lives."""
+        return self._lost
+
+    async def claim(self, session: str, incarnation: int) -> None:
+        """Bind the sandbox to a session."""
+        await self._ask({"type": "claim", "session": session, "incarnation": incarnation}, seconds=CLAIM_SECONDS)
+        self._incarnation = incarnation
+
+    async def execute(self, order: CellOrder) -> CellReport:
+        """Run a cell."""
+        code = order.code.encode("utf-8", "surrogatepass")
+        if len(code) > MAX_CODE:
+            raise InvalidRequestError(
+                f"The code has {len(code)} bytes; at most {MAX_CODE} are allowed.",
+                hint="Write data into a file of the workspace and read it from there.",
+            )
+        header = {
+            "type": "execute",
+            "execution": order.execution,
+            "limit": order.time_limit,
+            "grace": order.grace,
+            "head": order.output_head,
+            "tail": order.output_tail,
+        }
+        seconds = order.time_limit + order.grace + EXECUTE_MARGIN_SECONDS
+        frame = await self._ask(header, [code], seconds=seconds, execution=order.execution)
+        try:
+            return agent_replies.cell_report(frame, order)
+        except ProtocolViolationError as violation:
+            raise self._broken(violation) from violation
+
+    def interrupt(self, execution: int) -> None:
+        """Ask for SIGINT, now and after each reconnect, as long as that execution is unanswered."""
+        if any(request.execution == execution for request in self._requests.values()):
+            self._interrupts.add(execution)
+            self._send(_interrupt(execution))
+
+    async def list_variables(self) -> Namespace:
+        """Describe the namespace."""
+        frame = await self._ask({"type": "list"}, seconds=LIST_SECONDS)
+        try:
+            return agent_replies.namespace(frame)
+        except ProtocolViolationError as violation:
+            raise self._broken(violation) from violation
+
+    async def clear(self) -> None:
+        """Start from an empty namespace."""
+        await self._ask({"type": "clear"}, seconds=CLEAR_SECONDS)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        link, reconnecting = self._link, self._reconnecting
+        self.give_up("its connection was closed")
+        if reconnecting is not None:
+            await asyncio.wait({reconnecting}, timeout=1)
+        if link is not None:
+            await asyncio.wait({link.closed}, timeout=1)
+
+    def give_up(self, reason: str) -> None:
+        """The sandbox is gone for that reason: every call fails, and nothing reconnects. The first reason stays."""
+        if self._lost is not None:
+            return
+        self._lost = reason
+        self._transport.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.drop()
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            request.deadline.cancel()
+            if not request.answer.done():
+                request.answer.set_exception(self._gone())
+
+    # requests and replies
+
+    async def _ask(
+        self,
+        header: Mapping[str, Any],
+        parts: Sequence[bytes] = (),
+        *,
+        seconds: float,
+        execution: int | None = None,
+    ) -> Frame:
+        if self._lost is not None:
+            raise self._gone()
+        if len(self._requests) >= MAX_OUTSTANDING:
+            raise self._given_up("it left too many requests unanswered")
+        self._last_id += 1
+        loop = asyncio.get_running_loop()
+        request = _Request(
+            wire.encode({**header, "id": self._last_id}, parts),
+            loop.create_future(),
+            # Not around the caller's waiting: a cancelled caller does not end the agent's duty to answer.
+            loop.call_later(seconds, self.give_up, f"it did not answer a request ({header['type']}) in time"),
+            execution,
+        )
+        self._requests[self._last_id] = request
+        self._send(request.encoded)
+        frame = await request.answer
+        if (refused := self._read_refusal(frame)) is None:
+            return frame
+        code, message = refused
+        if code == "occupied":
+            raise BusyError("A cell is still running in the sandbox.", hint="Wait for it or interrupt it.")
+        raise self._given_up(f"it refused a request ({header['type']}: {code}, {message})")
+
+    def _read_refusal(self, frame: Frame) -> tuple[str, str] | None:
+        try:
+            return agent_replies.refusal(frame)
+        except ProtocolViolationError as violation:
+            raise self._broken(violation) from violation
+
+    def _reply(self, link: AgentLink, frame: Frame) -> None:
+        if link is not self._link:
+            return  # late, of an older connection
+        number = frame.header.get("id")
+        request = self._requests.pop(number, None) if type(number) is int else None
+        if request is not None and isinstance(number, int):
+            request.deadline.cancel()
+            self._interrupts.discard(request.execution or 0)
+            if not request.answer.done():
+                request.answer.set_result(frame)
+        elif type(number) is int and number in self._sent_again:
+            # It was done just as we asked again: the answer of itself, and the one to the repetition.
+            self._sent_again.discard(number)
+        else:
+            raise ProtocolViolationError("a reply to a request that nobody made")
+
+    def _send(self, encoded: bytes) -> None:
+        if self._link is not None:
+            self._link.send(encoded)
+
+    def _gone(self) -> SandboxLostError:
+        return SandboxLostError(f"The sandbox is gone: {self._lost}.", hint="Call again: a new sandbox will be made.")
+
+    def _given_up(self, reason: str) -> SandboxLostError:
+        self.give_up(reason)
+        return self._gone()
+
+    def _broken(self, violation: ProtocolViolationError) -> SandboxLostError:
+        return self._given_up(f"it broke the protocol ({violation})")
+
+    # connections
+
+    def _link_ended(self, link: AgentLink, violation: str | None) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        if violation is not None:
+            self.give_up(f"it broke the protocol ({violation})")
+        elif self._lost is None:
+            self._reconnecting = asyncio.create_task(self._reconnect(), name="agent-reconnect")
+            self._reconnecting.add_done_callback(self._reconnect_ended)
+
+    async def _reconnect(self) -> None:
+        try:
+            await self._establish(self._reconnect_seconds)
+        except TransportError as error:
+            self.give_up(str(error))
+
+    def _reconnect_ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._reconnecting:
+            self._reconnecting = None
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            logger.error("an agent's channel could not be kept up", exc_info=bug)
+            self.give_up("its connection could not be kept up")
+
+    async def _establish(self, seconds: float) -> None:
+        connection = await self._connected(seconds)
+        try:
+            await self._adopt(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _connected(self, seconds: float) -> Connection:
+        deadline = time.monotonic() + seconds
+        connecting = in_thread(lambda: self._transport.connect(deadline), "agent-connect", discard=Connection.close)
+        try:
+            # The second more is the thread's, for ending by itself with a better reason.
+            return await self._connected_while_running(connecting, deadline + 1)
+        except BaseException:
+            abandon(connecting, Connection.close)
+            raise
+
+    async def _connected_while_running(self, connecting: asyncio.Future[Connection], deadline: float) -> Connection:
+        checks = iter(_LIFE_CHECKS_SECONDS)
+        pause = next(checks)
+        while time.monotonic() < deadline:
+            await asyncio.wait({connecting}, timeout=pause)
+            if connecting.done():
+                return connecting.result()
+            if not await self._seems_running():
+                raise TransportError("its container does not run any more")
+            pause = next(checks, pause)
+        raise TransportError("its agent did not come back")
+
+    async def _seems_running(self) -> bool:
+        try:
+            return await self._is_running()
+        except EngineUnavailableError:
+            return True  # an engine that does not answer proves nothing
+
+    async def _adopt(self, connection: Connection) -> None:
+        """Make it the connection; an older one is dropped, and so is what still arrives on it."""
+        if self._incarnation and connection.hello.incarnation != self._incarnation:
+            raise TransportError(f"its agent says that it serves incarnation {connection.hello.incarnation}")
+        link = AgentLink(
+            heartbeat=connection.heartbeat,
+            on_begin=self._link_began,
+            on_reply=self._reply,
+            on_end=self._link_ended,
+        )
+        older, self._link = self._link, link
+        if older is not None:
+            older.drop()
+        self._hello = self._hello or connection.hello
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection.sock)
+
+    def _link_began(self, link: AgentLink) -> None:
+        # Before anything can arrive on it: what is asked again may be answered twice.
+        self._sent_again = set(self._requests)
+        for request in list(self._requests.values()):
+            link.send(request.encoded)
+        for execution in self._interrupts:
+            link.send(_interrupt(execution))
+
+
+def _interrupt(execution: int) -> bytes:
+    return wire.encode({"type": "interrupt", "execution": execution})

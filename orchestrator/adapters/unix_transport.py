@@ -1,0 +1,220 @@
+"""A Unix socket for each sandbox, in a directory of its own that is mounted read-only into it.
+
+Everybody in the sandbox runs under the same uid and can reach the directory, so whoever connects is a suspect: it is
+accepted, judged and closed in threads that nothing else waits for (a descriptor that was passed to us can make any
+read or close last as long as its sender chose).
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+from orchestrator.adapters.disposable_threads import spawn
+from orchestrator.adapters.handshake import HEARTBEAT_SECONDS, shake_hands
+from orchestrator.adapters.transport import Connection, Once, TransportError, passed, seconds_until
+from orchestrator.domain.wire import ProtocolViolationError, socket_name
+
+MAX_JUDGES = 8
+JUDGE_SECONDS = 5.0
+_BACKLOG = 16
+_MAX_PATH = 107  # sun_path without its closing zero
+_PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
+
+logger = logging.getLogger(__name__)
+
+
+def channel_directory(parent: Path, sandbox_id: str) -> Path:
+    """The sandbox's directory; derived, so that a later owner finds it. Its name says nothing of what it is for."""
+    return parent / sandbox_id[:16]
+
+
+def remove_channel_directory(directory: Path) -> None:
+    """Take the directory away with what is left in it; only sockets of ours can be. Absent is success."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in directory.iterdir():
+            entry.unlink(missing_ok=True)
+        directory.rmdir()
+
+
+class UnixTransport:
+    """Listens while a hello is expected, and only then."""
+
+    def __init__(self, *, parent: Path, sandbox_id: str, secret: str, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+        self.directory = channel_directory(parent, sandbox_id)
+        self._sandbox_id = sandbox_id
+        self._secret = secret
+        self._heartbeat = heartbeat
+        self._pid = Once()
+        self._judges = threading.Semaphore(MAX_JUDGES)  # over all attempts: a lingering judge outlives its own
+        self._turn = threading.Lock()  # one attempt at a time, since they share the socket's name
+        self._closed = threading.Event()
+        self._current: _Attempt | None = None
+
+    def open(self) -> None:
+        """Make the directory: entered by all, listed by none."""
+        path = self._path
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise TransportError(f"the path of its channel is longer than a socket's name may be: {path}")
+        try:
+            parent = self.directory.parent
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            parent.chmod(0o700)
+            self.directory.mkdir(exist_ok=True)
+            self.directory.chmod(0o711)
+        except OSError as error:
+            raise TransportError(f"its channel's directory could not be made: {error}") from error
+
+    def admit(self, pid: int) -> None:
+        """Say which process is the container's init; candidates wait for it."""
+        self._pid.give(pid)
+
+    def connect(self, deadline: float) -> Connection:
+        """The first candidate that proves itself."""
+        if not self._turn.acquire(timeout=seconds_until(deadline)):
+            raise TransportError("another attempt to connect has not ended")
+        try:
+            if self._closed.is_set():
+                raise TransportError("its channel was closed")
+            return self._attempt(deadline)
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """End the attempt that waits."""
+        self._closed.set()
+        if attempt := self._current:
+            attempt.wake()
+
+    def remove(self) -> None:
+        """Take the directory away."""
+        remove_channel_directory(self.directory)
+
+    @property
+    def _path(self) -> str:
+        return str(self.directory / socket_name(self._secret))
+
+    def _attempt(self, deadline: float) -> Connection:
+        listener = self._listen()
+        attempt = _Attempt(listener, deadline, self._closed)
+        self._current = attempt
+        failure = "its agent did not say hello"
+        try:
+            while not attempt.over():
+                # Where every judge is held up, nobody more is accepted until one ends.
+                if self._judges.acquire(timeout=0.05):
+                    self._accept(attempt)
+        except OSError as error:
+            failure = f"its channel could not be listened on: {error}"
+        self._current = None
+        Path(self._path).unlink(missing_ok=True)
+        # Candidates that were never accepted die with the listener, and may carry descriptors.
+        spawn(listener.close, "channel-close")
+        connection = attempt.conclude()
+        if connection is None:
+            raise TransportError("its channel was closed" if self._closed.is_set() else failure)
+        return connection
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        path = self._path
+        try:
+            Path(path).unlink(missing_ok=True)
+            listener.bind(path)
+            Path(path).chmod(0o666)  # before listening, so that nobody is let in or kept out too early
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise TransportError(f"its channel could not be opened: {error}") from error
+        return listener
+
+    def _accept(self, attempt: "_Attempt") -> None:
+        try:
+            candidate = attempt.next_candidate()
+        except BaseException:
+            self._judges.release()
+            raise
+        if candidate is None:
+            self._judges.release()
+            return
+
+        def judge() -> None:
+            try:
+                self._judge(candidate, attempt)
+            finally:
+                self._judges.release()
+
+        spawn(judge, "channel-judge")
+
+    def _judge(self, candidate: socket.socket, attempt: "_Attempt") -> None:
+        kept = False
+        try:
+            if self._may_speak(candidate, attempt):
+                hello = shake_hands(
+                    candidate,
+                    secret=self._secret,
+                    sandbox_id=self._sandbox_id,
+                    heartbeat=self._heartbeat,
+                    deadline=min(attempt.deadline, time.monotonic() + JUDGE_SECONDS),
+                )
+                kept = attempt.win(Connection(candidate, hello, self._heartbeat))
+        except (OSError, TransportError, ProtocolViolationError) as reason:
+            logger.info("sandbox %s: a candidate for its channel was turned away: %s", self._sandbox_id, reason)
+        finally:
+            if not kept:
+                candidate.close()
+
+    def _may_speak(self, candidate: socket.socket, attempt: "_Attempt") -> bool:
+        peer, _, _ = _PEER.unpack(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        init = self._pid.wait(attempt.deadline, attempt.over)
+        # 0: the peer, or the container's init, has no pid in our namespace; then the secret alone decides.
+        return init is not None and (0 in (peer, init) or peer == init)
+
+
+class _Attempt:
+    """One wait for a hello: its listener, its deadline, and the connection that won."""
+
+    def __init__(self, listener: socket.socket, deadline: float, closed: threading.Event) -> None:
+        self.deadline = deadline
+        self._listener = listener
+        self._closed = closed
+        self._lock = threading.Lock()
+        self._concluded = False
+        self._won: Connection | None = None
+
+    def over(self) -> bool:
+        return self._concluded or self._won is not None or self._closed.is_set() or passed(self.deadline)
+
+    def win(self, connection: Connection) -> bool:
+        """Take it as the winner; False where there is one, or nobody waits any more."""
+        with self._lock:
+            if self._concluded or self._won is not None:
+                return False
+            self._won = connection
+        self.wake()
+        return True
+
+    def conclude(self) -> Connection | None:
+        with self._lock:
+            self._concluded = True
+            return self._won
+
+    def wake(self) -> None:
+        """End an `accept` that waits."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def next_candidate(self) -> socket.socket | None:
+        self._listener.settimeout(min(1.0, seconds_until(self.deadline)))
+        try:
+            return self._listener.accept()[0]
+        except TimeoutError:
+            return None
+        except OSError:
+            if self.over():  # woken
+                return None
+            raise
