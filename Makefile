@@ -28,7 +28,7 @@ test: image ## run every test on the real engine; ARGS="-k name" is handed to py
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict orchestrator tests
+	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build
 	@if compgen -G 'sandbox-image/agent/*.py' >/dev/null; then echo "mypy --strict agent"; cd sandbox-image && ../$(VENV)/bin/mypy --strict --config-file ../pyproject.toml agent; fi
 
 bench: image ## print the benchmarks' ratios

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from orchestrator.adapters.engine_endpoint import Probe, api_client, find_engine, survey
 from orchestrator.adapters.engine_install import ensure_engine, sudo_needed
-from orchestrator.adapters.image_builder import ImageBuilder, find_sandbox_image
 from orchestrator.adapters.image_build_steps import engine_failures
+from orchestrator.adapters.image_builder import ImageBuilder, find_sandbox_image
 from orchestrator.adapters.image_sources import read_image_files
 from orchestrator.domain.ports import SandboxImage
 

@@ -2,13 +2,20 @@
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.adapters.apt_sources import AptSource, host_sources
-from orchestrator.adapters.host_packages import HostCommandError, Report, apt_install, has_apt, root_prefix, run_checked
+from orchestrator.adapters.host_packages import (
+    HostCommandError,
+    Report,
+    apt_install,
+    has_apt,
+    root_prefix,
+    run_checked,
+    run_told,
+)
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.images import digest
 
@@ -146,14 +153,10 @@ def _debootstrap(sources: Sequence[AptSource], archive: Path, prefix: Sequence[s
 
 def _run_into(command: Sequence[str], archive: Path, report: Report) -> None:
     """Run a command that writes an archive to its standard output and tells its steps on standard error."""
-    told: list[str] = []
+
+    def tell(line: str) -> None:
+        if line.startswith(_TOLD_STEPS):
+            report(line.removeprefix("I: ").removesuffix("..."))
+
     with archive.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace")
-        with process:
-            for line in process.stderr or ():
-                told.append(line.rstrip())
-                if line.startswith(_TOLD_STEPS):
-                    report(line.removeprefix("I: ").rstrip().removesuffix("..."))
-    if process.returncode != 0:
-        tail = "\n".join(told[-15:])
-        raise HostCommandError(f"`{command[0]} …` failed with exit code {process.returncode}:\n{tail}")
+        run_told(command, tell, timeout_seconds=_BOOTSTRAP_SECONDS, output=output)

@@ -1,16 +1,15 @@
 """Finds a Docker Engine that answers, and says of each place looked at what is wrong with it.
 
 Asks with a plain request of its own and not through the SDK: the SDK's time-outs are per read, so a server that
-trickles would hold a caller for long, and its context loader reads fixed paths.
+trickles would hold a caller for long.
 """
 
-import hashlib
 import json
 import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,32 +20,13 @@ from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.tls import TLSConfig
 from docker.utils import compare_version
 
+from orchestrator.adapters.engine_places import Endpoint, TlsFiles, candidates
 from orchestrator.domain.errors import EngineUnavailableError
 
 PROBE_SECONDS = 4.0
 _MAX_ANSWER_BYTES = 256 * 1024
 
 Verdict = Literal["works", "absent", "no_permission", "silent", "not_an_engine", "unsupported"]
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """The certificates of a remote engine; `ca` None means the system's authorities, `verify` False trusts anyone."""
-
-    ca: Path | None
-    cert: Path | None
-    key: Path | None
-    verify: bool
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where an engine may be. `exclusive` marks a place that somebody chose for this process: nothing else is tried."""
-
-    base_url: str
-    source: str
-    tls: TlsFiles | None = None
-    exclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,29 +45,7 @@ class Probe:
         return self.verdict == "works"
 
 
-def candidates(environ: Mapping[str, str], home: Path, uid: int) -> Iterator[Endpoint]:
-    """Every place to look at, in order: DOCKER_HOST, the docker context, the default sockets."""
-    if host := environ.get("DOCKER_HOST", "").strip():
-        yield Endpoint(_with_scheme(host), "DOCKER_HOST", _tls_of_environment(environ), exclusive=True)
-        return
-    context = _context_endpoint(environ, home)
-    if context is not None:
-        yield context
-        if context.exclusive:
-            return
-    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
-    seen = {context.base_url} if context else set()
-    for path, source in (
-        ("/var/run/docker.sock", "default socket"),
-        (f"{runtime}/docker.sock", "rootless socket"),
-        (f"{home}/.docker/run/docker.sock", "Docker Desktop's socket"),
-    ):
-        url = f"unix://{path}"
-        if url not in seen:
-            yield Endpoint(url, source)
-
-
-def survey(*, timeout_seconds: float = PROBE_SECONDS, places: Iterator[Endpoint] | None = None) -> list[Probe]:
+def survey(*, timeout_seconds: float = PROBE_SECONDS, places: Iterable[Endpoint] | None = None) -> list[Probe]:
     """Probe the places in order, up to the first that works. At most `timeout_seconds` for each."""
     probes: list[Probe] = []
     for endpoint in places if places is not None else candidates(os.environ, Path.home(), os.getuid()):
@@ -100,7 +58,7 @@ def survey(*, timeout_seconds: float = PROBE_SECONDS, places: Iterator[Endpoint]
 def find_engine(*, timeout_seconds: float = PROBE_SECONDS) -> Probe:
     """Return the first engine that answers, or raise `EngineUnavailableError` naming what is wrong with the others."""
     probes = survey(timeout_seconds=timeout_seconds)
-    if probes and probes[-1].works:
+    if probes[-1].works:
         return probes[-1]
     raise unavailable(probes)
 
@@ -145,31 +103,36 @@ def api_client(found: Probe, *, timeout_seconds: float = 60) -> docker.APIClient
 
 def probe(endpoint: Endpoint, *, timeout_seconds: float = PROBE_SECONDS) -> Probe:
     """Ask one place for its version; answers within `timeout_seconds` whatever is there."""
-    deadline = time.monotonic() + timeout_seconds
     try:
-        answer = _ask(endpoint, deadline)
-    except _UnsupportedError as unsupported:
-        return Probe(endpoint, "unsupported", str(unsupported))
-    except FileNotFoundError:
-        return Probe(endpoint, "absent", "does not exist")
-    except PermissionError:
-        return Probe(endpoint, "no_permission", "is there but does not let this user in")
-    except ConnectionRefusedError:
-        return Probe(endpoint, "absent", "has nobody listening")
+        answer = _ask(endpoint, time.monotonic() + timeout_seconds)
     except TimeoutError:
         return Probe(endpoint, "silent", f"did not answer within {timeout_seconds:g} s")
     except OSError as failure:
-        return Probe(endpoint, "silent", f"could not be asked: {failure.strerror or failure}")
+        return _judge_failure(endpoint, failure)
     return _judge(endpoint, answer)
 
 
-class _UnsupportedError(Exception):
+def _judge_failure(endpoint: Endpoint, failure: OSError) -> Probe:
+    match failure:
+        case _UnsupportedError():
+            return Probe(endpoint, "unsupported", str(failure))
+        case FileNotFoundError() | NotADirectoryError():
+            return Probe(endpoint, "absent", "does not exist")
+        case PermissionError():
+            return Probe(endpoint, "no_permission", "is there but does not let this user in")
+        case ConnectionRefusedError():
+            return Probe(endpoint, "absent", "has nobody listening")
+        case _:
+            return Probe(endpoint, "silent", f"could not be asked: {failure.strerror or failure}")
+
+
+class _UnsupportedError(OSError):
     """The address is of a kind that we do not speak."""
 
 
 def _ask(endpoint: Endpoint, deadline: float) -> bytes:
     # HTTP/1.0, so that the end of the connection is the end of the answer and no chunks need decoding.
-    with _connect(endpoint, deadline) as connection:
+    with dial(endpoint, deadline) as connection:
         connection.settimeout(_left(deadline))
         connection.sendall(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n")
         answer = b""
@@ -189,7 +152,8 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _connect(endpoint: Endpoint, deadline: float) -> socket.socket:
+def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
+    """Connect to an engine until a deadline of time.monotonic; raises OSError. The caller closes it."""
     url = urlsplit(endpoint.base_url)
     if url.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -235,47 +199,3 @@ def _judge(endpoint: Endpoint, answer: bytes) -> Probe:
     if not isinstance(stated, dict) or not isinstance(stated.get("ApiVersion"), str):
         return Probe(endpoint, "not_an_engine", "answers, but not as a Docker Engine")
     return Probe(endpoint, "works", "answers", str(stated.get("Version", "")), stated["ApiVersion"])
-
-
-def _with_scheme(host: str) -> str:
-    return host if "://" in host else f"tcp://{host}"
-
-
-def _tls_of_environment(environ: Mapping[str, str]) -> TlsFiles | None:
-    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
-    folder = environ.get("DOCKER_CERT_PATH")
-    if not verify and not folder:
-        return None
-    return _tls_in(Path(folder or Path.home() / ".docker"), verify=verify)
-
-
-def _tls_in(folder: Path, *, verify: bool) -> TlsFiles:
-    ca, cert, key = (folder / name if (folder / name).is_file() else None for name in ("ca.pem", "cert.pem", "key.pem"))
-    return TlsFiles(ca, cert, key, verify)
-
-
-def _context_endpoint(environ: Mapping[str, str], home: Path) -> Endpoint | None:
-    """Where the chosen docker context points; None for the default one and for one that cannot be read."""
-    folder = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
-    chosen = environ.get("DOCKER_CONTEXT") or _read_json(folder / "config.json").get("currentContext")
-    if not isinstance(chosen, str) or chosen in {"", "default"}:
-        return None
-    key = hashlib.sha256(chosen.encode()).hexdigest()
-    docker_part = _read_json(folder / "contexts" / "meta" / key / "meta.json").get("Endpoints", {}).get("docker", {})
-    host = docker_part.get("Host")
-    if not isinstance(host, str) or not host:
-        return None
-    certificates = folder / "contexts" / "tls" / key / "docker"
-    tls = None
-    if certificates.is_dir():
-        tls = _tls_in(certificates, verify=not docker_part.get("SkipTLSVerify"))
-    exclusive = bool(environ.get("DOCKER_CONTEXT"))
-    return Endpoint(_with_scheme(host), f"docker context {chosen}", tls, exclusive)
-
-
-def _read_json(path: Path) -> dict[str, dict[str, dict[str, object]]]:
-    try:
-        read = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return read if isinstance(read, dict) else {}

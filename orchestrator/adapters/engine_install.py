@@ -28,6 +28,19 @@ _SERVICE_SECONDS = 15.0
 _LOG = Path("/var/log/docker.log")
 _LOG_LINES = 15
 
+_ADVICE_BY_PLATFORM = {
+    "darwin": "Install Docker Desktop, or colima (`brew install colima docker && colima start`), and start it.",
+    "win32": "Install WSL2 (`wsl --install -d Ubuntu`), clone the project inside it and run `make engine` there.",
+}
+_ADVICE_BY_DISTRIBUTION = (
+    ({"debian", "ubuntu"}, "Run `apt-get install docker.io iptables` as root (no sudo works here)."),
+    ({"fedora"}, "Run `sudo dnf install moby-engine && sudo systemctl enable --now docker`."),
+    ({"rhel", "centos"}, "Install Docker Engine for this distribution, then `sudo systemctl enable --now docker`."),
+    ({"arch"}, "Run `sudo pacman -S docker && sudo systemctl enable --now docker`."),
+    ({"suse", "opensuse"}, "Run `sudo zypper install docker && sudo systemctl enable --now docker`."),
+    ({"alpine"}, "Run `apk add docker && rc-service docker start` as root."),
+)
+
 
 def ensure_engine(report: Report) -> Probe:
     """Return a probe of an engine that answers, or that runs but refuses this user while root can use it.
@@ -35,28 +48,36 @@ def ensure_engine(report: Report) -> Probe:
     Installs and starts one where there is none. Raises `EngineUnavailableError` with what to do where it cannot.
     """
     probes = survey()
-    if probes and probes[-1].works:
-        report(f"using {describe(probes[-1])}")
-        return probes[-1]
     blocked = [found for found in probes if found.verdict == "no_permission"]
-    if blocked:
-        return _told_about_permission(blocked[0], probes, report)
+    if probes[-1].works or blocked:
+        return _accepted(probes[-1] if probes[-1].works else blocked[0], report)
+    if any(found.verdict == "silent" for found in probes):
+        report("an engine is there but does not answer yet: waiting for it")
+        if late := _wait(_SERVICE_SECONDS):
+            return _accepted(late, report)
     if any(found.endpoint.exclusive or found.verdict in {"silent", "not_an_engine"} for found in probes):
         # Somebody chose this engine, or one is there and is stuck: starting another beside it would surprise.
         raise unavailable(probes)
     prefix = root_prefix() if sys.platform == "linux" else None
-    if shutil.which("dockerd") is None:
-        if not has_apt() or prefix is None:
-            raise EngineUnavailableError("No Docker Engine was found on this machine.", hint=advice())
-        try:
-            apt_install(_PACKAGES, prefix, report)
-        except HostCommandError as failure:
-            raise EngineUnavailableError(f"Docker Engine could not be installed: {failure}") from failure
+    _install_where_absent(prefix, report)
     if prefix is None:
         raise EngineUnavailableError(
             "Docker Engine is installed but does not run.", hint="Start it as root: `systemctl start docker`."
         )
     return _start(prefix, report)
+
+
+def _install_where_absent(prefix: Sequence[str] | None, report: Report) -> None:
+    if shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None:
+        return
+    if prefix is None or not has_apt():
+        raise EngineUnavailableError(
+            "No Docker Engine was found on this machine.", hint=advice(sys.platform, distribution())
+        )
+    try:
+        apt_install(_PACKAGES, prefix, report)
+    except HostCommandError as failure:
+        raise EngineUnavailableError(f"Docker Engine could not be installed: {failure}") from failure
 
 
 def describe(found: Probe) -> str:
@@ -67,30 +88,20 @@ def describe(found: Probe) -> str:
     )
 
 
-def advice() -> str:
-    """What to install here, by hand, to get an engine."""
-    if sys.platform == "darwin":
-        return "Install Docker Desktop, or colima (`brew install colima docker && colima start`), and start it."
-    if sys.platform == "win32":
-        return "Install WSL2 (`wsl --install -d Ubuntu`), clone the project inside it and run `make engine` there."
-    ids = distribution()
-    if ids & {"debian", "ubuntu"}:
-        return "Run `apt-get install docker.io` as root (there is no sudo that works here)."
-    if ids & {"fedora", "rhel", "centos"}:
-        return "Run `sudo dnf install moby-engine && sudo systemctl enable --now docker`."
-    if ids & {"arch"}:
-        return "Run `sudo pacman -S docker && sudo systemctl enable --now docker`."
-    if any(one.startswith(("opensuse", "suse", "sles")) for one in ids):
-        return "Run `sudo zypper install docker && sudo systemctl enable --now docker`."
-    if "alpine" in ids:
-        return "Run `apk add docker && rc-service docker start` as root."
+def advice(platform: str, ids: set[str]) -> str:
+    """What to install, by hand, on a system of this kind to get an engine; `ids` are the distribution's."""
+    if platform in _ADVICE_BY_PLATFORM:
+        return _ADVICE_BY_PLATFORM[platform]
+    for kin, command in _ADVICE_BY_DISTRIBUTION:
+        if ids & kin:
+            return command
     return "Install Docker Engine (moby) from your distribution's packages and start it."
 
 
 def sudo_needed() -> tuple[Probe, list[str]] | None:
     """The engine that refuses this user and the prefix with which root reaches it; None where none is needed."""
     probes = survey()
-    if probes and probes[-1].works:
+    if probes[-1].works:
         return None
     blocked = [found for found in probes if found.verdict == "no_permission"]
     prefix = root_prefix() if blocked else None
@@ -99,15 +110,19 @@ def sudo_needed() -> tuple[Probe, list[str]] | None:
     return blocked[0], prefix
 
 
-def _told_about_permission(blocked: Probe, probes: list[Probe], report: Report) -> Probe:
+def _accepted(found: Probe, report: Report) -> Probe:
+    """Say which engine it is; one whose socket refuses this user will do where sudo works."""
+    if found.works:
+        report(f"using {describe(found)}")
+        return found
     report(
-        f"an engine listens at {blocked.endpoint.base_url}, but its socket does not let you in; "
+        f"an engine listens at {found.endpoint.base_url}, but its socket does not let you in; "
         "membership of the group `docker` would, but it equals root on this machine, so no group is changed"
     )
     if root_prefix() is None:
-        raise unavailable(probes)
+        raise unavailable([found])
     report("going on through sudo")
-    return blocked
+    return found
 
 
 def _start(prefix: Sequence[str], report: Report) -> Probe:
@@ -129,10 +144,7 @@ def _start(prefix: Sequence[str], report: Report) -> Probe:
         raise EngineUnavailableError(
             f"Docker Engine was started but did not answer. Its last log lines:\n{_last_log_lines(prefix)}"
         )
-    if found.works:
-        report(f"using {describe(found)}")
-        return found
-    return _told_about_permission(found, [found], report)
+    return _accepted(found, report)
 
 
 def _started_by(command: list[str], seconds: float, report: Report) -> Probe | None:

@@ -4,13 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 Report = Callable[[str], None]
 
 _APT_SECONDS = 900
 _LAST_LINES = 15
+_UNBUFFERED = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 class HostCommandError(Exception):
@@ -87,6 +91,37 @@ def run_checked(command: Sequence[str], *, timeout_seconds: float, tolerate: boo
         tail = "\n".join(ended.stdout.splitlines()[-_LAST_LINES:])
         raise HostCommandError(f"`{' '.join(command)}` failed with exit code {ended.returncode}:\n{tail}")
     return ended.stdout
+
+
+def run_told(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    timeout_seconds: float,
+    output: IO[bytes] | None = None,
+) -> None:
+    """Run a long command, handing on each line that it tells as it tells it; failures raise `HostCommandError`.
+
+    With `output` its standard output goes there and the lines are those of standard error.
+    """
+    told: deque[str] = deque(maxlen=_LAST_LINES)
+    out = output if output is not None else subprocess.PIPE
+    err = subprocess.PIPE if output is not None else subprocess.STDOUT
+    try:
+        process = subprocess.Popen(command, stdout=out, stderr=err, text=True, errors="replace", env=_UNBUFFERED)
+    except OSError as failure:
+        raise HostCommandError(f"`{command[0]}` could not be started: {failure}") from failure
+    with process:
+        watchdog = threading.Timer(timeout_seconds, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        for line in process.stderr or process.stdout or ():
+            told.append(line.rstrip())
+            on_line(line.rstrip())
+        watchdog.cancel()
+    if process.returncode != 0:
+        tail = "\n".join(told)
+        raise HostCommandError(f"`{' '.join(command[:3])} …` failed with exit code {process.returncode}:\n{tail}")
 
 
 def _has_candidate(package: str) -> bool:

@@ -12,7 +12,8 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import docker
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import LogConfig
 from requests.exceptions import RequestException
 
 from orchestrator.adapters.host_packages import Report
@@ -57,8 +58,8 @@ def find_images(api: docker.APIClient, labels: Mapping[str, str]) -> list[dict[s
 def has_image(api: docker.APIClient, name: str) -> bool:
     """Whether the engine holds this image."""
     try:
-        api.inspect_image(name)
-    except docker.errors.ImageNotFound:
+        api.inspect_image(name)  # type: ignore[no-untyped-call] # the stubs leave it out
+    except ImageNotFound:
         return False
     return True
 
@@ -87,7 +88,7 @@ def describe_python(api: docker.APIClient, image: str) -> BasePython:
             user="65534:65534",
             labels={LABEL_KIND: LEFTOVER},
             network_disabled=True,
-            host_config=api.create_host_config(network_mode="none", log_config={"Type": "json-file"}),
+            host_config=api.create_host_config(network_mode="none", log_config=LogConfig(type="json-file")),
         )
         try:
             api.start(made["Id"])
@@ -186,4 +187,5 @@ def build(
                 report(step[1])
         # What the build stages leave has no tag; only images with our own label are looked at.
         with suppress(APIError):
-            api.prune_images(filters={"dangling": True, "label": [f"{LABEL_KIND}={LEFTOVER}"]})
+            ours = {"dangling": True, "label": [f"{LABEL_KIND}={LEFTOVER}"]}
+            api.prune_images(filters=ours)  # type: ignore[no-untyped-call] # the stubs leave it out

@@ -7,6 +7,7 @@ from pathlib import Path
 import docker
 
 from orchestrator.adapters import debian_base
+from orchestrator.adapters.build_lock import build_lock, lock_path
 from orchestrator.adapters.host_packages import Report
 from orchestrator.adapters.image_build_steps import (
     ImageBuildError,
@@ -73,14 +74,24 @@ class ImageBuilder:
 
     def build(self, chosen_base: str | None = None) -> SandboxImage:
         """Return the sandbox image of these sources, made where it is absent; raises where it cannot be made."""
+        if ready := self._ready(chosen_base):
+            return ready
+        with build_lock(lock_path(), self._report):
+            # Whoever held the lock may have built just this.
+            if ready := self._ready(chosen_base):
+                return ready
+            environment = self._environment(chosen_base)
+            libraries = self._libraries(environment)
+            return self._sandbox(environment, libraries)
+
+    def _ready(self, chosen_base: str | None) -> SandboxImage | None:
+        if self._rebuild:
+            return None
         with engine_failures("Looking for images"):
-            ready = None if self._rebuild else find_sandbox_image(self._api, self._files, chosen_base=chosen_base)
+            ready = find_sandbox_image(self._api, self._files, chosen_base=chosen_base)
         if ready is not None:
             self._report(f"{ready.tag} is up to date")
-            return ready
-        environment = self._environment(chosen_base)
-        libraries = self._libraries(environment)
-        return self._sandbox(environment, libraries)
+        return ready
 
     def _environment(self, chosen_base: str | None) -> _Environment:
         inputs = environment_inputs(self._files, chosen_base)
@@ -122,10 +133,11 @@ class ImageBuilder:
     def _base(self, chosen: str | None) -> tuple[str, str]:
         """The image to build on and its name in digests."""
         name = chosen or REGISTRY_BASE
-        if has_image(self._api, name):
+        if has_image(self._api, name) and not self._rebuild:
             return name, name
         self._report(f"asking a registry for {name}")
-        if pull(self._api, name, self._report):
+        # An older copy that is here will do where no registry answers.
+        if pull(self._api, name, self._report) or has_image(self._api, name):
             return name, name
         if chosen is not None:
             raise ImageBuildError(

@@ -5,22 +5,21 @@ The host's pip brings its own settings (mirrors, proxies, certificates) along, w
 
 import hashlib
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.adapters.host_packages import HostCommandError, Report, run_checked
+from orchestrator.adapters.host_packages import HostCommandError, Report, run_checked, run_told
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.images import BasePython
 
 _VENV_SECONDS = 300
-_LAST_LINES = 15
+_DOWNLOAD_SECONDS = 1800
+_WHEEL_TOLD = re.compile(r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?(\S+\.whl)")
 
 
 class WheelsUnavailableError(OrchestratorError):
@@ -72,18 +71,14 @@ def _host_pip(report: Report) -> Iterator[list[str]]:
 
 
 def _run_pip(command: list[str], report: Report) -> None:
-    told: list[str] = []
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PIP_NO_COLOR": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environ
-    ) as process:
-        for line in process.stdout or ():
-            told.append(line.rstrip())
-            if match := re.match(r"\s*(?:Downloading|Using cached|File was already downloaded) (?:\S*/)?(\S+)", line):
-                report(match[1])
-    if process.returncode != 0:
-        tail = "\n".join(told[-_LAST_LINES:])
+    def tell(line: str) -> None:
+        if match := _WHEEL_TOLD.match(line):
+            report(match[1])
+
+    try:
+        run_told(command, tell, timeout_seconds=_DOWNLOAD_SECONDS)
+    except HostCommandError as failure:
         raise WheelsUnavailableError(
-            f"The packages of the environment could not be fetched:\n{tail}",
+            f"The packages of the environment could not be fetched: {failure}",
             hint="Let this host's pip reach a package index, then run `orchestrator image build` again.",
-        )
+        ) from failure

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script of the build, no package
 """Runs as root inside the build, without a network: makes /opt/environment from the wheels beside this file."""
 
 import compileall

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script of the build, no package
 """Runs as root inside the build: unpacks the agent's wheels into /opt/agent/lib and compiles them."""
 
 import compileall

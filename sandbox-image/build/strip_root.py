@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script of the build, no package
 """Runs as root as the last step of an environment: what no session needs goes from the root file system."""
 
 import compileall
@@ -58,9 +59,10 @@ def take_privileged_bits() -> None:
     for folder, folders, files in os.walk("/"):
         folders[:] = [name for name in folders if os.lstat(f"{folder}/{name}").st_dev == device]
         for name in (*files, *folders):
-            status = os.lstat(f"{folder}/{name}")
-            if not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
-                os.chmod(f"{folder}/{name}", stat.S_IMODE(status.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
+            path = Path(folder, name)
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+                path.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 if __name__ == "__main__":
