@@ -1,0 +1,248 @@
+"""Runs one cell as a notebook does: last value, `_`, top-level await, tracebacks of the user's lines only."""
+
+import __future__
+
+import ast
+import builtins
+import errno
+import linecache
+import os
+import signal
+import sys
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import CodeType, FrameType, ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agent.displays import Display, collect_figures
+from agent.names import bound_by, countable
+
+if TYPE_CHECKING:
+    import asyncio
+
+# A cell may empty or replace builtins; this module's own functions keep what they were born with.
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]
+
+_FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+_COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE, without importing inspect
+MAX_TEXT = 64 * 1024  # bytes of a value's repr, and of a traceback
+_MAX_MESSAGE = 4_000  # characters
+_MAX_SOURCES = 2_000_000  # characters of cell sources kept for tracebacks
+
+_ORIGINAL_BUILTINS = dict(vars(builtins))
+
+
+@dataclass
+class Report:
+    """What became of a cell, in the worker's eyes."""
+
+    status: str = "ok"  # ok, exception, interrupted, disk_full
+    value: str | None = None
+    error: tuple[str, str] | None = None  # type name and message
+    traceback: str = ""
+    bound: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    displays: list[Display] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    exit_code: int = 0  # what sys.exit was given
+
+
+class Interpreter:
+    """The namespace of a session, and what running cells in it needs."""
+
+    def __init__(self) -> None:
+        self.module = ModuleType("__main__")
+        self.namespace: dict[str, Any] = self.module.__dict__
+        self.namespace["__builtins__"] = builtins
+        sys.modules["__main__"] = self.module
+        self._flags = 0  # of `from __future__ import …` in cells before
+        self._runner: asyncio.Runner | None = None
+        self._sources: OrderedDict[str, int] = OrderedDict()
+        self._interruptible = False
+        self._statements: list[ast.stmt] = []  # of the present cell
+        self._reached = 0  # the last line of it that began to run
+
+    def run(self, code: str, execution: int) -> Report:
+        """Run a cell and describe what it did. Raises nothing."""
+        report = Report()
+        before = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, self._sigint)
+        filename = f"<cell {execution}>"
+        self._remember_source(filename, code)
+        self._statements, self._reached = [], 0
+        self._guarded(report, lambda: self._execute(code, filename, report))
+        self._restore_builtins(report)
+        self._guarded(report, lambda: self._collect(report))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._name_changes(report, before)
+        return report
+
+    def _guarded(self, report: Report, act: Callable[[], None]) -> None:
+        try:
+            try:
+                self._interruptible = True
+                act()
+            finally:
+                self._interruptible = False
+        except BaseException as error:
+            report.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "exception"
+            report.error = report.error or (type(error).__name__, "while the result was being described")
+
+    def _sigint(self, _number: int, _frame: FrameType | None) -> None:
+        if self._interruptible:
+            raise KeyboardInterrupt
+
+    def _execute(self, code: str, filename: str, report: Report) -> None:
+        try:
+            body, last = self._compile(code, filename)
+            if body is not None:
+                self._evaluate(body)
+            if last is not None:
+                self._show(self._evaluate(last), report)
+            self._reached = sys.maxsize
+        except SystemExit as exit_:
+            report.notes.append(_exit_note(exit_))
+            report.exit_code = exit_.code & 0xFF if isinstance(exit_.code, int) else int(exit_.code is not None)
+            self._reached = _line_reached(exit_.__traceback__, filename)
+        except BaseException as error:
+            self._restore_builtins(report)
+            self._reached = _line_reached(error.__traceback__, filename)
+            self._describe_error(error, report)
+
+    def _compile(self, code: str, filename: str) -> tuple[CodeType | None, CodeType | None]:
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | self._flags
+        tree = compile(code, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        self._statements = list(tree.body)
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_with_semicolon(code, tree.body[-1]):
+            expression = ast.Expression(tree.body.pop().value)
+            last = compile(expression, filename, "eval", flags, dont_inherit=True)
+        body = compile(tree, filename, "exec", flags, dont_inherit=True) if tree.body else None
+        if body is not None:
+            self._flags |= body.co_flags & _FUTURE_FLAGS
+        return body, last
+
+    def _evaluate(self, code: CodeType) -> Any:
+        result = eval(code, self.namespace)  # noqa: S307 - running the user's code is what a sandbox is for
+        if not code.co_flags & _COROUTINE_FLAG:
+            return result
+        if self._runner is None:
+            import asyncio  # dear, and few cells await
+
+            self._runner = asyncio.Runner()
+        # asyncio turns SIGINT into a cancellation of the task, if it finds Python's own handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return self._runner.run(result)
+        finally:
+            signal.signal(signal.SIGINT, self._sigint)
+
+    def _show(self, value: object, report: Report) -> None:
+        if value is None:
+            return
+        self.namespace["_"] = value
+        text = repr(value)
+        report.value = text if type(text) is str else str.__str__(text)
+
+    def _describe_error(self, error: BaseException, report: Report) -> None:
+        kind = type(error)
+        if isinstance(error, KeyboardInterrupt):
+            report.status = "interrupted"
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            report.status = "disk_full"
+        else:
+            report.status = "exception"
+        report.error = (type.__dict__["__name__"].__get__(kind), _message(error))
+        report.traceback = _format(error)
+
+    def _collect(self, report: Report) -> None:
+        report.displays, notes = collect_figures()
+        report.notes += notes
+
+    def _restore_builtins(self, report: Report) -> None:
+        current = vars(builtins)
+        missing = [name for name in _ORIGINAL_BUILTINS if name not in current]
+        if missing:
+            current.update({name: _ORIGINAL_BUILTINS[name] for name in missing})
+            report.notes.append(f"the cell removed {len(missing)} builtins, such as {missing[-1]}: they were put back")
+
+    def _remember_source(self, filename: str, code: str) -> None:
+        # An entry without a modification time is never checked against a file.
+        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+        self._sources[filename] = len(code)
+        while len(self._sources) > 1 and sum(self._sources.values()) > _MAX_SOURCES:
+            linecache.cache.pop(self._sources.popitem(last=False)[0], None)
+
+    def _name_changes(self, report: Report, before: dict[str, int]) -> None:
+        now = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}
+        changed = [name for name, identity in now.items() if before.get(name) != identity]
+        # An id can be reused by the object that replaced another; the text of the cell knows better.
+        rebound = [name for name in bound_by(self._statements, self._reached) if name in now]
+        report.bound = [name for name in dict.fromkeys([*changed, *rebound]) if countable(name)]
+        report.removed = [name for name in before if name not in now and countable(name)]
+
+
+def _exit_note(exit_: SystemExit) -> str:
+    code = exit_.code
+    if code is None or type(code) is int:
+        return f"the cell ended itself by sys.exit({'' if code is None else code}); the session goes on"
+    return f"the cell ended itself by sys.exit: {_message(exit_)}; the session goes on"
+
+
+def _ends_with_semicolon(code: str, last: ast.Expr) -> bool:
+    lines = code.splitlines()
+    end = last.end_lineno or 0
+    rest = lines[end - 1].encode()[last.end_col_offset or 0 :] if 0 < end <= len(lines) else b""
+    return rest.lstrip().startswith(b";")
+
+
+def _line_reached(trace: TracebackType | None, filename: str) -> int:
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            return trace.tb_lineno
+        trace = trace.tb_next
+    return 0
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as failure:
+        return f"<its __str__ raised {type(failure).__name__}>"
+    return str.__str__(text)[:_MAX_MESSAGE]
+
+
+def _format(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and _ours(trace):
+        trace = trace.tb_next
+    try:
+        formatted = traceback.TracebackException(type(error), error, trace, compact=True)
+        _strip(formatted)
+        return "".join(formatted.format())
+    except Exception as failure:
+        return f"<the traceback could not be formatted: {type(failure).__name__}>\n"
+
+
+def _ours(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code.co_filename.startswith(_HERE)
+
+
+def _strip(formatted: traceback.TracebackException) -> None:
+    """Take our frames, and asyncio's below them, out of chained exceptions as well."""
+    pending: list[traceback.TracebackException] = [formatted]
+    while pending:
+        one = pending.pop()
+        frames: Iterable[traceback.FrameSummary] = one.stack
+        kept = [frame for frame in frames if not frame.filename.startswith(_HERE)]
+        first = next((i for i, frame in enumerate(kept) if frame.filename.startswith("<cell ")), None)
+        if first is None and any(frame.filename.endswith("asyncio/runners.py") for frame in kept):
+            first = len(kept)  # only how asyncio ended the cell
+        one.stack = traceback.StackSummary.from_list(kept[first or 0 :])
+        pending += [link for link in (one.__cause__, one.__context__) if link is not None]
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep

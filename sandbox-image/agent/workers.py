@@ -1,0 +1,238 @@
+"""The supervisor's children: the zygote, and the worker that it forks."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from agent.framestream import FrameStream
+from agent.processes import LOST_CHANNEL, kill_all_but
+from agent.reactor import Reactor, Timer
+from agent.wire import Header
+
+_READY_BOUND = 10.0  # seconds from asking the zygote to the worker's hello
+_TRIES = 3
+_DYING = 0.05  # seconds
+_MAX_CRASH_REPORT = 64 * 1024
+_CRASH_LINES = (b"Fatal Python error", b"Stack (most", b"  File ")
+_OURS = (b'"/opt/agent/', b"<frozen runpy>")
+_LOST_CHANNEL = "it closed or misused the descriptor that the agent works through"
+_ENVIRONMENT_KEPT = ("PATH", "PYTHONHASHSEED", "LANG", "TZ")
+_ENVIRONMENT_SET = {
+    "HOME": "/workspace",
+    "USER": "sandbox",
+    "LOGNAME": "sandbox",
+    "TMPDIR": "/tmp",
+    "MPLBACKEND": "Agg",
+    "MPLCONFIGDIR": "/tmp/.matplotlib",
+    # One thread: a forked copy of a process that has used more hangs in its next parallel region.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+}
+
+
+class Zygote:
+    """An exec'ed interpreter that forks workers; started again when it was killed."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start it if it does not run. The caller sees to it that no user code runs meanwhile."""
+        if self.pid is not None:
+            return
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
+        command = [*_interpreter(), os.path.dirname(os.path.abspath(__file__)), "zygote", "3"]
+        pid = os.fork()
+        if pid == 0:
+            _become(its.fileno(), command, kept | _ENVIRONMENT_SET)
+        its.close()
+        if self._socket is not None:
+            self._socket.close()
+        self.pid, self._socket = pid, ours
+
+    def ended(self) -> None:
+        """It was reaped."""
+        self.pid = None
+
+    def ask(self, crash_report: int) -> socket.socket:
+        """Ask for a worker that may write to `crash_report`; our end of its socket.
+
+        Raises OSError where the zygote does not take the request.
+        """
+        if self._socket is None:
+            raise BrokenPipeError("there is no zygote")
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with its:
+            self._socket.setblocking(False)
+            try:
+                socket.send_fds(self._socket, [b"worker"], [its.fileno(), crash_report])
+            except OSError:
+                ours.close()
+                raise
+        return ours
+
+    def kill(self) -> None:
+        """Make way for another; it may be stopped, or stuck."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _interpreter() -> list[str]:
+    return [sys.executable, "-s", "-P"]
+
+
+def _become(channel: int, command: list[str], environment: dict[str, str]) -> None:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.setsid()
+        os.dup2(channel, 3)
+        os.closerange(4, 65_536)
+        os.execve(command[0], command, environment)
+    finally:
+        os._exit(127)
+
+
+class Workers:
+    """At most one worker at a time, always a fresh one after a death. `died` is told how each ended, in a clause."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        ready: Callable[[], None],
+        arrived: Callable[[Header, list[bytes]], None],
+        died: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._ready_called, self._arrived, self._died = ready, arrived, died
+        self._zygote = Zygote()
+        self._stream: FrameStream | None = None
+        self._overdue: Timer | None = None
+        self._tries = 0
+        self._crash_report = -1
+        self._misused = False  # whether it was killed for the loss of its channel
+        self.pid: int | None = None
+        self.ready = False
+
+    def begin(self) -> None:
+        """Have a fresh worker made, after ending whatever an earlier one left."""
+        self._forget_worker()
+        self._handle_ended(kill_all_but([self._zygote.pid] if self._zygote.pid else []))
+        self._zygote.start()
+        self._tries += 1
+        if self._tries > _TRIES:
+            os._exit(70)  # nothing can run here any more: the host sees the sandbox end
+        self._close_crash_report()
+        self._crash_report, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            connection = self._zygote.ask(writing)
+        except OSError:
+            self._overdue = self._reactor.after(0.05, self._begin_anew)
+            return
+        finally:
+            os.close(writing)
+        fd = connection.detach()
+        self._stream = FrameStream(self._reactor, fd, fd, self._frame, self._channel_broken)
+        self._overdue = self._reactor.after(_READY_BOUND, self._begin_anew)
+
+    def send(self, header: Header, parts: Sequence[bytes] = (), descriptor: int | None = None) -> None:
+        """To the worker; a descriptor goes along and is closed here."""
+        if self._stream is not None:
+            self._stream.send(header, parts, descriptor)
+        elif descriptor is not None:
+            os.close(descriptor)
+
+    def interrupt(self) -> None:
+        """SIGINT."""
+        if self.pid is not None:
+            try:
+                os.kill(self.pid, signal.SIGINT)
+            except ProcessLookupError:
+                pass
+
+    def reaped(self, ended: Sequence[tuple[int, int]]) -> None:
+        """Processes that were waited for: a death of the worker is told."""
+        self._handle_ended(ended)
+
+    def crash_traceback(self) -> bytes:
+        """The lines that ran when the last worker met a fatal signal, or nothing."""
+        try:
+            report = os.read(self._crash_report, _MAX_CRASH_REPORT)
+        except (BlockingIOError, OSError):
+            return b""
+        lines = [
+            line
+            for line in report.split(b"\n")
+            if line.startswith(_CRASH_LINES) and not any(ours in line for ours in _OURS)
+        ]
+        return b"\n".join(lines)
+
+    def _close_crash_report(self) -> None:
+        if self._crash_report >= 0:
+            os.close(self._crash_report)
+            self._crash_report = -1
+
+    def _begin_anew(self) -> None:
+        self._zygote.kill()
+        self.begin()
+
+    def _frame(self, header: Header, parts: list[bytes]) -> None:
+        if header["type"] == "ready" and not self.ready and isinstance(header.get("pid"), int):
+            self.pid = header["pid"]
+            self.ready = True
+            self._tries = 0
+            if self._overdue is not None:
+                self._overdue.cancel()
+            self._ready_called()
+        else:
+            self._arrived(header, parts)
+
+    def _channel_broken(self, _reason: str) -> None:
+        # Without it no result can arrive. A worker that is just dying has closed it too, and is given time to.
+        pid = self.pid
+
+        def kill() -> None:
+            if pid is not None and self.pid == pid:
+                self._misused = True
+                os.kill(pid, signal.SIGKILL)
+
+        self._reactor.after(_DYING, kill)
+
+    def _forget_worker(self) -> None:
+        self.ready = self._misused = False
+        self.pid = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _handle_ended(self, ended: Sequence[tuple[int, int]]) -> None:
+        for pid, status in ended:
+            if pid == self._zygote.pid:
+                self._zygote.ended()
+            elif pid == self.pid:
+                how = _LOST_CHANNEL if self._misused else _how(status)
+                self._forget_worker()
+                self._died(how)
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"its process was ended by {name}"
+    code = os.waitstatus_to_exitcode(status)
+    if code == LOST_CHANNEL:
+        return _LOST_CHANNEL
+    return f"its process ended itself with exit code {code}"
