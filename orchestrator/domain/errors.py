@@ -20,6 +20,7 @@ Code = Literal[
     "sandbox_lost",  # the container is gone or broke the protocol
     "engine_unavailable",  # no Docker Engine answers, or it lacks the image
     "store_full",  # the host's disk is full
+    "store_unusable",  # the host's records can't be read: damaged, not ours, or of a newer version
     "shutting_down",  # the orchestrator is stopping
     "owned",  # another process owns the data directory
     "internal",  # a bug of ours
@@ -89,6 +90,12 @@ class StoreFullError(OrchestratorError):
 
     code = "store_full"
     retryable = True
+
+
+class StoreUnusableError(OrchestratorError):
+    """The host's records can't be opened or read: damaged, not ours, or written by a newer version."""
+
+    code = "store_unusable"
 
 
 class ShuttingDownError(OrchestratorError):

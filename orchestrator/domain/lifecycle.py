@@ -10,7 +10,8 @@ from orchestrator.domain.model import SandboxState, SessionState
 _S, _B = SessionState, SandboxState
 
 SESSION_TRANSITIONS: Mapping[SessionState | None, frozenset[SessionState | None]] = {
-    None: frozenset({_S.CREATING}),
+    # A session without a sandbox is made first; its first call makes the sandbox, as every wake does.
+    None: frozenset({_S.HIBERNATED}),
     _S.CREATING: frozenset({_S.READY, _S.HIBERNATED, _S.DESTROYING}),
     # Back to creating: its sandbox was lost and the next call makes another.
     _S.READY: frozenset({_S.CREATING, _S.HIBERNATED, _S.DESTROYING}),

@@ -60,6 +60,7 @@ class Loss:
     last: int
     cause: str
     names: tuple[str, ...] = ()
+    unlisted: int = 0  # how many more names went, at least
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,8 @@ class Records(Protocol):
     not at all; a cancelled caller looks again). Calls may run concurrently; writes are serial. Every session method
     names the tenant where it takes a caller's session id; methods that take a key are for the worker that found it.
     Guarded changes return None or False where the row is not in a state, or of an incarnation, that allows them
-    (domain/lifecycle.py): the caller then refuses or looks again. Raises StoreFullError where the disk is full.
+    (domain/lifecycle.py): the caller then refuses or looks again. Raises StoreFullError where the disk is full,
+    StoreUnusableError where the records can't be read, ShuttingDownError after `close`.
     """
 
     @property
@@ -182,18 +183,22 @@ class Records(Protocol):
         """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str) -> Loss | None:
-        """Record that the namespace of this incarnation is gone.
+        """Record that the namespace of this incarnation is gone; call it before the incarnation is raised.
 
-        The loss spans the executions from `namespace_since` to the last one; it stays `untold_loss` until
-        `loss_told`, joined with one that was untold before. None (and nothing to tell) where no execution bound a
-        name or nothing ran. The next execution begins a new namespace; the variable count becomes 0.
+        The loss spans the executions from `namespace_since` to the last one, with the names that they bound and did
+        not remove since. It is one where there is such a name, or where an execution is open, since nobody knows
+        what that one bound. It stays `untold_loss` until `loss_told`, joined with one that was untold before.
+        Returns what is untold now; None where there is nothing to tell, or the incarnation is another. The next
+        execution begins a new namespace; the variable count becomes 0.
         """
 
     async def loss_told(self, key: str) -> None:
         """The caller has been told; forget the untold loss."""
 
     async def session_cleared(self, key: str, incarnation: int) -> bool:
-        """Raise `activity`; a new namespace begins with the next execution, which is no loss; forgets an untold one."""
+        """Raise `activity` and `used_at`; a new namespace begins with the next execution, which is no loss; forgets
+        an untold one. Guarded: the session is of this incarnation and not being destroyed.
+        """
 
     # executions
 
@@ -212,8 +217,9 @@ class Records(Protocol):
         removed: Sequence[str],
         variable_count: int,
     ) -> None:
-        """Close the row before the answer leaves; a closed row is not changed. Trims the ledger to the last 200
-        executions and the cells' text to the newest 10 MB.
+        """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
+        are noted only while the namespace that the execution saw is the present one. Trims the ledger to the last
+        200 executions and the cells' text to the newest 10 MB.
         """
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
@@ -225,7 +231,9 @@ class Records(Protocol):
     # sandboxes
 
     async def open_sandbox(self, image: str) -> SandboxRecord:
-        """A new row in `creating`, with an id, a secret, and a uid that no other row has."""
+        """A new row in `creating`, with an id, a secret, and a uid that no other row has; BusyError where none is
+        left.
+        """
 
     async def sandbox_created(self, sandbox_id: str, handle: str) -> bool:
         """Guarded change from `creating` to `unclaimed`."""

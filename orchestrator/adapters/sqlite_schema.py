@@ -1,0 +1,168 @@
+"""The records' tables, as numbered migrations: all of the schema stands here, and nowhere else.
+
+A migration that has been released is never edited; a change is a new one at the end.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.domain.errors import StoreUnusableError
+
+# In the file's header: tells our records from any other program's database.
+APPLICATION_ID = 0x534F5231
+
+_FIRST = (
+    """
+    CREATE TABLE installation (id TEXT NOT NULL) STRICT
+    """,
+    """
+    CREATE TABLE remembered (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
+    """,
+    # States are checked by the guarded updates and not by the table: a new one then needs no table rebuilt.
+    """
+    CREATE TABLE sessions (
+        key TEXT PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        incarnation INTEGER NOT NULL DEFAULT 0,
+        activity INTEGER NOT NULL DEFAULT 0,
+        executions INTEGER NOT NULL DEFAULT 0,
+        namespace_since INTEGER NOT NULL DEFAULT 1,
+        untold_loss TEXT,                               -- JSON
+        variable_count INTEGER NOT NULL DEFAULT 0,
+        environment TEXT NOT NULL,
+        cell_bytes INTEGER NOT NULL DEFAULT 0,          -- sum of its cells, so that trimming need not add them up
+        created_at INTEGER NOT NULL,
+        used_at INTEGER NOT NULL
+    ) STRICT
+    """,
+    # A name is free from the moment its session is being destroyed.
+    """
+    CREATE UNIQUE INDEX sessions_by_name ON sessions (tenant, session_id) WHERE state <> 'destroying'
+    """,
+    """
+    CREATE TABLE executions (
+        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        incarnation INTEGER NOT NULL,
+        outcome TEXT,                                   -- null while it is open
+        started_at INTEGER NOT NULL,
+        finished_at INTEGER,
+        bound TEXT NOT NULL DEFAULT '[]',               -- JSON
+        removed TEXT NOT NULL DEFAULT '[]',             -- JSON
+        PRIMARY KEY (session, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Recovery finds what was running without reading the whole ledger.
+    """
+    CREATE INDEX open_executions ON executions (session, number) WHERE outcome IS NULL
+    """,
+    # Text apart from the ledger, whose rows stay small. Bytes, because text may hold NUL and lone surrogates.
+    """
+    CREATE TABLE cells (
+        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        code BLOB NOT NULL,
+        PRIMARY KEY (session, number)
+    ) STRICT
+    """,
+    # What the present namespace holds by the answers' word, and which execution bound it last. The ledger could not
+    # name a loss: it forgets an execution long before a session forgets its variable.
+    """
+    CREATE TABLE names (
+        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        execution INTEGER NOT NULL,
+        PRIMARY KEY (session, name)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # `session` refers to no row: a session may be gone before its sandbox is proven absent.
+    """
+    CREATE TABLE sandboxes (
+        id TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        uid INTEGER NOT NULL UNIQUE,
+        secret TEXT NOT NULL,
+        image TEXT NOT NULL,
+        handle TEXT,
+        session TEXT,
+        incarnation INTEGER NOT NULL DEFAULT 0
+    ) STRICT
+    """,
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST,)
+
+
+def prepare(raw: sqlite3.Connection, path: Path) -> str:
+    """Make the file ours and of the present schema: the installation's id. Runs in the connection's thread."""
+    if sqlite3.sqlite_version_info < (3, 37):
+        raise StoreUnusableError(
+            f"Python was built with SQLite {sqlite3.sqlite_version}; the records need 3.37.",
+            hint="Use a newer Python.",
+        )
+    # Looked at before anything is written: a file that is not ours stays as it is.
+    _refuse_foreign(raw, path)
+    version = schema_version(raw)
+    if version > len(MIGRATIONS):
+        raise StoreUnusableError(
+            f"The records in {path} were written by a newer version (schema {version}; this one knows "
+            f"{len(MIGRATIONS)}).",
+            hint="Upgrade session-orchestrator, or choose another data directory.",
+        )
+    _configure(raw)
+    migrate(raw, MIGRATIONS)
+    return _installation(raw)
+
+
+def schema_version(raw: sqlite3.Connection) -> int:
+    """The number of migrations that the file has seen."""
+    return int(raw.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(raw: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
+    """Bring the file to the last of `migrations`, each whole or not at all."""
+    for number, statements in enumerate(migrations, start=1):
+        raw.execute("BEGIN IMMEDIATE")
+        try:
+            # Asked inside: another process may have been faster.
+            if schema_version(raw) < number:
+                for statement in statements:
+                    raw.execute(statement)
+                raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                raw.execute(f"PRAGMA user_version = {number}")
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+
+def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
+    owner = raw.execute("PRAGMA application_id").fetchone()[0]
+    is_empty = raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if owner != APPLICATION_ID and not is_empty:
+        raise StoreUnusableError(
+            f"{path} is another program's database.", hint="Move that file away, or choose another data directory."
+        )
+
+
+def _configure(raw: sqlite3.Connection) -> None:
+    raw.execute("PRAGMA journal_mode = WAL")  # a reader in another process (admin commands) blocks no writer
+    # No fsync per commit: what was committed outlives every death of this process and is never torn. Only a crash of
+    # the host can undo the last commits, and then every sandbox that they tell of is gone as well.
+    raw.execute("PRAGMA synchronous = NORMAL")
+    raw.execute("PRAGMA foreign_keys = ON")
+    # Copying the log back costs milliseconds of fsync; at 16 MB (SQLite's default is 4) fewer than 1 % of calls meet it.
+    raw.execute("PRAGMA wal_autocheckpoint = 4000")
+    raw.execute("PRAGMA journal_size_limit = 67108864")  # a log that a long transaction made long shrinks again
+
+
+def _installation(raw: sqlite3.Connection) -> str:
+    raw.execute(
+        "INSERT INTO installation (id) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM installation)", (secrets.token_hex(16),)
+    )
+    return str(raw.execute("SELECT id FROM installation").fetchone()[0])

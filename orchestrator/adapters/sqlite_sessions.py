@@ -1,0 +1,192 @@
+"""Sessions in SQLite. Each function runs inside one transaction, in the connection's thread."""
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from orchestrator.adapters.sqlite_connection import Transaction, moment
+from orchestrator.domain.lifecycle import sandbox_sources, session_sources
+from orchestrator.domain.losses import joined, loss_of
+from orchestrator.domain.model import Loss, SandboxState, Session, SessionState
+
+
+def states(allowed: Iterable[str]) -> str:
+    """States as one parameter, read in SQL by `json_each`."""
+    return json.dumps(sorted(allowed))
+
+
+_CHANGE = """
+    UPDATE sessions SET state = :target, incarnation = incarnation + :raised
+    WHERE key = :key AND incarnation = :incarnation AND state IN (SELECT value FROM json_each(:sources))
+    RETURNING *
+"""
+
+
+def find(tx: Transaction, tenant: str, session_id: str) -> Session | None:
+    """The session of that name that is not being destroyed."""
+    # The condition on state is written out: SQLite uses a partial index only where it can read the condition.
+    row = tx.row(
+        "SELECT * FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'", (tenant, session_id)
+    )
+    return None if row is None else _session(row)
+
+
+def ensure(tx: Transaction, tenant: str, session_id: str, environment: str) -> Session:
+    """That session, made where there is none."""
+    found = find(tx, tenant, session_id)
+    if found is not None:
+        return found
+    (row,) = tx.rows(
+        """
+        INSERT INTO sessions (key, tenant, session_id, state, environment, created_at, used_at)
+        VALUES (:key, :tenant, :session_id, :state, :environment, :now, :now)
+        RETURNING *
+        """,
+        {
+            "key": secrets.token_hex(16),
+            "tenant": tenant,
+            "session_id": session_id,
+            "state": SessionState.HIBERNATED,
+            "environment": environment,
+            "now": tx.now,
+        },
+    )
+    return _session(row)
+
+
+def of_tenant(tx: Transaction, tenant: str) -> Sequence[Session]:
+    """A tenant's sessions that are not being destroyed, oldest first."""
+    return [
+        _session(row)
+        for row in tx.rows(
+            "SELECT * FROM sessions WHERE tenant = ? AND state <> 'destroying' ORDER BY created_at, rowid", (tenant,)
+        )
+    ]
+
+
+def every(tx: Transaction) -> Sequence[Session]:
+    """All sessions, oldest first."""
+    return [_session(row) for row in tx.rows("SELECT * FROM sessions ORDER BY created_at, rowid")]
+
+
+def change_state(tx: Transaction, key: str, incarnation: int, target: SessionState) -> Session | None:
+    """The guarded change to `target`; a session that begins to be created gets its next incarnation."""
+    row = tx.row(
+        _CHANGE,
+        {
+            "key": key,
+            "incarnation": incarnation,
+            "target": target,
+            "raised": int(target is SessionState.CREATING),
+            "sources": states(session_sources(target)),
+        },
+    )
+    return None if row is None else _session(row)
+
+
+def begin_destroying(tx: Transaction, key: str) -> bool:
+    """The guarded change to `destroying`, whatever the incarnation."""
+    changed = tx.change(
+        "UPDATE sessions SET state = ? WHERE key = ? AND state IN (SELECT value FROM json_each(?))",
+        (SessionState.DESTROYING, key, states(session_sources(SessionState.DESTROYING))),
+    )
+    return changed == 1
+
+
+def delete(tx: Transaction, key: str) -> None:
+    """Close the row of a session in `destroying`; what hangs on it goes too."""
+    tx.change("DELETE FROM sessions WHERE key = ? AND state = ?", (key, SessionState.DESTROYING))
+
+
+def lose_namespace(tx: Transaction, key: str, incarnation: int, cause: str) -> Loss | None:
+    """What is untold after the namespace of this incarnation is gone."""
+    row = tx.row(
+        "SELECT * FROM sessions WHERE key = ? AND incarnation = ? AND state <> ?",
+        (key, incarnation, SessionState.DESTROYING),
+    )
+    return None if row is None else _lose_namespace(tx, row, cause)
+
+
+def forget_loss(tx: Transaction, key: str) -> None:
+    """The caller has been told."""
+    tx.change("UPDATE sessions SET untold_loss = NULL WHERE key = ?", (key,))
+
+
+def clear(tx: Transaction, key: str, incarnation: int) -> bool:
+    """Begin a new namespace, on request and so without a loss."""
+    changed = tx.change(
+        """
+        UPDATE sessions SET activity = activity + 1, used_at = ?, untold_loss = NULL,
+                            namespace_since = executions + 1, variable_count = 0
+        WHERE key = ? AND incarnation = ? AND state <> ?
+        """,
+        (tx.now, key, incarnation, SessionState.DESTROYING),
+    )
+    if changed:
+        tx.change("DELETE FROM names WHERE session = ?", (key,))
+    return changed == 1
+
+
+def recover(tx: Transaction, cause: str) -> int:
+    """Take over after an owner that is gone: how many sessions were touched."""
+    awake = tx.rows(
+        "SELECT * FROM sessions WHERE state IN (SELECT value FROM json_each(?))",
+        (states(session_sources(SessionState.HIBERNATED)),),
+    )
+    # Losses first: an execution that is still open belongs to what was lost.
+    for row in awake:
+        _lose_namespace(tx, row, cause)
+        tx.change("UPDATE sessions SET state = ? WHERE key = ?", (SessionState.HIBERNATED, row["key"]))
+    # When such an execution ended nobody knows, so `finished_at` stays empty.
+    tx.change("UPDATE executions SET outcome = 'outcome_unknown' WHERE outcome IS NULL")
+    tx.change(
+        "UPDATE sandboxes SET state = ? WHERE state IN (SELECT value FROM json_each(?))",
+        (SandboxState.DESTROYING, states(sandbox_sources(SandboxState.DESTROYING))),
+    )
+    return len(awake) + tx.change("DELETE FROM sessions WHERE state = ?", (SessionState.DESTROYING,))
+
+
+def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str) -> Loss | None:
+    key, first, last = row["key"], row["namespace_since"], row["executions"]
+    names = [
+        found["name"] for found in tx.rows("SELECT name FROM names WHERE session = ? ORDER BY execution, name", (key,))
+    ]
+    is_open = tx.row(
+        "SELECT 1 FROM executions WHERE session = ? AND number >= ? AND outcome IS NULL LIMIT 1", (key, first)
+    )
+    untold = _loss(row["untold_loss"])
+    if names or is_open:
+        untold = joined(untold, loss_of(first, last, cause, names))
+    tx.change("DELETE FROM names WHERE session = ?", (key,))
+    tx.change(
+        "UPDATE sessions SET namespace_since = executions + 1, variable_count = 0, untold_loss = ? WHERE key = ?",
+        (untold and json.dumps(asdict(untold)), key),
+    )
+    return untold
+
+
+def _session(row: sqlite3.Row) -> Session:
+    return Session(
+        key=row["key"],
+        tenant=row["tenant"],
+        session_id=row["session_id"],
+        state=SessionState(row["state"]),
+        incarnation=row["incarnation"],
+        activity=row["activity"],
+        executions=row["executions"],
+        namespace_since=row["namespace_since"],
+        untold_loss=_loss(row["untold_loss"]),
+        variable_count=row["variable_count"],
+        environment=row["environment"],
+        created_at=moment(row["created_at"]),
+        used_at=moment(row["used_at"]),
+    )
+
+
+def _loss(stored: str | None) -> Loss | None:
+    if stored is None:
+        return None
+    fields = json.loads(stored)
+    return Loss(**{**fields, "names": tuple(fields["names"])})
