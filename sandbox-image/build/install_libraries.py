@@ -2,7 +2,6 @@
 """Runs as root inside the build: unpacks the agent's wheels into /opt/agent/lib and compiles them."""
 
 import compileall
-import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from zipfile import ZipFile
@@ -21,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

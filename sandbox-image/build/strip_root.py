@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import sysconfig
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -66,4 +65,4 @@ def take_privileged_bits() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
