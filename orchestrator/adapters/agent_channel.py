@@ -2,30 +2,28 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from orchestrator.adapters import agent_replies
+from orchestrator.adapters.agent_connect import connected
 from orchestrator.adapters.agent_link import AgentLink
-from orchestrator.adapters.disposable_threads import abandon, in_thread
 from orchestrator.adapters.transport import Connection, Transport, TransportError
 from orchestrator.domain import wire
-from orchestrator.domain.errors import BusyError, EngineUnavailableError, InvalidRequestError, SandboxLostError
+from orchestrator.domain.errors import BusyError, InvalidRequestError, SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace
 from orchestrator.domain.ports import AgentHello
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
 RECONNECT_SECONDS: Final = 10.0
-MAX_CODE: Final = 1024 * 1024
+MAX_CODE: Final = 4 * 1024 * 1024
 MAX_OUTSTANDING: Final = 64
 # What the agent may take beyond a cell's own time: killing, collecting output, sending.
 EXECUTE_MARGIN_SECONDS: Final = 10.0
 CLAIM_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 20.0
 CLEAR_SECONDS: Final = 20.0
-_LIFE_CHECKS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)  # between them; the last one repeats
 
 logger = logging.getLogger(__name__)
 
@@ -264,40 +262,12 @@ class AgentChannel:
             self.give_up("its connection could not be kept up")
 
     async def _establish(self, seconds: float) -> None:
-        connection = await self._connected(seconds)
+        connection = await connected(self._transport, seconds=seconds, is_running=self._is_running)
         try:
             await self._adopt(connection)
         except BaseException:
             connection.close()
             raise
-
-    async def _connected(self, seconds: float) -> Connection:
-        deadline = time.monotonic() + seconds
-        connecting = in_thread(lambda: self._transport.connect(deadline), "agent-connect", discard=Connection.close)
-        try:
-            # The second more is the thread's, for ending by itself with a better reason.
-            return await self._connected_while_running(connecting, deadline + 1)
-        except BaseException:
-            abandon(connecting, Connection.close)
-            raise
-
-    async def _connected_while_running(self, connecting: asyncio.Future[Connection], deadline: float) -> Connection:
-        checks = iter(_LIFE_CHECKS_SECONDS)
-        pause = next(checks)
-        while time.monotonic() < deadline:
-            await asyncio.wait({connecting}, timeout=pause)
-            if connecting.done():
-                return connecting.result()
-            if not await self._seems_running():
-                raise TransportError("its container does not run any more")
-            pause = next(checks, pause)
-        raise TransportError("its agent did not come back")
-
-    async def _seems_running(self) -> bool:
-        try:
-            return await self._is_running()
-        except EngineUnavailableError:
-            return True  # an engine that does not answer proves nothing
 
     async def _adopt(self, connection: Connection) -> None:
         """Make it the connection; an older one is dropped, and so is what still arrives on it."""

@@ -5,6 +5,7 @@ names, strange types, displays that are none) is cut or left out, and said in a 
 """
 
 import codecs
+from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
 from orchestrator.domain import claims
@@ -62,7 +63,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
     outcome = header.get("outcome")
     if not isinstance(outcome, str) or outcome not in _AGENT_OUTCOMES:
         raise ProtocolViolationError("a result has no known outcome")
-    worker = claims.object_of(claims.json_of(parts[0], limit=MAX_REPORT_JSON), "the report")
+    worker = _worker_report(parts[0])
     notes = _Notes()
     displays = _displays(worker, parts[FIXED_PARTS:], notes)
     bound = _names(worker, "bound", notes)
@@ -105,6 +106,12 @@ def namespace(frame: Frame) -> Namespace:
     return Namespace(variables, imports, notes.all())
 
 
+def _worker_report(raw: bytes) -> Mapping[str, Any]:
+    if not raw:  # the worker was killed and has reported nothing
+        return {"bound": [], "removed": [], "displays": [], "value": False, "notes": []}
+    return claims.object_of(claims.json_of(raw, limit=MAX_REPORT_JSON), "the report")
+
+
 class _Notes:
     """Notes in the order in which they came, ours first, so that no flood of a sandbox's hides them."""
 
@@ -115,7 +122,7 @@ class _Notes:
     def add(self, text: str) -> None:
         self._texts.append(text)
 
-    def take(self, fields: Any) -> None:  # noqa: ANN401 - parsed JSON
+    def take(self, fields: Mapping[str, Any]) -> None:
         room = max(0, claims.MAX_NOTES - len(self._texts))
         texts, left_out = claims.texts_in(fields, "notes", most=room, limit=claims.MAX_NOTE)
         self._texts += texts
@@ -127,14 +134,14 @@ class _Notes:
         return tuple(self._texts)
 
 
-def _names(worker: Any, field: str, notes: _Notes) -> tuple[str, ...]:  # noqa: ANN401 - parsed JSON
+def _names(worker: Mapping[str, Any], field: str, notes: _Notes) -> tuple[str, ...]:
     names, left_out = claims.texts_in(worker, field, most=MAX_NAMES_IN_REPORT, limit=claims.MAX_NAME)
     if left_out:
         notes.add(f"{left_out} more names were {field}; only the first {MAX_NAMES_IN_REPORT} are listed.")
     return names
 
 
-def _error(worker: Any, cause: str | None) -> tuple[str | None, str | None]:  # noqa: ANN401 - parsed JSON
+def _error(worker: Mapping[str, Any], cause: str | None) -> tuple[str | None, str | None]:
     if worker.get("error") is None:
         return None, cause
     error = claims.object_of(worker["error"], "error")
@@ -165,11 +172,11 @@ def _text(raw: bytes, limit: int, what: str, notes: _Notes) -> str:
     return raw[:limit].decode("utf-8", "replace")
 
 
-def _displays(worker: Any, parts: tuple[bytes, ...], notes: _Notes) -> tuple[Display, ...]:  # noqa: ANN401 - parsed JSON
+def _displays(worker: Mapping[str, Any], parts: tuple[bytes, ...], notes: _Notes) -> tuple[Display, ...]:
     mimes, _ = claims.texts_in(worker, "displays", most=len(parts), limit=MAX_MIME)
     if len(claims.list_in(worker, "displays")) != len(parts):
         raise ProtocolViolationError("a result's displays are not as many as its parts")
-    shown = []
+    shown: list[Display] = []
     for mime, data in zip(mimes, parts, strict=True):
         signature = _SIGNATURES.get(mime)
         if signature is None or not data.startswith(signature):
@@ -181,7 +188,7 @@ def _displays(worker: Any, parts: tuple[bytes, ...], notes: _Notes) -> tuple[Dis
     return tuple(shown)
 
 
-def _variables(listing: Any, field: str, notes: _Notes) -> tuple[Variable, ...]:  # noqa: ANN401 - parsed JSON
+def _variables(listing: Mapping[str, Any], field: str, notes: _Notes) -> tuple[Variable, ...]:
     rows = claims.list_in(listing, field)
     if len(rows) > MAX_NAMES_IN_LIST:
         notes.add(f"Only the first {MAX_NAMES_IN_LIST} of {len(rows)} {field} are listed.")
@@ -190,6 +197,6 @@ def _variables(listing: Any, field: str, notes: _Notes) -> tuple[Variable, ...]:
 
 def _variable(row: object) -> Variable:
     match row:
-        case [str(name), str(kind), size] if claims.is_optional_count(size):
+        case [str(name), str(kind), None | int() as size] if claims.is_optional_count(size):
             return Variable(claims.clean(name, claims.MAX_NAME), claims.clean(kind, claims.MAX_NAME), size)
     raise ProtocolViolationError("a listing's row is not [name, type, size]")

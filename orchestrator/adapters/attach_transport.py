@@ -15,6 +15,7 @@ from orchestrator.adapters.disposable_threads import spawn
 from orchestrator.adapters.handshake import HEARTBEAT_SECONDS, shake_hands
 from orchestrator.adapters.transport import Connection, TransportError, passed, seconds_until
 from orchestrator.domain import wire
+from orchestrator.domain.hardening import Channel
 
 _CHUNK = 64 * 1024
 
@@ -46,6 +47,11 @@ class AttachTransport:
         self._heartbeat = heartbeat
         self._closed = threading.Event()
         self._stream: socket.socket | None = None  # of the attempt that waits
+
+    @property
+    def channel(self) -> Channel:
+        """The container's standard streams."""
+        return Channel("attach")
 
     def open(self) -> None:
         """Nothing has to stand before the container."""

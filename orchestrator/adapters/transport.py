@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from orchestrator.domain.hardening import Channel
 from orchestrator.domain.ports import AgentHello
 
 
@@ -29,6 +30,10 @@ class Connection:
 
 class Transport(Protocol):
     """How one sandbox's agent is reached."""
+
+    @property
+    def channel(self) -> Channel:
+        """What the container spec has to know of it."""
 
     def open(self) -> None:
         """Make what must stand before the container is created. Blocking; idempotent."""

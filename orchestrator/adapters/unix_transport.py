@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.adapters.disposable_threads import spawn
 from orchestrator.adapters.handshake import HEARTBEAT_SECONDS, shake_hands
 from orchestrator.adapters.transport import Connection, Once, TransportError, passed, seconds_until
+from orchestrator.domain.hardening import Channel
 from orchestrator.domain.wire import ProtocolViolationError, socket_name
 
 MAX_JUDGES = 8
@@ -54,6 +55,11 @@ class UnixTransport:
         self._turn = threading.Lock()  # one attempt at a time, since they share the socket's name
         self._closed = threading.Event()
         self._current: _Attempt | None = None
+
+    @property
+    def channel(self) -> Channel:
+        """The directory to mount."""
+        return Channel("unix", str(self.directory))
 
     def open(self) -> None:
         """Make the directory: entered by all, listed by none."""

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeGuard
 
 from orchestrator.domain.wire import ProtocolViolationError
 
@@ -75,10 +75,10 @@ def optional_text_in(fields: Mapping[str, Any], name: str, limit: int) -> str | 
 
 def count_in(fields: Mapping[str, Any], name: str) -> int:
     """The whole number in that field: 0 or more."""
-    value = fields.get(name)
+    value: object = fields.get(name)
     if not _is_count(value):
         raise _wrong(name, "a count")
-    return int(value)
+    return value
 
 
 def optional_count_in(fields: Mapping[str, Any], name: str) -> int | None:
@@ -88,9 +88,9 @@ def optional_count_in(fields: Mapping[str, Any], name: str) -> int | None:
 
 def seconds_in(fields: Mapping[str, Any], name: str) -> float:
     """The duration in that field."""
-    value = fields.get(name)
+    value: object = fields.get(name)
     # bool is an int, and 1e999 parses as infinity.
-    if type(value) not in (int, float) or not 0 <= value < MAX_COUNT:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < MAX_COUNT:
         raise _wrong(name, "a duration")
     return float(value)
 
@@ -131,7 +131,7 @@ def is_optional_count(value: object) -> bool:
     return value is None or _is_count(value)
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 

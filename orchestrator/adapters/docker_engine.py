@@ -1,0 +1,202 @@
+"""The `Engine` port over a Docker Engine."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import docker
+
+from orchestrator.adapters.agent_channel import AgentChannel
+from orchestrator.adapters.channel_probe import ChannelKind, choose_channel
+from orchestrator.adapters.engine_access import EngineAccess
+from orchestrator.adapters.engine_endpoint import Probe
+from orchestrator.adapters.engine_failures import EngineConflictError
+from orchestrator.adapters.engine_lanes import Lane
+from orchestrator.adapters.sandbox_launch import LAUNCH_SECONDS, Launch, Launcher
+from orchestrator.adapters.unix_transport import channel_directory, remove_channel_directory
+from orchestrator.domain.errors import EngineUnavailableError
+from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
+from orchestrator.domain.model import SandboxRecord, SandboxState
+from orchestrator.domain.ports import Clock, OwnedContainer, SandboxImage
+
+PROBE_HELLO_SECONDS: Final = 5.0
+PREPARED_SECONDS: Final = 5.0  # for how long an answered `prepare` is not asked again
+REMOVE_SECONDS: Final = 60.0
+ASK_SECONDS: Final = 15.0
+# Of the throw-away sandboxes that the channel is probed with; they run no user code and live a moment.
+PROBE_UID: Final = 65_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+T = TypeVar("T")
+
+
+class DockerEngine:
+    """Creates, reaches and removes sandboxes, all under the label of one installation.
+
+    `find` looks for an engine and `image_of` for the sandbox image (None: not built); both block and run in threads.
+    `channel_parent` is a short path on this host's tmpfs, private to this installation. `recall` and `remember` keep
+    what a probe found out, by engine, boot and image.
+    """
+
+    def __init__(
+        self,
+        *,
+        installation: str,
+        find: Callable[[], Probe],
+        image_of: Callable[[docker.APIClient], SandboxImage | None],
+        profile: SandboxProfile,
+        channel_parent: Path,
+        channel: Literal["auto", "unix", "attach"],
+        clock: Clock,
+        recall: Callable[[str], Awaitable[str | None]],
+        remember: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._installation = installation
+        self._image_of = image_of
+        self._channel_parent = channel_parent
+        self._channel = channel
+        self._recall = recall
+        self._remember = remember
+        self._access = EngineAccess(find)
+        self._tending = Lane("tend", limit=4)  # reserved, so that a crowd of starts holds up no removal
+        self._launcher = Launcher(
+            self._access,
+            self._tending,
+            installation=installation,
+            profile=profile,
+            channel_parent=channel_parent,
+            clock=clock,
+        )
+        self._launches: dict[str, Launch] = {}
+        self._tidying: set[asyncio.Task[None]] = set()
+        self._preparing = asyncio.Lock()
+        self._prepared: tuple[SandboxImage, float] | None = None
+        self._kinds: dict[str, ChannelKind] = {}
+
+    async def prepare(self) -> SandboxImage:
+        """The image for new sandboxes."""
+        async with self._preparing:
+            if self._prepared is not None and time.monotonic() < self._prepared[1]:
+                return self._prepared[0]
+            image = await self._ask("Looking for the sandbox image", self._image_of)
+            if image is None:
+                raise EngineUnavailableError(
+                    "The engine does not have the sandbox image.", hint="Run `orchestrator image build`."
+                )
+            await self._choose_kind(image)
+            self._prepared = image, time.monotonic() + PREPARED_SECONDS
+            return image
+
+    async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, AgentChannel]:
+        """Create, start, and wait for the hello."""
+        kind = self._kinds.get(image.tag)
+        if kind is None:
+            async with self._preparing:
+                kind = await self._choose_kind(image)
+        return await self._launch(record, image, kind, hello_seconds=LAUNCH_SECONDS)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Remove the container and the channel's directory."""
+        launch = self._launches.get(sandbox_id)
+        if launch is not None:
+            launch.end("its container was removed")
+            await launch.create_settled()
+        labels = {LABEL_INSTALLATION: self._installation, LABEL_SANDBOX: sandbox_id}
+        directory = channel_directory(self._channel_parent, sandbox_id)
+
+        def remove() -> None:
+            self._access.remove(container_name(sandbox_id), labels)
+            remove_channel_directory(directory)
+
+        await self._tending.call(remove, seconds=REMOVE_SECONDS, doing="Removing a sandbox")
+        self._launches.pop(sandbox_id, None)
+
+    async def containers(self) -> Sequence[OwnedContainer]:
+        """All containers with this installation's label, by one request."""
+        label = f"{LABEL_INSTALLATION}={self._installation}"
+        rows = await self._ask(
+            "Listing the sandboxes", lambda api: api.containers(all=True, filters={"label": [label]})
+        )
+        return [_owned(row) for row in rows]
+
+    async def close(self) -> None:
+        """Let go of everything; sandboxes stay."""
+        launches, self._launches = self._launches, {}
+        channels = [launch.channel for launch in launches.values() if launch.channel is not None]
+        for launch in launches.values():
+            launch.end("its connection was closed")
+        await asyncio.gather(*(channel.close() for channel in channels))
+        if self._tidying:
+            await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
+        await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
+
+    async def _launch(
+        self, record: SandboxRecord, image: SandboxImage, kind: ChannelKind, *, hello_seconds: float
+    ) -> tuple[str, AgentChannel]:
+        if record.id in self._launches:
+            raise EngineConflictError(f"The sandbox {record.id} was launched before.")
+        launch = self._launches[record.id] = self._launcher.begin(record, kind)
+        return await launch.run(image, hello_seconds=hello_seconds)
+
+    # which channel
+
+    async def _choose_kind(self, image: SandboxImage) -> ChannelKind:
+        kind = self._kinds.get(image.tag)
+        if kind is None:
+            kind = self._channel if self._channel != "auto" else await self._probed_kind(image)
+            self._kinds[image.tag] = kind
+        return kind
+
+    async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
+        engine = await self._ask("Asking the engine who it is", lambda api: str(api.info().get("ID", "")))
+        boot = await self._tending.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
+
+        async def attempt(kind: ChannelKind) -> None:
+            await self._try_channel(kind, image)
+
+        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}"
+        return await choose_channel(key, attempt=attempt, recall=self._recall, remember=self._remember)
+
+    async def _try_channel(self, kind: ChannelKind, image: SandboxImage) -> None:
+        record = SandboxRecord(
+            id=secrets.token_hex(16),
+            state=SandboxState.CREATING,
+            uid=PROBE_UID,
+            secret=secrets.token_hex(32),
+            image=image.tag,
+            handle=None,
+            session=None,
+            incarnation=0,
+        )
+        try:
+            _, channel = await self._launch(record, image, kind, hello_seconds=PROBE_HELLO_SECONDS)
+            await channel.close()
+        finally:
+            # Cancelled or not: what is not in the records, nobody else would remove.
+            tidying = asyncio.create_task(self.destroy(record.id), name="channel-probe-removal")
+            self._tidying.add(tidying)
+            tidying.add_done_callback(self._tidying.discard)
+            await asyncio.shield(tidying)
+
+    async def _ask(self, doing: str, function: Callable[[docker.APIClient], T]) -> T:
+        return await self._tending.call(lambda: self._access.ask(doing, function), seconds=ASK_SECONDS, doing=doing)
+
+
+def _owned(row: dict[str, Any]) -> OwnedContainer:
+    return OwnedContainer(
+        handle=str(row["Id"]),
+        sandbox_id=str((row.get("Labels") or {}).get(LABEL_SANDBOX, "")),
+        running=row.get("State") == "running",
+        created=datetime.fromtimestamp(int(row["Created"]), UTC),
+    )
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:  # not Linux: such a host reaches its engine's sandboxes by attach, whatever the boot
+        return ""

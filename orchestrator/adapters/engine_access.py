@@ -1,0 +1,126 @@
+"""Blocking calls to the engine; found when first needed, and looked for again after nobody answered."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import docker
+from docker.errors import NotFound
+
+from orchestrator.adapters.attach_stream import attach
+from orchestrator.adapters.engine_endpoint import Probe, api_client, dial
+from orchestrator.adapters.engine_failures import (
+    EngineConflictError,
+    EngineFaltersError,
+    EngineUnreachableError,
+    engine_failures,
+)
+from orchestrator.adapters.retry import repeat
+from orchestrator.domain.errors import EngineUnavailableError
+
+T = TypeVar("T")
+
+READ_SECONDS: Final = 30.0  # of the SDK: for each read, not for the call
+GONE_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.02
+
+
+class EngineAccess:
+    """Used from many threads at once, as the SDK's client allows."""
+
+    def __init__(self, find: Callable[[], Probe]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._found: tuple[Probe, docker.APIClient] | None = None
+        self._closed = False
+
+    def ask(self, doing: str, function: Callable[[docker.APIClient], T]) -> T:
+        """What may be asked again after any passing failure: reading, and removing."""
+        return repeat(
+            lambda: self._once(doing, function),
+            on=(EngineUnreachableError, EngineFaltersError),
+            attempts=3,
+            within_seconds=10,
+        )
+
+    def change(self, doing: str, function: Callable[[docker.APIClient], T]) -> T:
+        """What may be asked again only where it is known that nothing was done."""
+        return repeat(lambda: self._once(doing, function), on=(EngineUnreachableError,), attempts=3, within_seconds=10)
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        """The container, or None where there is none."""
+
+        def look(api: docker.APIClient) -> dict[str, Any] | None:
+            try:
+                return dict(api.inspect_container(name))
+            except NotFound:
+                return None
+
+        return self.ask("Looking at a sandbox", look)
+
+    def remove(self, name: str, labels: Mapping[str, str]) -> None:
+        """Remove the container of that name and wait until the engine has forgotten it. One without these labels is
+        somebody else's: ours is absent then.
+        """
+        found = self.inspect(name)
+        if found is None or not labels.items() <= (found["Config"]["Labels"] or {}).items():
+            return
+        handle, deadline = found["Id"], time.monotonic() + GONE_SECONDS
+
+        def remove(api: docker.APIClient) -> None:
+            with contextlib.suppress(NotFound):
+                api.remove_container(handle, force=True, v=True)
+
+        # A conflict: somebody else's removal of it is under way.
+        with contextlib.suppress(EngineConflictError):
+            self.ask("Removing a sandbox", remove)
+        while self.inspect(handle) is not None:
+            if time.monotonic() > deadline:
+                raise EngineUnavailableError(
+                    f"The engine still has the container {name} after its removal.", hint="Look at the engine's log."
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def attach(self, name: str, deadline: float) -> socket.socket:
+        """The raw attach stream of that container."""
+        found, _ = self._client()
+        return attach(
+            lambda until: dial(found.endpoint, until),
+            api_version=found.api_version,
+            container=name,
+            deadline=deadline,
+        )
+
+    def close(self) -> None:
+        """Close the client; nothing is asked any more."""
+        with self._lock:
+            self._closed = True
+        self._forget(self._found)
+
+    def _once(self, doing: str, function: Callable[[docker.APIClient], T]) -> T:
+        found = self._client()
+        try:
+            with engine_failures(doing):
+                return function(found[1])
+        except EngineUnreachableError:
+            self._forget(found)
+            raise
+
+    def _client(self) -> tuple[Probe, docker.APIClient]:
+        with self._lock:
+            if self._closed:
+                raise EngineUnavailableError("The connection to the engine was closed.")
+            if self._found is None:
+                found = self._find()
+                self._found = found, api_client(found, timeout_seconds=READ_SECONDS)
+            return self._found
+
+    def _forget(self, found: tuple[Probe, docker.APIClient] | None) -> None:
+        with self._lock:
+            if found is None or found is not self._found:
+                return
+            self._found = None
+        found[1].close()

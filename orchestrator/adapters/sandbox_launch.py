@@ -1,0 +1,178 @@
+"""From a sandbox's record to its agent's hello: create, start, and listen meanwhile."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+
+from orchestrator.adapters.agent_channel import AgentChannel
+from orchestrator.adapters.attach_transport import AttachTransport
+from orchestrator.adapters.channel_probe import ChannelKind
+from orchestrator.adapters.engine_access import EngineAccess
+from orchestrator.adapters.engine_lanes import Lane
+from orchestrator.adapters.transport import Transport, TransportError
+from orchestrator.adapters.unix_transport import UnixTransport
+from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
+from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
+from orchestrator.domain.model import SandboxRecord
+from orchestrator.domain.ports import Clock, SandboxImage
+
+LAUNCH_SECONDS: Final = 30.0
+# A create that nobody waits for any more can still succeed; after this long it is taken to have failed.
+CREATE_FATE_SECONDS: Final = 60.0
+INSPECT_SECONDS: Final = 15.0
+_STARTS_AT_ONCE: Final = 4  # more at once do not start faster
+
+logger = logging.getLogger(__name__)
+
+
+class Launcher:
+    """What all launches of an installation have in common. `tending` is the lane for calls that no start may delay."""
+
+    def __init__(
+        self,
+        access: EngineAccess,
+        tending: Lane,
+        *,
+        installation: str,
+        profile: SandboxProfile,
+        channel_parent: Path,
+        clock: Clock,
+    ) -> None:
+        self.access = access
+        self.tending = tending
+        self.starting = Lane("start", limit=_STARTS_AT_ONCE)
+        self._installation = installation
+        self._profile = profile
+        self._channel_parent = channel_parent
+        self._clock = clock
+
+    def begin(self, record: SandboxRecord, kind: ChannelKind) -> "Launch":
+        """A launch of which nothing is made yet."""
+        return Launch(self, record, self._transport(record, kind))
+
+    def spec(self, record: SandboxRecord, image: SandboxImage, transport: Transport) -> dict[str, Any]:
+        """The body of the create request."""
+        return container_spec(
+            installation=self._installation,
+            sandbox_id=record.id,
+            uid=record.uid,
+            secret=record.secret,
+            image=image.tag,
+            environment=image.environment,
+            created=int(self._clock.now().timestamp()),
+            profile=self._profile,
+            channel=transport.channel,
+        )
+
+    def _transport(self, record: SandboxRecord, kind: ChannelKind) -> Transport:
+        if kind == "unix":
+            return UnixTransport(parent=self._channel_parent, sandbox_id=record.id, secret=record.secret)
+        name = container_name(record.id)
+        return AttachTransport(
+            attach=lambda deadline: self.access.attach(name, deadline), sandbox_id=record.id, secret=record.secret
+        )
+
+
+class Launch:
+    """What this process makes for one sandbox, kept until the sandbox is destroyed."""
+
+    def __init__(self, launcher: Launcher, record: SandboxRecord, transport: Transport) -> None:
+        self.channel: AgentChannel | None = None
+        self._launcher = launcher
+        self._record = record
+        self._transport = transport
+        self._began = time.monotonic()
+        self._creating: asyncio.Future[str] | None = None
+        self._started = False
+        self._ended: str | None = None
+
+    async def run(self, image: SandboxImage, *, hello_seconds: float) -> tuple[str, AgentChannel]:
+        """Handle and agent. Raises EngineUnavailableError; a container may then exist or still appear."""
+        try:
+            async with asyncio.timeout(LAUNCH_SECONDS):
+                handle = await self._create(image)
+                self.channel = await self._start(handle, hello_seconds)
+        except TimeoutError as error:
+            self.end("it did not come up in time")
+            raise EngineUnavailableError("A sandbox did not come up in time.") from error
+        except (SandboxLostError, TransportError) as error:
+            self.end("it did not come up")
+            raise EngineUnavailableError(
+                f"A sandbox did not come up: {error}", hint="Look at the engine's log, or try again."
+            ) from error
+        except BaseException:
+            self.end("its launch was given up")
+            raise
+        return handle, self.channel
+
+    def end(self, reason: str) -> None:
+        """Let go of the channel; the first reason stays."""
+        self._ended = self._ended or reason
+        self._transport.close()
+        if self.channel is not None:
+            self.channel.give_up(reason)
+
+    async def create_settled(self) -> None:
+        """Wait until it is known whether the container exists: the engine has answered, or will not any more."""
+        if self._creating is not None and not self._creating.done():
+            left = self._began + CREATE_FATE_SECONDS - time.monotonic()
+            await asyncio.wait({self._creating}, timeout=max(0.0, left))
+
+    async def _create(self, image: SandboxImage) -> str:
+        spec = self._launcher.spec(self._record, image, self._transport)
+        name = container_name(self._record.id)
+
+        def create() -> str:
+            self._transport.open()
+            return self._launcher.access.change("Creating a sandbox", lambda api: _create(api, spec, name))
+
+        def began(call: asyncio.Future[str]) -> None:
+            self._creating = call
+
+        starting = self._launcher.starting
+        return await starting.call(create, seconds=LAUNCH_SECONDS, doing="Creating a sandbox", began=began)
+
+    async def _start(self, handle: str, hello_seconds: float) -> AgentChannel:
+        if self._ended is not None:
+            raise TransportError(self._ended)
+
+        async def runs() -> bool:
+            return not self._started or await self._is_running(handle)
+
+        def start() -> int:
+            self._launcher.access.change("Starting a sandbox", lambda api: api.start(handle))
+            found = self._launcher.access.inspect(handle)
+            return int(found["State"]["Pid"]) if found else 0
+
+        # Listens while the engine starts it: the agent's first try to connect is not in vain.
+        opening = asyncio.create_task(
+            AgentChannel.open(self._transport, seconds=LAUNCH_SECONDS, is_running=runs), name="agent-hello"
+        )
+        try:
+            pid = await self._launcher.starting.call(start, seconds=LAUNCH_SECONDS, doing="Starting a sandbox")
+            self._transport.admit(pid)
+            self._started = True
+            async with asyncio.timeout(hello_seconds):
+                return await opening
+        except BaseException:
+            self._transport.close()
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=1)
+            raise
+
+    async def _is_running(self, handle: str) -> bool:
+        found = await self._launcher.tending.call(
+            lambda: self._launcher.access.inspect(handle), seconds=INSPECT_SECONDS, doing="Looking at a sandbox"
+        )
+        return bool(found and found["State"]["Running"])
+
+
+def _create(api: docker.APIClient, spec: dict[str, Any], name: str) -> str:
+    made = api.create_container_from_config(spec, name)  # type: ignore[no-untyped-call]
+    for warning in made.get("Warnings") or ():
+        logger.warning("the engine warns of a new sandbox: %s", warning)
+    return str(made["Id"])
