@@ -69,6 +69,8 @@ def unavailable(probes: list[Probe]) -> EngineUnavailableError:
         for found in probes:
             if found.verdict == verdict:
                 where = f"{found.endpoint.base_url} ({found.endpoint.source})"
+                if found.endpoint.exclusive and verdict in {"absent", "silent"}:
+                    hint = "Start the engine there, or unset DOCKER_HOST and DOCKER_CONTEXT to use this machine's own."
                 return EngineUnavailableError(f"No Docker Engine is usable: {where} {found.detail}.", hint=hint)
     return EngineUnavailableError("No Docker Engine is usable: no place to look at.", hint=_HINTS["absent"])
 

@@ -13,6 +13,12 @@ engine_commands = typer.Typer(help="Find, install and start the Docker Engine.",
 # What a command keeps of its environment behind sudo, beside our own variables.
 _KEPT = ("PATH", "TERM", "COLUMNS", "LANG", "LC_ALL", "CI", "NO_COLOR", "FORCE_COLOR", "PYTHONHASHSEED")
 _OUR_PREFIX = "ORCHESTRATOR_"
+# Root's caches must not end up in this user's checkout, where `make clean` could not remove them.
+_CACHES_ELSEWHERE = (
+    "PYTHONDONTWRITEBYTECODE=1",
+    "PYTEST_ADDOPTS=-p no:cacheprovider",
+    "HYPOTHESIS_STORAGE_DIRECTORY=/root/.cache/hypothesis",
+)
 
 
 @engine_commands.command()
@@ -43,8 +49,7 @@ def run(command: Annotated[list[str], typer.Argument(metavar="COMMAND…")]) -> 
         blocked, prefix = needed
         kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
         kept += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(_OUR_PREFIX)]
-        # Root's caches must not end up in this user's checkout.
-        kept += [f"DOCKER_HOST={blocked.endpoint.base_url}", "PYTHONDONTWRITEBYTECODE=1"]
+        kept += [f"DOCKER_HOST={blocked.endpoint.base_url}", *_CACHES_ELSEWHERE]
         command = [*prefix, "-H", "env", *kept, *command]
     try:
         os.execvp(command[0], command)  # noqa: S606 - the command's exit code must be ours
