@@ -69,9 +69,10 @@ def unavailable(probes: list[Probe]) -> EngineUnavailableError:
         for found in probes:
             if found.verdict == verdict:
                 where = f"{found.endpoint.base_url} ({found.endpoint.source})"
-                if found.endpoint.exclusive and verdict in {"absent", "silent"}:
-                    hint = "Start the engine there, or unset DOCKER_HOST and DOCKER_CONTEXT to use this machine's own."
-                return EngineUnavailableError(f"No Docker Engine is usable: {where} {found.detail}.", hint=hint)
+                chosen = found.endpoint.exclusive and verdict in {"absent", "silent"}
+                return EngineUnavailableError(
+                    f"No Docker Engine is usable: {where} {found.detail}.", hint=_CHOSEN_HINT if chosen else hint
+                )
     return EngineUnavailableError("No Docker Engine is usable: no place to look at.", hint=_HINTS["absent"])
 
 
@@ -86,6 +87,7 @@ _HINTS: dict[Verdict, str] = {
     "unsupported": "Point DOCKER_HOST or the docker context at a unix:// or tcp:// address.",
     "absent": "Run `orchestrator engine ensure`, which starts an engine or says what to install.",
 }
+_CHOSEN_HINT = "Start the engine there, or unset DOCKER_HOST and DOCKER_CONTEXT to use this machine's own."
 
 
 def api_client(found: Probe, *, timeout_seconds: float = 60) -> docker.APIClient:
