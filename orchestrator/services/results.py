@@ -1,0 +1,119 @@
+"""From what an agent reports to what a caller is told: sentences, and a next step for each failure. Pure."""
+
+from dataclasses import dataclass
+
+from orchestrator.domain.hardening import MIB, SandboxProfile
+from orchestrator.domain.model import CellError, CellOrder, CellReport, ExecutionResult, Loss
+
+_NAMESPACE_EMPTY = "The session's namespace is empty now; files in /workspace stay."
+_REBUILD = "Define again what you need, then go on in the same session."
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a result says beside what the agent reports."""
+
+    session_id: str | None  # None for a stateless call
+    loss: Loss | None  # of earlier executions, told here
+    profile: SandboxProfile
+
+
+def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResult:
+    """The answer to a call whose cell has ended, well or not."""
+    notes = list(report.notes)
+    if told.loss is not None:
+        notes.insert(0, loss_note(told.loss))
+    output = report.output_head + report.output_tail
+    if report.output_left_out:
+        gap = f"\n… {report.output_left_out:,} of {report.output_bytes:,} bytes left out …\n"
+        output = report.output_head + gap + report.output_tail
+    return ExecutionResult(
+        status="ok" if report.outcome == "ok" else "error",
+        output=output,
+        truncated=report.output_left_out > 0,
+        output_bytes=report.output_bytes,
+        value=report.value,
+        displays=report.displays,
+        error=_error(report, order, told.profile),
+        execution=None if told.session_id is None else order.execution,
+        duration_ms=round(report.duration * 1000, 3),
+        session_id=told.session_id,
+        bound=report.bound,
+        removed=report.removed,
+        saved_through=None,
+        notes=tuple(notes),
+    )
+
+
+def lost_result(reason: str, order: CellOrder, told: Told, duration: float) -> ExecutionResult:
+    """The answer to a call whose sandbox went away under its cell. `duration` in seconds."""
+    stateful = told.session_id is not None
+    return ExecutionResult(
+        status="error",
+        output="",
+        truncated=False,
+        output_bytes=0,
+        value=None,
+        displays=(),
+        error=CellError(
+            code="sandbox_lost",
+            type=None,
+            message=f"The sandbox was lost while the cell ran: {reason}. What the cell did is unknown.",
+            traceback=None,
+            hint="Call again: a new sandbox with an empty namespace will be started." if stateful else "Call again.",
+        ),
+        execution=order.execution if stateful else None,
+        duration_ms=round(duration * 1000, 3),
+        session_id=told.session_id,
+        bound=(),
+        removed=(),
+        saved_through=None,
+        notes=() if told.loss is None else (loss_note(told.loss),),
+    )
+
+
+def loss_note(loss: Loss) -> str:
+    """One sentence for a namespace that is gone."""
+    which = f"execution {loss.first}" if loss.first == loss.last else f"executions {loss.first} to {loss.last}"
+    names = ""
+    if loss.names:
+        more = f" and {loss.unlisted} more" if loss.unlisted else ""
+        names = f" They had left: {', '.join(loss.names)}{more}."
+    return f"Lost: the effects of {which}, because {loss.cause}.{names}"
+
+
+def _error(report: CellReport, order: CellOrder, profile: SandboxProfile) -> CellError | None:
+    if report.outcome == "ok":
+        return None
+    message, hint = _explanation(report, order, profile)
+    return CellError(
+        code=report.outcome,
+        type=report.error_type,
+        message=message,
+        traceback=report.traceback,
+        hint=hint,
+    )
+
+
+def _explanation(report: CellReport, order: CellOrder, profile: SandboxProfile) -> tuple[str, str | None]:
+    kept = "The namespace is kept, with what the cell had assigned." if report.namespace_kept else _NAMESPACE_EMPTY
+    cause = report.error_message or "no reason is known"
+    match report.outcome:
+        case "timeout":
+            how = "was interrupted" if report.namespace_kept else "had to be killed, since it did not react to SIGINT"
+            message = f"The cell reached its time limit of {order.time_limit:g} s and {how}. {kept}"
+            return message, "Do less in one call, or give a larger `timeout` (seconds)."
+        case "interrupted":
+            how = "was interrupted" if report.namespace_kept else "was stopped and its process killed"
+            return f"The cell {how}. {kept}", None if report.namespace_kept else _REBUILD
+        case "oom":
+            memory = f"{profile.memory // MIB} MiB"
+            hint = f"Work on smaller pieces or delete what is not needed. {_REBUILD}"
+            return f"The cell needed more than the sandbox's {memory} of memory and was killed. {kept}", hint
+        case "crashed":
+            return f"The cell's process died: {cause}. {kept}", _REBUILD
+        case "disk_full":
+            size = f"{profile.workspace // MIB} MiB in /workspace, {profile.tmp // MIB} MiB in /tmp"
+            return f"{cause} (the sandbox has {size})", "Remove files that are not needed, or write less."
+        case _:
+            return report.error_message or report.outcome, None
