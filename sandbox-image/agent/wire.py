@@ -72,7 +72,8 @@ class Decoder:
 
 def _header(encoded: bytes) -> Header:
     try:
-        header = json.loads(encoded, parse_constant=_refuse_constant)
+        # Decoded here, since json.loads would also take UTF-16 and raw surrogates.
+        header = json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolViolationError("a header that is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
@@ -104,4 +105,6 @@ def proof(secret: str, role: str, nonce: str) -> str:
 
 def proven(secret: str, role: str, nonce: str, claimed: object) -> bool:
     """Whether `claimed` is that proof."""
-    return isinstance(claimed, str) and hmac.compare_digest(proof(secret, role, nonce).encode(), claimed.encode())
+    if not isinstance(claimed, str) or not claimed.isascii():
+        return False
+    return hmac.compare_digest(proof(secret, role, nonce), claimed)

@@ -1,0 +1,164 @@
+"""The frames of PROTOCOL.md: both codecs agree, and nothing hostile gets through or costs more than its own bytes."""
+
+import hashlib
+import hmac
+import importlib.util
+import json
+import tracemalloc
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.domain import wire
+
+GOLDEN = json.loads(Path(__file__).with_name("golden_frames.json").read_text("utf-8"))
+AGENT_WIRE = Path(__file__).parents[2] / "sandbox-image" / "agent" / "wire.py"
+
+Decoded = tuple[dict[str, Any], tuple[bytes, ...]]
+Codec = tuple[Callable[[bytes], list[Decoded]], ModuleType]
+
+
+def agent_wire() -> ModuleType:
+    """The agent's codec, loaded from its file: the agent is no package of the host's."""
+    spec = importlib.util.spec_from_file_location("agent_wire", AGENT_WIRE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=["host", "agent"])
+def codec(request: pytest.FixtureRequest) -> Codec:
+    if request.param == "host":
+        return lambda raw: [(dict(f.header), f.parts) for f in wire.FrameDecoder().feed(raw)], wire
+    module = agent_wire()
+    return lambda raw: [(header, tuple(parts)) for header, parts in module.Decoder().feed(raw)], module
+
+
+@pytest.mark.parametrize("golden", GOLDEN["frames"], ids=lambda golden: golden["name"])
+def test_golden_frame_is_written_and_read_alike_by_both_codecs(codec: Codec, golden: dict[str, Any]) -> None:
+    decode, module = codec
+    parts = [bytes.fromhex(part) for part in golden["parts"]]
+    raw = bytes.fromhex(golden["bytes"])
+    assert module.encode(golden["header"], parts) == raw
+    assert decode(raw) == [(golden["header"], tuple(parts))]
+
+
+@pytest.mark.parametrize("golden", GOLDEN["refused"], ids=lambda golden: golden["name"])
+def test_bad_frame_is_refused_by_both_codecs(codec: Codec, golden: dict[str, Any]) -> None:
+    decode, module = codec
+    with pytest.raises(module.ProtocolViolationError):
+        decode(bytes.fromhex(golden["bytes"]))
+
+
+@pytest.mark.parametrize("golden", GOLDEN["proofs"])
+def test_proof_is_the_hmac_that_the_page_describes_in_both_codecs(codec: Codec, golden: dict[str, str]) -> None:
+    _, module = codec
+    message = f"{golden['role']}:{golden['nonce']}".encode()
+    assert golden["proof"] == hmac.new(bytes.fromhex(golden["secret"]), message, hashlib.sha256).hexdigest()
+    assert module.proof(golden["secret"], golden["role"], golden["nonce"]) == golden["proof"]
+
+
+@pytest.mark.parametrize("claimed", [None, 1, [], "", "0" * 64, "é", "\ud800"])
+def test_whatever_is_no_proof_is_not_proven_and_raises_nothing(codec: Codec, claimed: object) -> None:
+    assert codec[1].proven("00" * 32, "agent", "00", claimed) is False
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+headers = st.dictionaries(st.text(max_size=8).filter(lambda key: key != "parts"), json_values, max_size=4).map(
+    lambda fields: {**fields, "type": "reply"}
+)
+frames = st.tuples(headers, st.lists(st.binary(max_size=40), max_size=5))
+
+
+def chunks(raw: bytes, cuts: Iterable[int]) -> list[bytes]:
+    edges = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    return [raw[start:end] for start, end in pairwise(edges)]
+
+
+@given(st.lists(frames, max_size=4), st.lists(st.integers(min_value=0), max_size=12))
+def test_frames_survive_any_cutting_of_the_stream(
+    sent: list[tuple[dict[str, Any], list[bytes]]], cuts: list[int]
+) -> None:
+    raw = b"".join(wire.encode(header, parts) for header, parts in sent)
+    decoder = wire.FrameDecoder()
+    seen = [frame for chunk in chunks(raw, cuts) for frame in decoder.feed(chunk)]
+    assert [(dict(frame.header), list(frame.parts)) for frame in seen] == sent
+
+
+@given(frames)
+def test_reader_that_takes_only_what_is_wanted_stops_at_the_end_of_the_frame(
+    sent: tuple[dict[str, Any], list[bytes]],
+) -> None:
+    stream = wire.encode(*sent) + b"what follows"
+    decoder, taken, seen = wire.FrameDecoder(), 0, list[wire.Frame]()
+    while not seen:
+        wanted = decoder.wanted
+        assert wanted > 0
+        seen += decoder.feed(stream[taken : taken + wanted])
+        taken += wanted
+    assert stream[taken:] == b"what follows"
+
+
+@given(st.binary(max_size=400))
+def test_random_bytes_give_frames_or_a_violation_and_nothing_else(raw: bytes) -> None:
+    try:
+        list(wire.FrameDecoder().feed(b"SO\x01" + raw))
+    except wire.ProtocolViolationError:
+        return
+
+
+def test_deeply_nested_header_is_a_violation_and_no_crash(codec: Codec) -> None:
+    decode, module = codec
+    header = b'{"type":"ping","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
+    with pytest.raises(module.ProtocolViolationError):
+        decode(wire.PREFIX.pack(b"SO", 1, len(header), 0) + header)
+
+
+def test_announced_size_is_refused_before_anything_is_allocated_for_it() -> None:
+    prefix = wire.PREFIX.pack(b"SO", 1, 0xFFFFFFFF, 0xFFFFFFFF)
+    tracemalloc.start()
+    with pytest.raises(wire.ProtocolViolationError):
+        list(wire.FrameDecoder().feed(prefix))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 1024
+
+
+def test_smaller_cap_for_bodies_holds_before_a_peer_is_proven() -> None:
+    decoder = wire.FrameDecoder(max_body=0)
+    with pytest.raises(wire.ProtocolViolationError):
+        list(decoder.feed(wire.encode({"type": "hello"}, [b"x"])))
+
+
+def test_reader_that_stops_at_the_first_bad_frame_pays_for_no_more() -> None:
+    """A flood is judged frame by frame: the second one is not even parsed."""
+    first, second = wire.encode({"type": "ping"}), wire.PREFIX.pack(b"SO", 1, 2, 0) + b"[]"
+    cut = wire.FrameDecoder().feed(first + second)
+    assert next(cut).type == "ping"
+    with pytest.raises(wire.ProtocolViolationError):
+        next(cut)
+
+
+@pytest.mark.parametrize(
+    ("header", "parts"),
+    [({"type": "x" * 70_000}, []), ({"type": "x"}, [bytes(9_000_000)]), ({"type": "x"}, [b""] * 65)],
+)
+def test_frame_over_the_caps_is_not_even_written(header: dict[str, Any], parts: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="over the protocol's caps"):
+        wire.encode(header, parts)
