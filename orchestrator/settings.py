@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     """Containers that may live at once; a call that needs one more is answered `busy`.
     Default 16: with 1 GiB each, what a workstation can take."""
 
-    output_limit: ByteSize = Field(default=ByteSize(64 * _KIB), ge=_KIB, le=8 * MIB)
+    output_limit: ByteSize = Field(default=ByteSize(64 * _KIB), ge=_KIB, le=MIB)
     """Bytes of a cell's output that are kept: the first three quarters from its start, the rest from its end.
     Default 64 KiB: about as much as a model reads without losing the thread."""
 

@@ -68,7 +68,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
     displays = _displays(worker, parts[FIXED_PARTS:], notes)
     bound = _names(worker, "bound", notes)
     removed = _names(worker, "removed", notes)
-    head, tail, written = _output(frame, order)
+    head, tail, written, left_out = _output(frame, order)
     error_type, error_message = _error(worker, claims.optional_text_in(header, "cause", claims.MAX_NOTE))
     value = _text(parts[3], MAX_VALUE, "value", notes)
     traceback = _text(parts[4], MAX_TRACEBACK, "traceback", notes)
@@ -79,6 +79,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         output_head=head,
         output_tail=tail,
         output_bytes=written,
+        output_left_out=left_out,
         value=value if claims.flag_in(worker, "value") else None,
         displays=displays,
         error_type=error_type,
@@ -151,7 +152,7 @@ def _error(worker: Mapping[str, Any], cause: str | None) -> tuple[str | None, st
     )
 
 
-def _output(frame: Frame, order: CellOrder) -> tuple[str, str, int]:
+def _output(frame: Frame, order: CellOrder) -> tuple[str, str, int, int]:
     head, tail = frame.parts[1], frame.parts[2]
     written = claims.count_in(frame.header, "output_bytes")
     if len(head) > order.output_head or len(tail) > order.output_tail or written < len(head) + len(tail):
@@ -159,11 +160,12 @@ def _output(frame: Frame, order: CellOrder) -> tuple[str, str, int]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     if written == len(head) + len(tail):
         # Nothing is missing between them: a character cut in two by the seam belongs to the tail.
-        return decoder.decode(head), decoder.decode(tail, final=True), written
+        return decoder.decode(head), decoder.decode(tail, final=True), written, 0
     start = 0
     while start < min(len(tail), _MAX_CHARACTER_BYTES - 1) and tail[start] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's own
         start += 1
-    return decoder.decode(head), tail[start:].decode("utf-8", "replace"), written
+    left_out = written - len(head) - len(tail) + start
+    return decoder.decode(head), tail[start:].decode("utf-8", "replace"), written, left_out
 
 
 def _text(raw: bytes, limit: int, what: str, notes: _Notes) -> str:

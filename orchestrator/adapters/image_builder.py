@@ -58,9 +58,18 @@ def find_sandbox_image(
     found = find_images(api, {LABEL_KIND: "sandbox", LABEL_INPUTS: inputs, LABEL_AGENT: agent})
     if not found:
         return None
-    labels = found[0]["Labels"]
+    return _described(found[0]["RepoTags"][0], found[0]["Labels"])
+
+
+def sandbox_image_of(api: docker.APIClient, name: str) -> SandboxImage | None:
+    """The sandbox image of that name, such as one of a custom environment; None where it is absent or not ours."""
+    found = api.images(name=name, filters={"label": [f"{LABEL_KIND}=sandbox"]})
+    return _described(name, found[0]["Labels"]) if found else None
+
+
+def _described(name: str, labels: dict[str, str]) -> SandboxImage:
     minor = ".".join(labels[LABEL_PYTHON].split(".")[:2])
-    return SandboxImage(found[0]["RepoTags"][0], labels[LABEL_ENVIRONMENT], agent, minor)
+    return SandboxImage(name, labels[LABEL_ENVIRONMENT], labels[LABEL_AGENT], minor)
 
 
 class ImageBuilder:

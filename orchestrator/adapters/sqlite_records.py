@@ -104,9 +104,9 @@ class SqliteRecords(Records):
         """Close the row of a session in `destroying`, with its ledger and cells."""
         await self._db.write(lambda tx: sqlite_sessions.delete(tx, key))
 
-    async def namespace_lost(self, key: str, incarnation: int, cause: str) -> Loss | None:
+    async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
         """Record that the namespace of this incarnation is gone: what is untold now."""
-        return await self._db.write(lambda tx: sqlite_sessions.lose_namespace(tx, key, incarnation, cause))
+        return await self._db.write(lambda tx: sqlite_sessions.lose_namespace(tx, key, incarnation, cause, before))
 
     async def loss_told(self, key: str) -> None:
         """Forget the untold loss."""

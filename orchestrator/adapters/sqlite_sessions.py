@@ -100,13 +100,13 @@ def delete(tx: Transaction, key: str) -> None:
     tx.change("DELETE FROM sessions WHERE key = ? AND state = ?", (key, SessionState.DESTROYING))
 
 
-def lose_namespace(tx: Transaction, key: str, incarnation: int, cause: str) -> Loss | None:
+def lose_namespace(tx: Transaction, key: str, incarnation: int, cause: str, before: int | None) -> Loss | None:
     """What is untold after the namespace of this incarnation is gone."""
     row = tx.row(
         "SELECT * FROM sessions WHERE key = ? AND incarnation = ? AND state <> ?",
         (key, incarnation, SessionState.DESTROYING),
     )
-    return None if row is None else _lose_namespace(tx, row, cause)
+    return None if row is None else _lose_namespace(tx, row, cause, before)
 
 
 def forget_loss(tx: Transaction, key: str) -> None:
@@ -148,21 +148,23 @@ def recover(tx: Transaction, cause: str) -> int:
     return len(awake) + tx.change("DELETE FROM sessions WHERE state = ?", (SessionState.DESTROYING,))
 
 
-def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str) -> Loss | None:
-    key, first, last = row["key"], row["namespace_since"], row["executions"]
+def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str, before: int | None = None) -> Loss | None:
+    key, first = row["key"], row["namespace_since"]
+    last = row["executions"] if before is None else before - 1
     names = [
         found["name"] for found in tx.rows("SELECT name FROM names WHERE session = ? ORDER BY execution, name", (key,))
     ]
     is_open = tx.row(
-        "SELECT 1 FROM executions WHERE session = ? AND number >= ? AND outcome IS NULL LIMIT 1", (key, first)
+        "SELECT 1 FROM executions WHERE session = ? AND number BETWEEN ? AND ? AND outcome IS NULL LIMIT 1",
+        (key, first, last),
     )
     untold = _loss(row["untold_loss"])
     if names or is_open:
         untold = joined(untold, loss_of(first, last, cause, names))
     tx.change("DELETE FROM names WHERE session = ?", (key,))
     tx.change(
-        "UPDATE sessions SET namespace_since = executions + 1, variable_count = 0, untold_loss = ? WHERE key = ?",
-        (untold and json.dumps(asdict(untold)), key),
+        "UPDATE sessions SET namespace_since = ?, variable_count = 0, untold_loss = ? WHERE key = ?",
+        (last + 1, untold and json.dumps(asdict(untold)), key),
     )
     return untold
 

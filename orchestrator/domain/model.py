@@ -118,6 +118,7 @@ class CellReport:
     output_head: str
     output_tail: str  # what follows the head, or, where bytes were left out, the end of the output
     output_bytes: int  # all that the cell wrote
+    output_left_out: int  # bytes of it that are in neither
     value: str | None
     displays: tuple[Display, ...]
     error_type: str | None

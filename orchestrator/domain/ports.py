@@ -182,14 +182,17 @@ class Records(Protocol):
     async def delete_session(self, key: str) -> None:
         """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
 
-    async def namespace_lost(self, key: str, incarnation: int, cause: str) -> Loss | None:
+    async def namespace_lost(
+        self, key: str, incarnation: int, cause: str, *, before: int | None = None
+    ) -> Loss | None:
         """Record that the namespace of this incarnation is gone; call it before the incarnation is raised.
 
         The loss spans the executions from `namespace_since` to the last one, with the names that they bound and did
         not remove since. It is one where there is such a name, or where an execution is open, since nobody knows
         what that one bound. It stays `untold_loss` until `loss_told`, joined with one that was untold before.
         Returns what is untold now; None where there is nothing to tell, or the incarnation is another. The next
-        execution begins a new namespace; the variable count becomes 0.
+        execution begins a new namespace; the variable count becomes 0. With `before`, the namespace went before that
+        execution, still open, began: it is not in the loss, and the first of the new namespace.
         """
 
     async def loss_told(self, key: str) -> None:

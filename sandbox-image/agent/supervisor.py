@@ -261,7 +261,7 @@ class Supervisor:
         oom = oom_kills() > self._oom_kills
         outcome = cell.verdict or ("oom" if oom else "crashed")
         verdict = {"outcome": outcome, "namespace_kept": False, "cause": cause, "variables": 0}
-        self._answer(cell, verdict, [b"{}", b"", self._workers.crash_traceback()])
+        self._answer(cell, verdict, [b"", b"", self._workers.crash_traceback()])
         self._drop(cell)
 
     def _finish(self, header: Header, parts: list[bytes] | None) -> None:
@@ -309,12 +309,12 @@ class Supervisor:
         }
         self._lost = None
         # The worker sends detail, value, traceback and displays; output goes in between.
-        detail, value, trace, *displays = parts if parts and len(parts) >= _DESCRIBED else (b"{}", b"", b"")
+        detail, value, trace, *displays = parts if parts and len(parts) >= _DESCRIBED else (b"", b"", b"")
         try:
             self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
         except ValueError:
             header["notes"].append("what the cell left to describe was too large to be sent")
-            self._channel.reply(cell.request, header, [b"{}", head, tail, b"", b""])
+            self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
 
     def _output(self, cell: Cell) -> None:
         if cell.capture is not None:

@@ -1,0 +1,175 @@
+"""The composition root: builds everything, owns every task, and ends things in their order.
+
+`Orchestrator` is the library. The owner process serves the same object.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+import docker
+
+from orchestrator import __version__
+from orchestrator.adapters.data_directory import DataDirectory, Kind
+from orchestrator.adapters.docker_engine import DockerEngine
+from orchestrator.adapters.engine_endpoint import Probe, find_engine, survey, unavailable
+from orchestrator.adapters.engine_places import Endpoint
+from orchestrator.adapters.image_builder import find_sandbox_image, sandbox_image_of
+from orchestrator.adapters.image_sources import read_image_files
+from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
+from orchestrator.services.live_session import Equipment, Limits
+from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.sessions import Sessions
+from orchestrator.services.tasks import Tasks
+from orchestrator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RECORDS_NAME = "records.sqlite3"
+CHANNELS_NAME = "channels"
+_OWNER_GONE = "the orchestrator that ran it had ended without closing it"
+_LEFTOVER_PAUSE = 30.0  # seconds between tries to reach an engine that may hold leftovers
+
+
+class Orchestrator:
+    """Persistent Python sessions, each in a locked-down container.
+
+    >>> async with Orchestrator.open() as o:
+    ...     result = await o.execute("x = 41", session_id="s")
+    ...     result = await o.execute("x + 1", session_id="s")
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings | None = None, *, kind: Kind = "library") -> AsyncIterator[Self]:
+        """Own the data directory until the block ends; at its end sessions are closed and sandboxes removed.
+
+        Settings come from the environment where none are given. The engine need not answer yet: the calls that need
+        it say so. Raises OwnedError, naming its pid, where another process owns the directory; SettingsError;
+        StoreUnusableError and StoreFullError.
+        """
+        settings = settings or Settings.load()
+        socket = settings.owner_socket if kind == "owner" else None
+        directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
+        try:
+            clock = SystemClock()
+            async with open_records(settings.data_dir / RECORDS_NAME, clock) as records:
+                await records.recover(_OWNER_GONE)
+                engine = _engine(settings, records, clock)
+                try:
+                    async with _running(settings, records, engine, clock) as sessions:
+                        yield cls(sessions)
+                finally:
+                    await engine.close()
+        finally:
+            directory.release()
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the cell, enforced in the sandbox
+    ) -> ExecutionResult:
+        """Run a cell; see `Sessions.execute`."""
+        return await self.sessions.execute(code, session_id=session_id, timeout=timeout)
+
+    async def list_variables(self, session_id: str) -> Namespace:
+        """What a session's namespace holds; see `Sessions.list_variables`."""
+        return await self.sessions.list_variables(session_id)
+
+    async def list_sessions(self) -> Sequence[SessionSummary]:
+        """All sessions, oldest first."""
+        return await self.sessions.list_sessions()
+
+    async def clear(self, session_id: str) -> None:
+        """Empty a session's namespace; see `Sessions.clear`."""
+        await self.sessions.clear(session_id)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session for good; see `Sessions.delete`."""
+        await self.sessions.delete(session_id)
+
+
+@asynccontextmanager
+async def _running(settings: Settings, records: Records, engine: Engine, clock: Clock) -> AsyncIterator[Sessions]:
+    failure: BaseException | None = None
+    async with asyncio.TaskGroup() as group:
+        tasks = Tasks(group)
+        sandboxes = Sandboxes(records, engine, tasks, limit=settings.max_sandboxes)
+        sessions = Sessions(engine, Equipment(records, sandboxes, tasks, clock, limits_of(settings)))
+        clearing = tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers")
+        try:
+            yield sessions
+        except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
+            failure = error
+        clearing.cancel()
+        await sessions.close()
+    if failure is not None:
+        raise failure
+
+
+async def _clear_leftovers(sandboxes: Sandboxes) -> None:
+    while True:
+        try:
+            await sandboxes.remove_leftovers()
+        except OrchestratorError as error:
+            logger.warning("what an earlier run may have left cannot be looked for yet: %s", error)
+            await asyncio.sleep(_LEFTOVER_PAUSE)
+        else:
+            return
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the settings say of each session."""
+    return Limits(
+        time_limit=settings.default_time_limit,
+        grace=settings.interrupt_grace,
+        output_head=settings.output_head,
+        output_tail=settings.output_tail,
+        max_code=settings.max_code,
+        queue=settings.queue_limit,
+        profile=settings.profile,
+    )
+
+
+def _engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
+    return DockerEngine(
+        installation=records.installation,
+        find=functools.partial(_find_engine, settings.docker_host),
+        image_of=_image_finder(settings.image),
+        profile=settings.profile,
+        channel_parent=settings.runtime_dir / CHANNELS_NAME,
+        channel=settings.channel,
+        clock=clock,
+        recall=records.remembered,
+        remember=records.remember,
+    )
+
+
+def _find_engine(docker_host: str | None) -> Probe:
+    if docker_host is None:
+        return find_engine()
+    probes = survey(places=[Endpoint(docker_host, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)])
+    if probes[-1].works:
+        return probes[-1]
+    raise unavailable(probes)
+
+
+def _image_finder(chosen: str | None) -> Callable[[docker.APIClient], SandboxImage | None]:
+    def find(api: docker.APIClient) -> SandboxImage | None:
+        if chosen is not None:
+            return sandbox_image_of(api, chosen)
+        return find_sandbox_image(api, read_image_files())
+
+    return find
