@@ -49,7 +49,7 @@ class Cell:
         if self.capture is None or not self.capture.total:
             return None
         text = bytes(self.capture.head).decode("utf-8", "replace")
-        note = f"execution {self.number} wrote {self.capture.total} more bytes after it had ended: {text}"
+        note = f"Execution {self.number} wrote {self.capture.total} more bytes after it had ended: {text}"
         self.capture.begin_anew(_LATE_KEPT, 0)
         return note
 

@@ -31,11 +31,13 @@ def collect_figures() -> tuple[list[Display], list[str]]:
             picture = io.BytesIO()
             pyplot.figure(number).savefig(picture, format="png", bbox_inches="tight")
             if sum(len(display.data) for display in displays) + picture.tell() > _MAX_BYTES:
-                notes.append(f"figure {number} is left out: the figures of a cell may have {_MAX_BYTES} bytes together")
+                notes.append(
+                    f"Figure {number} is left out: the figures of a cell may have {_MAX_BYTES:,} bytes together."
+                )
                 continue
             displays.append(Display("image/png", picture.getvalue()))
     finally:
         pyplot.close("all")
     if len(numbers) > _MAX_FIGURES:
-        notes.append(f"{len(numbers) - _MAX_FIGURES} of {len(numbers)} figures are left out")
+        notes.append(f"{len(numbers) - _MAX_FIGURES} of {len(numbers)} figures are left out.")
     return displays, notes

@@ -167,7 +167,7 @@ class Interpreter:
         missing = [name for name in _ORIGINAL_BUILTINS if name not in current]
         if missing:
             current.update({name: _ORIGINAL_BUILTINS[name] for name in missing})
-            report.notes.append(f"the cell removed {len(missing)} builtins, such as {missing[-1]}: they were put back")
+            report.notes.append(f"The cell removed {len(missing)} builtins, such as {missing[-1]}: they were put back.")
 
     def _remember_source(self, filename: str, code: str) -> None:
         # An entry without a modification time is never checked against a file.
@@ -188,8 +188,8 @@ class Interpreter:
 def _exit_note(exit_: SystemExit) -> str:
     code = exit_.code
     if code is None or type(code) is int:
-        return f"the cell ended itself by sys.exit({'' if code is None else code}); the session goes on"
-    return f"the cell ended itself by sys.exit: {_message(exit_)}; the session goes on"
+        return f"The cell ended itself by sys.exit({'' if code is None else code}); the session goes on."
+    return f"The cell ended itself by sys.exit: {_message(exit_)}; the session goes on."
 
 
 def _ends_with_semicolon(code: str, last: ast.Expr) -> bool:

@@ -137,7 +137,7 @@ class Listing:
             for position, row in enumerate(rows)
             if len(row) == _ROW
         ]
-        notes = [f"{self._count - len(rows)} more names are not listed"] if self._count > len(rows) else []
+        notes = [f"{self._count - len(rows)} more names are not listed."] if self._count > len(rows) else []
         return {
             "variables": [row for module, row in described if not module],
             "imports": [row for module, row in described if module],

@@ -81,7 +81,7 @@ class Worker:
         threads = self._attribution.cell_ended()
         if threads:
             report.notes.append(
-                f"background_threads: {threads} still running, whose raw writes may show in later cells"
+                f"background_threads: {threads} still running, whose raw writes may show in later cells."
             )
         self._answer(header["execution"], report)
 
@@ -96,7 +96,7 @@ class Worker:
         if (sys.stdin, sys.stdout, sys.stderr) == (self._stdin, self._stdout, self._stderr):
             return []
         sys.stdin, sys.stdout, sys.stderr = self._stdin, self._stdout, self._stderr
-        return ["sys.stdin, sys.stdout or sys.stderr was left replaced by an earlier cell and has been put back"]
+        return ["sys.stdin, sys.stdout or sys.stderr was left replaced by an earlier cell and has been put back."]
 
     def _answer(self, execution: int, report: Report) -> None:
         namespace = self._interpreter.namespace

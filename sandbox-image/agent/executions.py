@@ -1,0 +1,168 @@
+"""Cells in the supervisor's hands: started, stopped, and judged. One at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent.cell import Cell
+from agent.channel import Channel
+from agent.processes import oom_kills
+from agent.reactor import Reactor
+from agent.wire import Header
+from agent.workers import Workers
+
+_MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
+_DESCRIBED = 3  # parts of the worker before its displays
+_NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
+
+
+class Executions:
+    """Has cells run by the worker and answers for them, whatever became of it."""
+
+    def __init__(self, reactor: Reactor, channel: Channel, workers: Workers) -> None:
+        self._reactor = reactor
+        self._channel = channel
+        self._workers = workers
+        self._left_over: list[Cell] = []
+        self._lost: str | None = None  # why the namespace is gone, until a result has told it
+        self._used = False  # whether any cell has run in the present worker
+        self._oom_kills = oom_kills()
+        self.cell: Cell | None = None
+
+    def begin(self, cell: Cell) -> None:
+        """Run it as soon as there is a worker."""
+        self.cell = cell
+        if self._workers.ready:
+            self.start()
+
+    def start(self) -> None:
+        """A worker is ready: start what waits for it, if anything does."""
+        cell = self.cell
+        if cell is None:
+            return
+        self._oom_kills = oom_kills()
+        capture = cell.start()
+        self._reactor.watch(capture.fileno(), lambda _events: self._output(cell))
+        self._workers.send({"type": "run", "execution": cell.number}, [cell.code], descriptor=capture.writing)
+        self._used = True
+        cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
+
+    def interrupt(self, number: object) -> None:
+        """Somebody wants that execution to stop; nothing happens unless it runs."""
+        cell = self.cell
+        if cell is None or cell.number != number or cell.verdict is not None:
+            return
+        if cell.started is None:
+            cell.verdict = "interrupted"
+            self.finish({"status": "interrupted"}, _NOTHING_DESCRIBED)
+        else:
+            self._stop(cell, "interrupted")
+
+    def forget_namespace(self) -> None:
+        """A fresh worker is wanted: what runs ends as interrupted, and no loss is told of."""
+        if self.cell is not None:
+            self.cell.verdict = "interrupted"
+            self._died_in_cell(self.cell, "the session was cleared")
+        self._lost = None
+        self._fresh_worker()
+
+    def finish(self, header: Header, parts: Sequence[bytes]) -> None:
+        """The worker says that its cell has ended."""
+        cell = self.cell
+        if cell is None:
+            return
+        status, variables = header.get("status"), header.get("variables")
+        outcome = status if status in ("ok", "exception", "disk_full") else "exception"
+        notes = []
+        if status == "interrupted":
+            outcome = cell.verdict or "exception"
+        elif cell.verdict is not None:
+            notes.append(f"The cell was asked to stop ({cell.verdict}) and ended by itself all the same.")
+        if oom_kills() > self._oom_kills:
+            notes.append("The memory limit was reached: a process that the cell had started was killed.")
+        verdict = {
+            "outcome": outcome,
+            "namespace_kept": True,
+            "cause": None,
+            "variables": variables if isinstance(variables, int) else 0,
+        }
+        self._answer(cell, verdict, parts, notes)
+        if cell.capture is not None and not cell.capture.closed:
+            self._left_over.append(cell)
+            while len(self._left_over) > _MAX_LEFT_OVER:
+                self._drop(self._left_over.pop(0))
+
+    def worker_died(self, how: str) -> None:
+        """The worker is gone, during a cell or between two."""
+        if oom_kills() > self._oom_kills:
+            how = "the memory limit was reached and its process was killed"
+        if self.cell is not None and self.cell.started is not None:
+            self._died_in_cell(self.cell, how)
+        elif self._used:
+            self._lost = f"between two cells {how}"
+        self._fresh_worker()
+
+    def _stop(self, cell: Cell, verdict: str) -> None:
+        """Ask the cell to stop; after the grace, end its process."""
+        if cell is not self.cell or cell.verdict is not None:
+            return
+        cell.verdict = verdict
+        if cell.timer is not None:
+            cell.timer.cancel()
+        self._workers.interrupt()
+        cell.timer = self._reactor.after(cell.grace, lambda: self._kill(cell))
+
+    def _kill(self, cell: Cell) -> None:
+        if cell is self.cell:
+            self._died_in_cell(cell, "it did not react to SIGINT")
+            self._fresh_worker()
+
+    def _fresh_worker(self) -> None:
+        self._used = False
+        for cell in self._left_over:
+            self._drop(cell)
+        self._left_over.clear()
+        self._workers.begin()
+
+    def _died_in_cell(self, cell: Cell, cause: str) -> None:
+        oom = oom_kills() > self._oom_kills
+        outcome = cell.verdict or ("oom" if oom else "crashed")
+        verdict = {"outcome": outcome, "namespace_kept": False, "cause": cause, "variables": 0}
+        self._answer(cell, verdict, (b"", b"", self._workers.crash_traceback()), [])
+        self._drop(cell)
+
+    def _answer(self, cell: Cell, verdict: dict[str, Any], parts: Sequence[bytes], notes: list[str]) -> None:
+        if cell.timer is not None:
+            cell.timer.cancel()
+        self.cell = None
+        cell.drain()
+        head, tail, written = cell.output()
+        header = {
+            "ok": True,
+            "execution": cell.number,
+            "duration": cell.duration(),
+            "output_bytes": written,
+            "lost_before": self._lost,
+            "notes": notes + [note for old in self._left_over if (note := old.late_note())],
+            **verdict,
+        }
+        self._lost = None
+        # The worker sends detail, value, traceback and displays; output goes in between.
+        detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED
+        try:
+            self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
+        except ValueError:
+            header["notes"].append("What the cell left to describe was too large to be sent.")
+            self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
+
+    def _output(self, cell: Cell) -> None:
+        if cell.capture is not None:
+            cell.capture.read()
+            if cell.capture.ended:
+                self._drop(cell)
+                if cell in self._left_over:
+                    self._left_over.remove(cell)
+
+    def _drop(self, cell: Cell) -> None:
+        if cell.capture is not None and not cell.capture.closed:
+            self._reactor.forget(cell.capture.fileno())
+            cell.capture.close()
