@@ -140,6 +140,13 @@ class RecordsConnection(aiosqlite.Connection):
         return result
 
 
+def not_a_database(path: Path) -> StoreUnusableError:
+    """What to say of a file that something else wrote."""
+    return StoreUnusableError(
+        f"{path} is not a database.", hint="Move that file away, or choose another data directory."
+    )
+
+
 def store_error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError:
     """What an error of SQLite, or of its file, is called in our tree."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
@@ -150,9 +157,7 @@ def store_error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return BusyError(f"Another process is writing to {path}.", hint="Try again in a moment.")
     if code == sqlite3.SQLITE_NOTADB:
-        return StoreUnusableError(
-            f"{path} is not a database.", hint="Move that file away, or choose another data directory."
-        )
+        return not_a_database(path)
     if code == sqlite3.SQLITE_CORRUPT:
         return StoreUnusableError(
             f"The records in {path} are damaged ({error}).", hint="Restore the data directory from a backup."
@@ -163,7 +168,7 @@ def store_error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError
             f"The records in {path} can't be used: {reason}.",
             hint="Check the directory's owner, its permissions and its disk, or choose another data directory.",
         )
-    return OrchestratorError(f"The records failed: {error}.")
+    return OrchestratorError("The records failed.")  # a bug: the detail is in the chained cause, for the log
 
 
 def _is_disk_full(code: int, error: OSError | sqlite3.Error, path: Path) -> bool:

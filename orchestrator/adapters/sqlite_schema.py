@@ -8,10 +8,12 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.adapters.sqlite_connection import not_a_database
 from orchestrator.domain.errors import StoreUnusableError
 
 # In the file's header: tells our records from any other program's database.
 APPLICATION_ID = 0x534F5231
+_SMALLEST_PAGE = 512
 
 _FIRST = (
     """
@@ -142,8 +144,12 @@ def migrate(raw: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> Non
 
 
 def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
-    owner = raw.execute("PRAGMA application_id").fetchone()[0]
+    # SQLite takes a file shorter than any page for an empty database, and would write over it.
+    if 0 < path.stat().st_size < _SMALLEST_PAGE:
+        raise not_a_database(path)
+    # In this order: another process that fills an empty file meanwhile sets both in one transaction.
     is_empty = raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    owner = raw.execute("PRAGMA application_id").fetchone()[0]
     if owner != APPLICATION_ID and not is_empty:
         raise StoreUnusableError(
             f"{path} is another program's database.", hint="Move that file away, or choose another data directory."
@@ -156,7 +162,7 @@ def _configure(raw: sqlite3.Connection) -> None:
     # the host can undo the last commits, and then every sandbox that they tell of is gone as well.
     raw.execute("PRAGMA synchronous = NORMAL")
     raw.execute("PRAGMA foreign_keys = ON")
-    # Copying the log back costs milliseconds of fsync; at 16 MB (SQLite's default is 4) fewer than 1 % of calls meet it.
+    # Copying the log back costs milliseconds of fsync; every 16 MB (default 4) under 1 % of calls meet it.
     raw.execute("PRAGMA wal_autocheckpoint = 4000")
     raw.execute("PRAGMA journal_size_limit = 67108864")  # a log that a long transaction made long shrinks again
 

@@ -1,0 +1,137 @@
+"""What every `Records` promises about namespaces that went: nothing is lost without somebody being told."""
+
+from orchestrator.domain.losses import MAX_LOSS_NAMES
+from orchestrator.domain.model import Loss
+from orchestrator.domain.ports import Records
+from tests.contract.records.steps import opened, ready_session, run_cell, stored
+
+
+async def test_a_loss_names_what_was_bound_and_not_removed_since(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["kept", "dropped"])
+    await run_cell(records, session, bound=["later"], removed=["dropped"], variable_count=2)
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "the container was removed")
+
+    assert loss == Loss(1, 2, "the container was removed", ("kept", "later"))
+    after = await stored(records, session.key)
+    assert after.untold_loss == loss
+    assert (after.namespace_since, after.variable_count) == (3, 0)
+
+
+async def test_a_name_bound_again_after_its_removal_is_in_the_loss(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    await run_cell(records, session, removed=["x"])
+    await run_cell(records, session, bound=["x"])
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "gone")
+
+    assert loss == Loss(1, 3, "gone", ("x",))
+
+
+async def test_a_name_bound_before_the_ledger_begins_is_in_the_loss(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["df"])
+    for _ in range(250):
+        await run_cell(records, session, bound=["i"])
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "gone")
+
+    assert loss == Loss(1, 251, "gone", ("df", "i"))
+
+
+async def test_nothing_is_lost_where_nothing_ran_or_nothing_was_left_bound(records: Records) -> None:
+    session = await ready_session(records)
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") is None
+
+    await run_cell(records, session, bound=["x"])
+    await run_cell(records, session, removed=["x"])
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") is None
+
+    after = await stored(records, session.key)
+    assert (after.untold_loss, after.namespace_since) == (None, 3)
+
+
+async def test_an_execution_that_is_still_open_may_have_bound_something(records: Records) -> None:
+    session = await ready_session(records)
+    await opened(records, session)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") == Loss(1, 1, "gone")
+
+
+async def test_a_late_answer_from_a_lost_namespace_binds_nothing_in_the_next(records: Records) -> None:
+    session = await ready_session(records)
+    number = await opened(records, session)
+    await records.namespace_lost(session.key, session.incarnation, "gone")
+    await records.loss_told(session.key)
+
+    await records.close_execution(session.key, number, "timeout", bound=["x"], removed=[], variable_count=5)
+
+    assert (await stored(records, session.key)).variable_count == 0
+    assert await records.namespace_lost(session.key, session.incarnation, "gone again") is None
+
+
+async def test_a_loss_stays_untold_until_somebody_was_told(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    loss = await records.namespace_lost(session.key, session.incarnation, "gone")
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone again") == loss
+    assert (await stored(records, session.key)).untold_loss == loss
+
+    await records.loss_told(session.key)
+    assert (await stored(records, session.key)).untold_loss is None
+
+
+async def test_two_untold_losses_are_told_as_one(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x", "y"])
+    await records.namespace_lost(session.key, session.incarnation, "out of memory")
+    await run_cell(records, session, bound=["y", "z"])
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "the engine restarted")
+
+    assert loss == Loss(1, 2, "out of memory; the engine restarted", ("x", "y", "z"))
+
+
+async def test_a_loss_of_another_incarnation_is_refused(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    before = await stored(records, session.key)
+
+    assert await records.namespace_lost(session.key, session.incarnation - 1, "gone") is None
+    assert await stored(records, session.key) == before
+
+
+async def test_a_session_on_its_way_out_loses_nothing(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    await records.session_destroying(session.key)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") is None
+
+
+async def test_more_names_than_anybody_reads_are_counted(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=[f"a{i:04}" for i in range(500)])
+    await run_cell(records, session, bound=["newest"])
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "gone")
+
+    assert loss is not None
+    assert len(loss.names) == MAX_LOSS_NAMES
+    assert loss.names[-1] == "newest"
+    assert loss.unlisted == 501 - MAX_LOSS_NAMES
+
+
+async def test_a_session_that_binds_without_end_is_remembered_in_bounded_room(records: Records) -> None:
+    session = await ready_session(records)
+    for cell in range(12):
+        await run_cell(records, session, bound=[f"v{cell:02}_{i:03}" for i in range(500)])
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "gone")
+
+    assert loss is not None
+    assert loss.names[-1] == "v11_499"
+    assert MAX_LOSS_NAMES <= len(loss.names) + loss.unlisted <= 1_000
