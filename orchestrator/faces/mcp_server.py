@@ -45,7 +45,12 @@ class Sessions(Protocol):
     """What the tools need of the service."""
 
     async def execute(
-        self, code: str, *, session_id: str | None = None, timeout: float | None = None, tenant: str = LOCAL_TENANT
+        self,
+        code: str,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the cell's limit, which the sandbox keeps
+        tenant: str = LOCAL_TENANT,
     ) -> ExecutionResult:
         """Run code; cancelling the awaiting task interrupts it."""
 
@@ -177,11 +182,11 @@ def _add_repl(
         hold: the last expression's value is returned, top-level await works. There is no network.
         """
         name = session_id or None
-        call = sessions.execute(code, session_id=name, timeout=timeout, tenant=tenant_of(ctx))
         async with anyio.create_task_group() as beside:
             beside.start_soon(_report_progress, ctx, name, progress_seconds)
             try:
-                answer = results.execution_answer(await call)
+                result = await sessions.execute(code, session_id=name, timeout=timeout, tenant=tenant_of(ctx))
+                answer = results.execution_answer(result)
             except OrchestratorError as failure:
                 answer = results.code_not_run_answer(results.failure_of(failure), name)
             beside.cancel_scope.cancel()

@@ -20,6 +20,8 @@ from orchestrator.faces.relay import RelayError, greet
 START_SECONDS = 30.0
 REPORT_DESCRIPTOR = 3  # where a started owner writes one line: `ready`, `owned`, or `failed` and its sentence
 MAX_REPORT_BYTES = 8192
+# -P: the client's working directory may hold anything, even a package of our name.
+OWNER_COMMAND = (sys.executable, "-P", "-m", "orchestrator", "owner")
 
 _POLL_SECONDS = 0.05
 _LAST_INHERITED_DESCRIPTOR = 1024
@@ -94,9 +96,7 @@ def _spawn(data_dir: str, writer: int) -> None:
         f"{data_dir}/{places.LOG_NAME}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
     )
     nothing = os.open(os.devnull, os.O_RDONLY)
-    # -P: the client's working directory may hold anything, even a package of our name.
-    command = [sys.executable, "-P", "-m", "orchestrator", "owner", "--data-dir", data_dir]
-    command += ["--report-descriptor", str(REPORT_DESCRIPTOR)]
+    command = [*OWNER_COMMAND, "--data-dir", data_dir, "--report-descriptor", str(REPORT_DESCRIPTOR)]
     first = os.fork()
     if first == 0:
         try:

@@ -1,0 +1,180 @@
+"""The process that owns a data directory and serves its relays: what surrounds `app.Orchestrator` there."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from typing import Protocol
+
+from orchestrator import __version__, places
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, OwnedError
+from orchestrator.faces.mcp_server import PROTOCOL, Sessions, build_server
+from orchestrator.faces.owner import serve_connections
+from orchestrator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_LOG_BYTES = 1024 * 1024  # and one older file of the same size
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class HasSessions(Protocol):
+    """An opened orchestrator, as far as serving needs it."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """The service behind the tools."""
+
+
+Opened = Callable[[], AbstractAsyncContextManager[HasSessions]]
+
+
+def run_owner(settings: Settings, opened: Opened, *, report_descriptor: int | None) -> None:
+    """Serve relays until nobody has been connected for `owner_linger` seconds, or until a signal.
+
+    `opened` takes the data directory's lock and gives it back at its end. `report_descriptor` is the pipe of the relay
+    that started this process: it is told in one line how the start went, and logs go to a file instead of standard
+    error. Raises OrchestratorError where the owner cannot start.
+    """
+    report = _Report(report_descriptor)
+    try:
+        _private(settings)
+        _log_to(settings if report_descriptor is not None else None)
+        logger.info("owner %s of %s, process %d", __version__, settings.data_dir, os.getpid())
+        asyncio.run(_serve(settings, opened, report))
+    except asyncio.CancelledError:
+        logger.info("ended by a signal before it could serve")
+    except BaseException as failure:
+        known = _known(failure)
+        report.failed(known)
+        if known is None:
+            logger.exception("the owner failed", exc_info=failure)
+            raise
+        logger.info("cannot serve: %s", known)
+        raise known from (None if known is failure else failure)
+    finally:
+        report.close()
+    logger.info("ended")
+
+
+class _Report:
+    """One line for the relay that waits for this process: `ready`, `owned`, or `failed` and a sentence."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+
+    def ready(self) -> None:
+        self._tell("ready")
+
+    def failed(self, failure: OrchestratorError | None) -> None:
+        if isinstance(failure, OwnedError):
+            self._tell("owned")
+        elif failure is not None:
+            self._tell(f"failed {' '.join(str(failure).split())}")
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+    def _tell(self, line: str) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # the relay may have given up
+                os.write(self._descriptor, line.encode()[:4000] + b"\n")
+            self.close()
+
+
+class _Stop:
+    """Signals cancel what can be cancelled now: the opening, then the serving; an ordered end is left alone."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.target: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def at_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop, number)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _stop(self, number: int) -> None:
+        logger.info("signal %d", number)
+        self.asked = True
+        if self.target is not None:
+            self.target.cancel()
+
+
+async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
+    stop = _Stop()
+    stop.target = asyncio.current_task()
+    with stop.at_signals():
+        async with opened() as orchestrator:
+            server = build_server(orchestrator.sessions)
+            serving = asyncio.create_task(
+                serve_connections(
+                    {PROTOCOL: server.conversation()},
+                    settings.owner_socket,
+                    linger=settings.owner_linger,
+                    ready=report.ready,
+                ),
+                name="serve relays",
+            )
+            stop.target = serving
+            try:
+                await serving
+            except asyncio.CancelledError:
+                if not stop.asked:
+                    raise
+            finally:
+                stop.target = None
+
+
+def _private(settings: Settings) -> None:
+    try:
+        places.private_directory(str(settings.runtime_dir))
+        places.ensure_data_directory(str(settings.data_dir))
+    except places.PlaceError as failure:
+        raise InvalidRequestError(failure.message, hint=failure.hint) from failure
+
+
+class _OwnerLog(RotatingFileHandler):
+    """The log file, which also gets what is printed: whatever file is current is standard output and error."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        return stream
+
+
+def _log_to(settings: Settings | None) -> None:
+    """To the data directory's log file, bounded in size; to standard error without settings."""
+    handler: logging.Handler = logging.StreamHandler()
+    if settings is not None:
+        os.umask(0o077)
+        handler = _OwnerLog(settings.data_dir / places.LOG_NAME, maxBytes=MAX_LOG_BYTES, backupCount=1)
+    logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=[handler])
+    logging.getLogger("orchestrator").setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+
+
+def _known(failure: BaseException) -> OrchestratorError | None:
+    """The first failure that we raised on purpose, be it inside of groups."""
+    if isinstance(failure, OrchestratorError):
+        return failure
+    if isinstance(failure, BaseExceptionGroup):
+        return next((known for inner in failure.exceptions if (known := _known(inner)) is not None), None)
+    return None

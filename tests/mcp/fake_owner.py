@@ -1,0 +1,189 @@
+"""An owner process with sessions that only pretend: everything of the real one but the sandboxes.
+
+Run as a program it is what a relay starts; imported, it lends its sessions to tests in the same process.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator import __version__
+from orchestrator.adapters.data_directory import DataDirectory
+from orchestrator.domain.errors import BusyError, InvalidRequestError, OrchestratorError, SessionNotFoundError
+from orchestrator.domain.identifiers import session_id_of
+from orchestrator.domain.model import (
+    LOCAL_TENANT,
+    CellError,
+    Display,
+    ExecutionResult,
+    Namespace,
+    SessionState,
+    SessionSummary,
+    Variable,
+)
+from orchestrator.owner_process import run_owner
+from orchestrator.settings import Settings
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00\x00\x10\x00\x00\x00\x10"
+SECRET = "swordfish"  # noqa: S105 - what no client may see
+
+
+def answered(code: str, session_id: str | None, **fields: object) -> ExecutionResult:
+    """A result whose output is the code."""
+    base = ExecutionResult(
+        status="ok",
+        output=code,
+        truncated=False,
+        output_bytes=len(code.encode("utf-8", "replace")),
+        value=None,
+        displays=(),
+        error=None,
+        execution=None if session_id is None else 1,
+        duration_ms=1.25,
+        session_id=session_id,
+        bound=(),
+        removed=(),
+        saved_through=None,
+        notes=(),
+    )
+    return ExecutionResult(**{**{name: getattr(base, name) for name in base.__slots__}, **fields})
+
+
+@dataclass
+class FakeSessions:
+    """Sessions without sandboxes. `code` is an order: `sleep 5`, `raise`, `figures 3`, `crash`, `busy`, or an echo.
+
+    What happens is appended to `events`, a file, so that a test sees it from another process.
+    """
+
+    events: Path
+    known: dict[str, int]
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        session_id: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the service's signature
+        tenant: str = LOCAL_TENANT,
+    ) -> ExecutionResult:
+        """Follow the order in `code`."""
+        if session_id is not None:
+            session_id = session_id_of(session_id)
+            self.known[session_id] = self.known.get(session_id, 0) + 1
+        if any("\ud800" <= character <= "\udfff" for character in code):
+            raise InvalidRequestError("The code has a lone surrogate.", hint="Send valid Unicode.")
+        order, _, argument = code.partition(" ")
+        if order == "sleep":
+            await self._sleep(float(argument), session_id)
+        if order == "arguments":
+            value = json.dumps({"session_id": session_id, "timeout": timeout, "tenant": tenant})
+            return answered(code, session_id, value=value)
+        return _obeyed(order, argument, code, session_id)
+
+    async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
+        """Two variables and a module."""
+        self._find(session_id)
+        del tenant
+        return Namespace(
+            variables=(Variable("x", "int", 28), Variable("y", "str", None)), imports=(Variable("np", "module", None),)
+        )
+
+    async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
+        """Whatever `execute` has seen."""
+        del tenant
+        moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        return [SessionSummary(name, moment, 2, runs, SessionState.READY, moment) for name, runs in self.known.items()]
+
+    async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+        """Note it."""
+        del tenant
+        self._find(session_id)
+        self._note(f"cleared {session_id}")
+
+    async def delete(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+        """Forget it."""
+        del tenant
+        self._find(session_id)
+        del self.known[session_id]
+
+    async def _sleep(self, seconds: float, session_id: str | None) -> None:
+        self._note(f"started {session_id}")
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self._note(f"cancelled {session_id}")
+            raise
+
+    def _find(self, session_id: str) -> None:
+        if session_id_of(session_id) not in self.known:
+            raise SessionNotFoundError(f"There is no session {session_id!r}.", hint="List the sessions.")
+
+    def _note(self, event: str) -> None:
+        with self.events.open("a") as file:
+            file.write(event + "\n")
+
+
+def _obeyed(order: str, argument: str, code: str, session_id: str | None) -> ExecutionResult:
+    if order == "crash":
+        raise RuntimeError(SECRET)
+    if order == "busy":
+        raise BusyError("The queue is full.", hint="Wait a moment.")
+    if order == "raise":
+        error = CellError("exception", "ValueError", "wrong", "Traceback …\nValueError: wrong", "Mend the code.")
+        return answered("", session_id, status="error", error=error)
+    if order == "figures":
+        return answered(code, session_id, displays=(Display("image/png", PNG),) * int(argument))
+    if order == "flood":
+        return answered("y" * int(argument), session_id)
+    return answered(code, session_id)
+
+
+@dataclass
+class _Opened:
+    sessions: FakeSessions
+
+
+@asynccontextmanager
+async def opened(settings: Settings, events: Path) -> AsyncIterator[_Opened]:
+    """What `Orchestrator.open` is to the real owner."""
+    directory = DataDirectory.own(settings.data_dir, kind="owner", version=__version__, socket=settings.owner_socket)
+    with events.open("a") as file:
+        file.write("opened\n")
+    try:
+        yield _Opened(FakeSessions(events, {}))
+    finally:
+        with events.open("a") as file:
+            file.write("closed\n")
+        directory.release()
+
+
+def main() -> None:
+    """Be the owner. `--fail SENTENCE` fails instead, as an engine that is absent would make it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--report-descriptor", type=int)
+    parser.add_argument("--fail")
+    options = parser.parse_args()
+    settings = Settings.load(data_dir=options.data_dir)
+
+    @asynccontextmanager
+    async def open_fake() -> AsyncIterator[_Opened]:
+        if options.fail:
+            raise InvalidRequestError(options.fail)
+        async with opened(settings, settings.data_dir.parent / "events") as orchestrator:
+            yield orchestrator
+
+    try:
+        run_owner(settings, open_fake, report_descriptor=options.report_descriptor)
+    except OrchestratorError as failure:
+        raise SystemExit(str(failure)) from failure
+
+
+if __name__ == "__main__":
+    main()
