@@ -4,6 +4,7 @@ import typer
 
 from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
+from orchestrator.faces.cli.owner import mcp, owner
 
 app = typer.Typer(
     name="orchestrator",
@@ -12,6 +13,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.command()(mcp)
+app.command(hidden=True)(owner)
 app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")
 
