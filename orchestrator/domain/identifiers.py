@@ -26,12 +26,7 @@ def session_id_of(text: str) -> str:
     """
     if not text:
         raise InvalidRequestError("The session id is empty.", hint="Give 1 to 128 characters, such as 'analysis-1'.")
-    # Checked before normalising, whose cost grows with the text.
-    if len(text) > MAX_SESSION_ID_CHARACTERS:
-        raise InvalidRequestError(
-            f"The session id has {len(text)} characters; at most {MAX_SESSION_ID_CHARACTERS} are allowed.",
-            hint="Choose a shorter id.",
-        )
+    _refuse_long(text)  # before normalising, whose cost grows with the text
     if text != text.strip():
         raise InvalidRequestError("The session id begins or ends with white space.", hint="Leave it out.")
     for position, character in enumerate(text, start=1):
@@ -41,4 +36,14 @@ def session_id_of(text: str) -> str:
                 f"The session id has {wrong} (U+{ord(character):04X}) at position {position}.",
                 hint="Use letters, digits, punctuation and spaces of any script.",
             )
-    return unicodedata.normalize("NFC", text)
+    normal = unicodedata.normalize("NFC", text)
+    _refuse_long(normal)  # a few characters become two or three, and what we give out must be taken back
+    return normal
+
+
+def _refuse_long(text: str) -> None:
+    if len(text) > MAX_SESSION_ID_CHARACTERS:
+        raise InvalidRequestError(
+            f"The session id has {len(text)} characters; at most {MAX_SESSION_ID_CHARACTERS} are allowed.",
+            hint="Choose a shorter id.",
+        )
