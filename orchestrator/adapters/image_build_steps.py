@@ -185,7 +185,7 @@ def build(
                 raise ImageBuildError(f"Building {tag} failed:\n" + "\n".join(told[-_LAST_LINES:]))
             if step := _TOLD_STEPS.match(line):
                 report(step[1])
-        # What the build stages leave has no tag; only images with our own label are looked at.
+        # What the build stages and a rebuild leave has no tag; only images with our own label are looked at.
         with suppress(APIError):
-            ours = {"dangling": True, "label": [f"{LABEL_KIND}={LEFTOVER}"]}
+            ours = {"dangling": True, "label": [LABEL_KIND]}
             api.prune_images(filters=ours)  # type: ignore[no-untyped-call] # the stubs leave it out
