@@ -21,7 +21,7 @@ class Answer:
     outcome: Outcome
     bound: Sequence[str]
     removed: Sequence[str]
-    variable_count: int
+    variable_count: int | None
 
 
 def begin(tx: Transaction, key: str, incarnation: int, code: str) -> int | None:
@@ -66,7 +66,7 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
     tx.change(
         """
         UPDATE sessions SET used_at = :now, cell_bytes = cell_bytes - :dropped,
-                            variable_count = iif(:is_present, :variable_count, variable_count)
+                            variable_count = iif(:is_present, coalesce(:variable_count, variable_count), variable_count)
         WHERE key = :key
         """,
         {

@@ -128,7 +128,7 @@ class SqliteRecords(Records):
         *,
         bound: Sequence[str],
         removed: Sequence[str],
-        variable_count: int,
+        variable_count: int | None,
     ) -> None:
         """Close the row before the answer leaves, and trim."""
         answer = sqlite_executions.Answer(outcome, tuple(bound), tuple(removed), variable_count)

@@ -164,7 +164,8 @@ def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str, before: int |
     tx.change("DELETE FROM names WHERE session = ?", (key,))
     tx.change(
         "UPDATE sessions SET namespace_since = ?, variable_count = 0, untold_loss = ? WHERE key = ?",
-        (last + 1, untold and json.dumps(asdict(untold)), key),
+        # Never backwards: a namespace begun meanwhile, by a clear, is not the one that went.
+        (max(first, last + 1), untold and json.dumps(asdict(untold)), key),
     )
     return untold
 

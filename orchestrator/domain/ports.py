@@ -182,9 +182,7 @@ class Records(Protocol):
     async def delete_session(self, key: str) -> None:
         """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
 
-    async def namespace_lost(
-        self, key: str, incarnation: int, cause: str, *, before: int | None = None
-    ) -> Loss | None:
+    async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
         """Record that the namespace of this incarnation is gone; call it before the incarnation is raised.
 
         The loss spans the executions from `namespace_since` to the last one, with the names that they bound and did
@@ -218,11 +216,11 @@ class Records(Protocol):
         *,
         bound: Sequence[str],
         removed: Sequence[str],
-        variable_count: int,
+        variable_count: int | None,
     ) -> None:
         """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
-        are noted only while the namespace that the execution saw is the present one. Trims the ledger to the last
-        200 executions and the cells' text to the newest 10 MB.
+        are noted only while the namespace that the execution saw is the present one; a count of None leaves the
+        last one. Trims the ledger to the last 200 executions and the cells' text to the newest 10 MB.
         """
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:

@@ -62,6 +62,16 @@ async def test_closing_notes_the_answer(records: Records, clock: ManualClock) ->
     assert after.activity == session.activity + 1
 
 
+async def test_an_answer_without_a_count_leaves_the_last_one(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x", "y"], variable_count=2)
+    number = await opened(records, session)
+
+    await records.close_execution(session.key, number, "interrupted", bound=[], removed=[], variable_count=None)
+
+    assert (await stored(records, session.key)).variable_count == 2
+
+
 async def test_a_closed_execution_is_not_changed(records: Records, clock: ManualClock) -> None:
     session = await ready_session(records)
     number = await run_cell(records, session, bound=["x"], variable_count=1)

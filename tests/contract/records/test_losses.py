@@ -72,6 +72,38 @@ async def test_a_late_answer_from_a_lost_namespace_binds_nothing_in_the_next(rec
     assert await records.namespace_lost(session.key, session.incarnation, "gone again") is None
 
 
+async def test_a_namespace_that_went_before_an_execution_began_does_not_take_that_one_along(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    number = await opened(records, session)
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "a segfault", before=number)
+    await records.close_execution(session.key, number, "ok", bound=["y"], removed=[], variable_count=1)
+
+    assert loss == Loss(1, 1, "a segfault", ("x",))
+    after = await stored(records, session.key)
+    assert (after.namespace_since, after.variable_count) == (number, 1)
+    await records.loss_told(session.key)
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") == Loss(2, 2, "gone", ("y",))
+
+
+async def test_a_namespace_that_went_before_the_first_execution_is_no_loss(records: Records) -> None:
+    session = await ready_session(records)
+    number = await opened(records, session)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone", before=number) is None
+    assert (await stored(records, session.key)).namespace_since == number
+
+
+async def test_a_loss_that_is_told_late_does_not_reach_into_what_was_cleared_since(records: Records) -> None:
+    session = await ready_session(records)
+    number = await opened(records, session)
+    await records.session_cleared(session.key, session.incarnation)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone", before=number) is None
+    assert (await stored(records, session.key)).namespace_since == number + 1
+
+
 async def test_a_loss_stays_untold_until_somebody_was_told(records: Records) -> None:
     session = await ready_session(records)
     await run_cell(records, session, bound=["x"])
