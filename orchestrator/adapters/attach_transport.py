@@ -79,6 +79,8 @@ class AttachTransport:
         """Nothing stands."""
 
     def _connect(self, deadline: float) -> Connection:
+        if self._closed.is_set():
+            raise TransportError("its channel was closed")
         stream = self._attach(deadline)
         self._stream = stream
         if self._closed.is_set():  # after the stream is known: `close` either sees it or was seen here

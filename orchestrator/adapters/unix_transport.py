@@ -8,6 +8,7 @@ read or close last as long as its sender chose).
 import contextlib
 import logging
 import os
+import select
 import socket
 import struct
 import threading
@@ -23,7 +24,6 @@ from orchestrator.domain.wire import ProtocolViolationError, socket_name
 MAX_JUDGES = 8
 JUDGE_SECONDS = 5.0
 _BACKLOG = 16
-_MAX_PATH = 107  # sun_path without its closing zero
 _PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,15 @@ def remove_channel_directory(directory: Path) -> None:
         for entry in directory.iterdir():
             entry.unlink(missing_ok=True)
         directory.rmdir()
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    # By way of the directory's descriptor: a socket's address holds 107 bytes, a path may have more.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
 
 
 class UnixTransport:
@@ -63,9 +72,6 @@ class UnixTransport:
 
     def open(self) -> None:
         """Make the directory: entered by all, listed by none."""
-        path = self._path
-        if len(os.fsencode(path)) > _MAX_PATH:
-            raise TransportError(f"the path of its channel is longer than a socket's name may be: {path}")
         try:
             parent = self.directory.parent
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,8 +107,8 @@ class UnixTransport:
         remove_channel_directory(self.directory)
 
     @property
-    def _path(self) -> str:
-        return str(self.directory / socket_name(self._secret))
+    def _path(self) -> Path:
+        return self.directory / socket_name(self._secret)
 
     def _attempt(self, deadline: float) -> Connection:
         listener = self._listen()
@@ -117,7 +123,7 @@ class UnixTransport:
         except OSError as error:
             failure = f"its channel could not be listened on: {error}"
         self._current = None
-        Path(self._path).unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
         # Candidates that were never accepted die with the listener, and may carry descriptors.
         spawn(listener.close, "channel-close")
         connection = attempt.conclude()
@@ -127,12 +133,12 @@ class UnixTransport:
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        path = self._path
         try:
-            Path(path).unlink(missing_ok=True)
-            listener.bind(path)
-            Path(path).chmod(0o666)  # before listening, so that nobody is let in or kept out too early
+            self._path.unlink(missing_ok=True)
+            _bind(listener, self._path)
+            self._path.chmod(0o666)  # before listening, so that nobody is let in or kept out too early
             listener.listen(_BACKLOG)
+            listener.setblocking(False)
         except OSError as error:
             listener.close()
             raise TransportError(f"its channel could not be opened: {error}") from error
@@ -191,6 +197,11 @@ class _Attempt:
         self._lock = threading.Lock()
         self._concluded = False
         self._won: Connection | None = None
+        # Shutting a listening Unix socket down does not wake who polls it.
+        self._sleeper, self._waker = socket.socketpair()
+        self._waiting = select.poll()
+        for sock in (listener, self._sleeper):
+            self._waiting.register(sock, select.POLLIN)
 
     def over(self) -> bool:
         return self._concluded or self._won is not None or self._closed.is_set() or passed(self.deadline)
@@ -207,20 +218,21 @@ class _Attempt:
     def conclude(self) -> Connection | None:
         with self._lock:
             self._concluded = True
+            self._sleeper.close()
+            self._waker.close()
             return self._won
 
     def wake(self) -> None:
-        """End an `accept` that waits."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """End a `next_candidate` that waits."""
+        with self._lock:
+            if not self._concluded:
+                self._waker.send(b"!")
 
     def next_candidate(self) -> socket.socket | None:
-        self._listener.settimeout(min(1.0, seconds_until(self.deadline)))
+        self._waiting.poll(1000 * seconds_until(self.deadline))
         try:
-            return self._listener.accept()[0]
-        except TimeoutError:
-            return None
-        except OSError:
-            if self.over():  # woken
-                return None
-            raise
+            candidate, _ = self._listener.accept()
+        except BlockingIOError:
+            return None  # woken, or at the deadline
+        candidate.setblocking(True)
+        return candidate
