@@ -65,7 +65,7 @@ class Orchestrator:
             clock = SystemClock()
             async with open_records(settings.data_dir / RECORDS_NAME, clock) as records:
                 await records.recover(_OWNER_GONE)
-                engine = _engine(settings, records, clock)
+                engine = build_engine(settings, records, clock)
                 try:
                     async with _running(settings, records, engine, clock) as sessions:
                         yield cls(sessions)
@@ -143,7 +143,8 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def _engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
+def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
+    """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
     return DockerEngine(
         installation=records.installation,
         find=functools.partial(_find_engine, settings.docker_host),

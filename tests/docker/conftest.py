@@ -1,0 +1,64 @@
+"""A real engine, a real image, and an orchestrator for each test that has to leave nothing behind."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import docker
+import pytest
+
+from orchestrator.adapters.engine_endpoint import api_client, find_engine
+from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.settings import Settings
+from tests import leaks
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.APIClient]:
+    """The engine that `make test` has brought up."""
+    with closing(api_client(find_engine())) as api:
+        yield api
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An installation of its own. The channel is named, so that not every test probes for it."""
+    runtime = tmp_path / "run"
+    return Settings.load(data_dir=tmp_path / "data", runtime_dir=runtime, channel="unix", interrupt_grace=0.5)
+
+
+@pytest.fixture
+async def orchestrator(settings: Settings, engine: docker.APIClient) -> AsyncIterator[Orchestrator]:
+    """Opened as a library would, closed at the end; then nothing may be left."""
+    held = leaks.descriptors()
+    running = set(leaks.tasks())
+    async with Orchestrator.open(settings) as opened:
+        yield opened
+    left = await what_is_left(settings, engine, held, running)
+    assert not left, left
+
+
+async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[str], running: set[str]) -> list[str]:
+    """Everything that a closed orchestrator has left, named."""
+    await asyncio.sleep(0)  # tasks that have just ended leave the loop
+    descriptors = leaks.descriptors() - held  # first: the engine's client below opens connections of its own
+    installation, rows = records_left(settings.data_dir / RECORDS_NAME)
+    return [
+        *leaks.containers(engine, installation),
+        *(task for task in leaks.tasks() if task not in running),
+        *leaks.files(settings.runtime_dir / CHANNELS_NAME),
+        *(f"descriptor {name}" for name in descriptors),
+        *rows,
+    ]
+
+
+def records_left(path: Path) -> tuple[str, list[str]]:
+    """The installation's id, and rows that a clean end should have closed."""
+    with closing(sqlite3.connect(path)) as records:
+        (installation,) = records.execute("SELECT id FROM installation").fetchone()
+        sandboxes = records.execute("SELECT id, state FROM sandboxes").fetchall()
+        opened = records.execute("SELECT session, number FROM executions WHERE outcome IS NULL").fetchall()
+    rows = [f"sandbox row {name} ({state})" for name, state in sandboxes]
+    return installation, rows + [f"open execution {number} of {session}" for session, number in opened]
