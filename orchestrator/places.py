@@ -19,6 +19,7 @@ MAX_SOCKET_PATH_BYTES = 107  # what a unix socket's address holds, less the clos
 
 _PRIVATE = 0o700
 _SHARED_BITS = 0o077
+_WRITABLE_BITS = 0o022
 
 
 class PlaceError(Exception):
@@ -78,11 +79,15 @@ def socket_path(runtime_dir: str, data_dir: str) -> str:
 def private_directory(path: str) -> None:
     """Make the directory, or check that it is ours alone: no link, our user, closed to everyone else.
 
-    Raises PlaceError. Used for the runtime directory, where a stranger could have been there first.
+    Raises PlaceError. Used for the runtime directory, where a stranger could have been there first. One that has our
+    name and could be read, but not written, by others is closed to them.
     """
     try:
         os.makedirs(path, _PRIVATE, exist_ok=True)  # noqa: PTH103 - see normal()
         found = os.lstat(path)
+        if _is_ours_but_readable(path, found):
+            os.chmod(path, _PRIVATE)  # noqa: PTH101 - see normal()
+            found = os.lstat(path)
     except OSError as failure:
         raise PlaceError(
             f"The runtime directory {path} cannot be made: {failure.strerror}.",
@@ -129,6 +134,16 @@ def ensure_data_directory(path: str) -> None:
             f"The data directory {path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}).",
             f"Close it with `chmod 700 {path}` if it is meant for sessions, or choose another.",
         )
+
+
+def _is_ours_but_readable(path: str, found: os.stat_result) -> bool:
+    return (
+        os.path.basename(path).startswith(DIRECTORY_NAME)  # noqa: PTH119 - see normal()
+        and stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and not found.st_mode & _WRITABLE_BITS
+        and bool(found.st_mode & _SHARED_BITS)
+    )
 
 
 def _is_own_directory(path: str, user: int) -> bool:

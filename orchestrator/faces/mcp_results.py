@@ -182,12 +182,12 @@ def _summary(answer: models.ReplAnswer) -> str:
     if answer.duration_ms is not None:
         facts.append(_duration(answer.duration_ms))
     for label, names in (("bound", answer.bound), ("removed", answer.removed)):
-        if names:
+        if names and answer.session_id is not None:
             more = f" and {len(names) - _NAMES_IN_TEXT} more" if len(names) > _NAMES_IN_TEXT else ""
             facts.append(f"{label} {', '.join(names[:_NAMES_IN_TEXT])}{more}")
     if answer.saved_through is not None:
         facts.append(f"saved through execution {answer.saved_through}")
-    if not answer.output and answer.value is None and answer.error is None:
+    if not (answer.output or answer.value is not None or answer.error is not None or answer.displays):
         facts.append("no output")
     return f"[{' · '.join(facts)}]"
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from orchestrator.faces.cli.demo import demo
 from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
 from orchestrator.faces.cli.owner import mcp, owner
@@ -13,6 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.command()(demo)
 app.command()(mcp)
 app.command(hidden=True)(owner)
 app.add_typer(engine_commands, name="engine")

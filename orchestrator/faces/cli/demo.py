@@ -1,0 +1,197 @@
+"""`orchestrator demo`: a real MCP client over stdio, real containers, and proof that nothing is left of them."""
+
+import asyncio
+import base64
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator import places
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.faces.cli.demo_script import CHAPTERS, Chapter, Step
+from orchestrator.faces.cli.failures import EXIT_FAILED, told_to_the_terminal
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp_types import CallToolResult
+
+    from orchestrator.settings import Settings
+
+_CALL_SECONDS = 180.0  # the first container on a cold disk takes its time
+_NAME = "demo"
+_HOPELESS = ("engine_unavailable", "store_full", "internal", "shutting_down")
+
+
+class _AbandonedError(Exception):
+    """What is left of the tour would fail for the same reason."""
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the figures are written.")] = Path("demo-output"),
+) -> None:
+    """Watch an MCP client drive Python sessions in real containers; ends by showing that nothing is left."""
+    began = time.monotonic()
+    with told_to_the_terminal(), _installation() as settings:
+        tour = _Tour(output)
+        asyncio.run(tour.run(settings))
+        tour.summarise(time.monotonic() - began)
+    if tour.failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+class _Tour:
+    """Runs the chapters, prints what a model would see, and keeps count of what went wrong."""
+
+    def __init__(self, output: Path) -> None:
+        self.failures: list[str] = []
+        self._output = output
+        self._figures: list[Path] = []
+        self._calls = 0
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    async def run(self, settings: "Settings") -> None:
+        """The whole tour, and the proof after it."""
+        from mcp import Client, MCPError, StdioServerParameters  # noqa: PLC0415 - dear, and only the demo needs it
+
+        from orchestrator.leftovers import end_owner, leftovers  # noqa: PLC0415 - likewise
+
+        command = ["-m", "orchestrator", "mcp", "--data-dir", str(settings.data_dir)]
+        environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir)}
+        self._heading("A real MCP client starts its server")
+        self._say(f"$ {Path(sys.executable).name} {' '.join(command)}")
+        server = StdioServerParameters(command=sys.executable, args=command, env=environment)
+        try:
+            async with Client(server, read_timeout_seconds=_CALL_SECONDS) as client:
+                tools = await client.list_tools()
+                self._say(f"It offers {', '.join(tool.name for tool in tools.tools)}.")
+                for chapter in CHAPTERS:
+                    await self._chapter(client, chapter)
+                await self._delete_all(client)
+        except* MCPError as failures:
+            self._fail(f"the connection to the server ended: {failures.exceptions[0]}")
+        except* _AbandonedError:
+            self._say("The rest would fail alike and is left out.")
+        finally:
+            self._heading("The end: the owner process is told to stop")
+            ended = await end_owner(settings)
+        self._say(f"Owner process {ended} has removed its containers and ended.")
+        left = await leftovers(settings)
+        for what in left:
+            self._fail(f"left behind: {what}")
+        if not left:
+            self._say(
+                "Asked the engine, the process list and the file system: no container, process or socket is left."
+            )
+
+    def summarise(self, seconds: float) -> None:
+        """Name the figures and what failed."""
+        for path in self._figures:
+            self._say(f"Figure: {path}")
+        for failure in self.failures:
+            self._console.print(Text(f"FAILED: {failure}", style="bold red"))
+        verdict = f"{len(self.failures)} failed" if self.failures else "all as it should be"
+        self._say(f"{self._calls} calls in {seconds:.1f} s, {verdict}.")
+
+    async def _chapter(self, client: "Client", chapter: Chapter) -> None:
+        self._heading(chapter.heading)
+        for step in chapter.steps:
+            await self._step(client, step)
+        for session_id in chapter.lists:
+            await self._call(client, "python_list_variables", {"session_id": session_id})
+        for session_id in chapter.deletes:
+            await self._call(client, "python_delete_session", {"session_id": session_id})
+
+    async def _delete_all(self, client: "Client") -> None:
+        self._heading("What is there, and how it goes")
+        answer = await self._call(client, "python_list_sessions", {})
+        for session in answer["sessions"]:
+            await self._call(client, "python_delete_session", {"session_id": session["session_id"]})
+
+    async def _step(self, client: "Client", step: Step) -> None:
+        where = f"session {step.session_id!r}" if step.session_id else "no session"
+        self._console.print(Text(f"\n{step.says} ({where})", style="bold"))
+        self._console.print(Text("\n".join(f"  >>> {line}" for line in step.code.splitlines()), style="cyan"))
+        arguments: dict[str, Any] = {"code": step.code}
+        if step.session_id is not None:
+            arguments["session_id"] = step.session_id
+        self._calls += 1
+        result = await client.call_tool("python_repl", arguments)
+        text = self._show(result)
+        figures = self._keep_figures(result, step.session_id or "stateless")
+        answer = result.structured_content if isinstance(result.structured_content, dict) else {}
+        error = (answer.get("error") or {}).get("code")
+        if error != step.fails:
+            self._fail(f"{step.says}: {error or 'it succeeded'}, expected {step.fails or 'success'}")
+        if error in _HOPELESS:
+            raise _AbandonedError
+        for part in step.shows:
+            if part not in text:
+                self._fail(f"{step.says}: the answer lacks {part!r}")
+        if figures != step.figures:
+            self._fail(f"{step.says}: {figures} figures, expected {step.figures}")
+
+    async def _call(self, client: "Client", tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        self._console.print(Text(f"\n{tool}({shown})", style="bold"))
+        self._calls += 1
+        result = await client.call_tool(tool, arguments)
+        self._show(result)
+        if result.is_error:
+            self._fail(f"{tool}({shown})")
+            raise _AbandonedError
+        return result.structured_content if isinstance(result.structured_content, dict) else {}
+
+    def _show(self, result: "CallToolResult") -> str:
+        text = "\n".join(block.text for block in result.content if block.type == "text")
+        self._console.print(Text(text))
+        return text
+
+    def _keep_figures(self, result: "CallToolResult", name: str) -> int:
+        images = [block for block in result.content if block.type == "image"]
+        for image in images:
+            self._output.mkdir(parents=True, exist_ok=True)
+            path = self._output / f"{len(self._figures) + 1}-{name}.png"
+            path.write_bytes(base64.b64decode(image.data))
+            self._figures.append(path)
+            self._console.print(Text(f"  (image content, written to {path})", style="green"))
+        return len(images)
+
+    def _heading(self, text: str) -> None:
+        self._console.print(Text(f"\n=== {text} ===", style="bold magenta"))
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def _fail(self, failure: str) -> None:
+        self.failures.append(failure)
+        self._console.print(Text(f"FAILED: {failure}", style="bold red"))
+
+
+@contextmanager
+def _installation() -> "Iterator[Settings]":
+    """A data directory and a runtime directory of the demo's own, gone at its end."""
+    from orchestrator.settings import Settings  # noqa: PLC0415 - pydantic is dear
+
+    runtime = places.runtime_directory()
+    try:
+        places.private_directory(runtime)
+    except places.PlaceError as failure:
+        raise OrchestratorError(failure.message, hint=failure.hint) from failure
+    data = tempfile.mkdtemp(prefix="orchestrator-demo-")
+    # Beside the usual place and not in it: what lies there at the end is the demo's own.
+    own = f"{runtime}/{_NAME}-{os.getpid()}"
+    try:
+        yield Settings.load(data_dir=Path(data), runtime_dir=Path(own))
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
