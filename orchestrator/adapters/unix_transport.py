@@ -165,26 +165,29 @@ class UnixTransport:
     def _judge(self, candidate: socket.socket, attempt: "_Attempt") -> None:
         kept = False
         try:
-            if self._may_speak(candidate, attempt):
-                hello = shake_hands(
-                    candidate,
-                    secret=self._secret,
-                    sandbox_id=self._sandbox_id,
-                    heartbeat=self._heartbeat,
-                    deadline=min(attempt.deadline, time.monotonic() + JUDGE_SECONDS),
-                )
-                kept = attempt.win(Connection(candidate, hello, self._heartbeat))
+            self._check_peer(candidate, attempt)
+            hello = shake_hands(
+                candidate,
+                secret=self._secret,
+                sandbox_id=self._sandbox_id,
+                heartbeat=self._heartbeat,
+                deadline=min(attempt.deadline, time.monotonic() + JUDGE_SECONDS),
+            )
+            kept = attempt.win(Connection(candidate, hello, self._heartbeat))
         except (OSError, TransportError, ProtocolViolationError) as reason:
             logger.info("sandbox %s: a candidate for its channel was turned away: %s", self._sandbox_id, reason)
         finally:
             if not kept:
                 candidate.close()
 
-    def _may_speak(self, candidate: socket.socket, attempt: "_Attempt") -> bool:
+    def _check_peer(self, candidate: socket.socket, attempt: "_Attempt") -> None:
         peer, _, _ = _PEER.unpack(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         init = self._pid.wait(attempt.deadline, attempt.over)
+        if init is None:
+            raise TransportError("nobody waits for it any more")
         # 0: the peer, or the container's init, has no pid in our namespace; then the secret alone decides.
-        return init is not None and (0 in (peer, init) or peer == init)
+        if 0 not in (peer, init) and peer != init:
+            raise TransportError(f"process {peer} is not the container's init")
 
 
 class _Attempt:

@@ -20,7 +20,7 @@ from orchestrator.adapters.image_sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.adapters.unix_transport import channel_directory
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
-from orchestrator.domain.hardening import SandboxProfile, container_name
+from orchestrator.domain.hardening import LABEL_INSTALLATION, SandboxProfile, container_name
 from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, SandboxState
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.domain.wire import socket_name
@@ -65,10 +65,11 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
         find_image: Callable[[docker.APIClient], SandboxImage | None] = image_of,
     ) -> DockerEngine:
         memory = Memory() if memory is None else memory
-        installations.add(installation or secrets.token_hex(16))
+        installation = installation or secrets.token_hex(16)
+        installations.add(installation)
         made.append(
             DockerEngine(
-                installation=installation or max(installations, key=list(installations).index),
+                installation=installation,
                 find=find_engine,
                 image_of=find_image,
                 profile=SandboxProfile(),
@@ -264,13 +265,13 @@ async def test_many_launches_at_once_all_come_up(make: Make) -> None:
 
 
 async def test_channel_is_probed_once_and_remembered(make: Make, api: docker.APIClient) -> None:
-    memory = Memory()
-    await make("auto", memory=memory).prepare()
+    memory, installation, began = Memory(), secrets.token_hex(16), int(time.time())
+    for _ in range(2):
+        await make("auto", memory=memory, installation=installation).prepare()
     assert list(memory.values()) == ["unix"]
-    began = int(time.time())
-    await make("auto", memory=memory).prepare()
-    created = api.events(since=began, until=int(time.time()) + 1, filters={"event": "create"}, decode=True)
-    assert [event for event in created if "so-" in event["Actor"]["Attributes"].get("name", "")] == []
+    filters = {"event": "create", "label": f"{LABEL_INSTALLATION}={installation}"}
+    created = api.events(since=began, until=int(time.time()) + 1, filters=filters, decode=True)
+    assert len(list(created)) == 1
 
 
 async def test_attach_is_chosen_where_the_engine_does_not_see_our_files(make: Make, tmp_path: Path) -> None:
@@ -324,8 +325,11 @@ children = [subprocess.Popen([sys.executable, "-c", knock]) for _ in range(4)]
 """
 
 
-async def test_worker_that_knocks_at_the_socket_without_end_does_not_keep_its_agent_out(make: Make) -> None:
+async def test_worker_that_knocks_at_the_socket_without_end_does_not_keep_its_agent_out(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     """Even one that was told the socket's name, which the directory does not tell."""
+    caplog.set_level("INFO")
     engine = make()
     image = await engine.prepare()
     row = record(image)
@@ -339,3 +343,4 @@ async def test_worker_that_knocks_at_the_socket_without_end_does_not_keep_its_ag
             assert (await run(agent, number, "1")).value == "1"
     finally:
         await engine.destroy(row.id)
+    assert "not the container's init" in caplog.text

@@ -85,8 +85,7 @@ async def test_cancelled_call_goes_on_and_says_when_it_is_done() -> None:
     lane, go = Lane("test", limit=1), threading.Event()
     began: list[asyncio.Future[bool]] = []
     call = asyncio.create_task(lane.call(lambda: go.wait(5), seconds=5, doing="Waiting", began=began.append))
-    while not began:
-        await asyncio.sleep(0)
+    await asyncio.wait({call}, timeout=0.05)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert not began[0].done()
