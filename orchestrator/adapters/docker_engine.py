@@ -1,6 +1,7 @@
 """The `Engine` port over a Docker Engine."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -73,31 +74,22 @@ class DockerEngine:
         )
         self._launches: dict[str, Launch] = {}
         self._tidying: set[asyncio.Task[None]] = set()
-        self._preparing = asyncio.Lock()
+        self._preparing: asyncio.Task[SandboxImage] | None = None
         self._prepared: tuple[SandboxImage, float] | None = None
         self._kinds: dict[str, ChannelKind] = {}
 
     async def prepare(self) -> SandboxImage:
-        """The image for new sandboxes."""
-        async with self._preparing:
-            if self._prepared is not None and time.monotonic() < self._prepared[1]:
-                return self._prepared[0]
-            image = await self._ask("Looking for the sandbox image", self._image_of)
-            if image is None:
-                raise EngineUnavailableError(
-                    "The engine does not have the sandbox image.", hint="Run `orchestrator image build`."
-                )
-            await self._choose_kind(image)
-            self._prepared = image, time.monotonic() + PREPARED_SECONDS
-            return image
+        """The image for new sandboxes. Callers share one attempt, so that a stuck engine holds each of them up once."""
+        if self._prepared is not None and time.monotonic() < self._prepared[1]:
+            return self._prepared[0]
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare(), name="engine-prepare")
+            self._preparing.add_done_callback(self._prepare_ended)
+        return await asyncio.shield(self._preparing)
 
     async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, AgentChannel]:
         """Create, start, and wait for the hello."""
-        kind = self._kinds.get(image.tag)
-        if kind is None:
-            async with self._preparing:
-                kind = await self._choose_kind(image)
-        return await self._launch(record, image, kind, hello_seconds=LAUNCH_SECONDS)
+        return await self._launch(record, image, await self._choose_kind(image), hello_seconds=LAUNCH_SECONDS)
 
     async def destroy(self, sandbox_id: str) -> None:
         """Remove the container and the channel's directory."""
@@ -125,6 +117,9 @@ class DockerEngine:
 
     async def close(self) -> None:
         """Let go of everything; sandboxes stay."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait({self._preparing}, timeout=REMOVE_SECONDS)
         launches, self._launches = self._launches, {}
         channels = [launch.channel for launch in launches.values() if launch.channel is not None]
         for launch in launches.values():
@@ -132,7 +127,23 @@ class DockerEngine:
         await asyncio.gather(*(channel.close() for channel in channels))
         if self._tidying:
             await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
-        await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
+        with contextlib.suppress(EngineUnavailableError):  # stuck calls, which end with the process
+            await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
+
+    async def _prepare(self) -> SandboxImage:
+        image = await self._ask("Looking for the sandbox image", self._image_of)
+        if image is None:
+            raise EngineUnavailableError(
+                "The engine does not have the sandbox image.", hint="Run `orchestrator image build`."
+            )
+        await self._choose_kind(image)
+        self._prepared = image, time.monotonic() + PREPARED_SECONDS
+        return image
+
+    def _prepare_ended(self, task: asyncio.Task[SandboxImage]) -> None:
+        self._preparing = None
+        if not task.cancelled():
+            task.exception()  # told to who waits; nobody may
 
     async def _launch(
         self, record: SandboxRecord, image: SandboxImage, kind: ChannelKind, *, hello_seconds: float
