@@ -7,9 +7,9 @@ READ_SIZE = 256 * 1024
 
 
 class Capture:
-    """The reading end of one cell's output pipe."""
+    """The reading end of a pipe that cells write to."""
 
-    def __init__(self, head: int, tail: int) -> None:
+    def __init__(self) -> None:
         reading, self.writing = os.pipe2(os.O_CLOEXEC)
         self._fd = reading
         os.set_blocking(reading, False)
@@ -19,7 +19,7 @@ class Capture:
             pass  # a user over the pipe quota keeps the default size; only speed depends on it
         self.closed = False
         self.ended = False  # nobody holds the writing end any more
-        self.begin_anew(head, tail)
+        self.begin_anew(0, 0)
 
     def begin_anew(self, head: int, tail: int) -> None:
         """Forget what was read and count from here."""

@@ -25,11 +25,11 @@ class Cell:
     timer: Timer | None = None
     capture: Capture | None = None
 
-    def start(self) -> Capture:
-        """The clock runs from now on."""
+    def start(self, capture: Capture) -> None:
+        """The clock runs from now on, and what comes through `capture` is its output."""
         self.started = time.monotonic()
-        self.capture = Capture(self.head, self.tail)
-        return self.capture
+        self.capture = capture
+        capture.begin_anew(self.head, self.tail)
 
     def drain(self) -> None:
         """Take in what was written up to now."""

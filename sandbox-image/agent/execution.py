@@ -60,6 +60,7 @@ class Interpreter:
         self._flags = 0  # of `from __future__ import …` in cells before
         self._runner: asyncio.Runner | None = None
         self._sources: OrderedDict[str, int] = OrderedDict()
+        self._source_characters = 0
         self._interruptible = False
         self._statements: list[ast.stmt] = []  # of the present cell
         self._reached = 0  # the last line of it that began to run
@@ -164,8 +165,8 @@ class Interpreter:
 
     def _restore_builtins(self, report: Report) -> None:
         current = vars(builtins)
-        missing = [name for name in _ORIGINAL_BUILTINS if name not in current]
-        if missing:
+        if not _ORIGINAL_BUILTINS.keys() <= current.keys():
+            missing = [name for name in _ORIGINAL_BUILTINS if name not in current]
             current.update({name: _ORIGINAL_BUILTINS[name] for name in missing})
             report.notes.append(f"The cell removed {len(missing)} builtins, such as {missing[-1]}: they were put back.")
 
@@ -173,8 +174,11 @@ class Interpreter:
         # An entry without a modification time is never checked against a file.
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         self._sources[filename] = len(code)
-        while len(self._sources) > 1 and sum(self._sources.values()) > _MAX_SOURCES:
-            linecache.cache.pop(self._sources.popitem(last=False)[0], None)
+        self._source_characters += len(code)
+        while len(self._sources) > 1 and self._source_characters > _MAX_SOURCES:
+            oldest, characters = self._sources.popitem(last=False)
+            self._source_characters -= characters
+            linecache.cache.pop(oldest, None)
 
     def _name_changes(self, report: Report, before: dict[str, int]) -> None:
         now = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+from agent.capture import Capture
 from agent.cell import Cell
 from agent.channel import Channel
-from agent.processes import oom_kills
+from agent.processes import OomCounter, TaskCounter
 from agent.reactor import Reactor
 from agent.wire import Header
 from agent.workers import Workers
 
 _MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
 _DESCRIBED = 3  # parts of the worker before its displays
+_OUR_TASKS = 3  # supervisor, zygote, worker
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
 
 
@@ -25,7 +27,9 @@ class Executions:
         self._left_over: list[Cell] = []
         self._lost: str | None = None  # why the namespace is gone, until a result has told it
         self._used = False  # whether any cell has run in the present worker
-        self._oom_kills = oom_kills()
+        self._oom = OomCounter()
+        self._tasks = TaskCounter()
+        self._capture: Capture | None = None  # its pipe has no writer but the worker: the next cell may have it
         self.cell: Cell | None = None
 
     def begin(self, cell: Cell) -> None:
@@ -39,10 +43,13 @@ class Executions:
         cell = self.cell
         if cell is None:
             return
-        self._oom_kills = oom_kills()
-        capture = cell.start()
-        self._reactor.watch(capture.fileno(), lambda _events: self._output(cell))
-        self._workers.send({"type": "run", "execution": cell.number}, [cell.code], descriptor=capture.writing)
+        capture, descriptor = self._capture, None
+        if capture is None or capture.closed:
+            capture, descriptor = self._new_capture()
+        self._capture = None
+        cell.start(capture)
+        run = {"type": "run", "execution": cell.number, "pipe": descriptor is not None}
+        self._workers.send(run, [cell.code], descriptor=descriptor)
         self._used = True
         cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
 
@@ -77,7 +84,7 @@ class Executions:
             outcome = cell.verdict or "exception"
         elif cell.verdict is not None:
             notes.append(f"The cell was asked to stop ({cell.verdict}) and ended by itself all the same.")
-        if oom_kills() > self._oom_kills:
+        if self._oom.new():
             notes.append("The memory limit was reached: a process that the cell had started was killed.")
         verdict = {
             "outcome": outcome,
@@ -86,17 +93,20 @@ class Executions:
             "variables": variables if isinstance(variables, int) else 0,
         }
         self._answer(cell, verdict, parts, notes)
-        if cell.capture is not None and not cell.capture.closed:
+        if self._tasks.count() == _OUR_TASKS:
+            self._capture = cell.capture
+        elif cell.capture is not None and not cell.capture.closed:
             self._left_over.append(cell)
             while len(self._left_over) > _MAX_LEFT_OVER:
-                self._drop(self._left_over.pop(0))
+                self._drop(self._left_over.pop(0).capture)
 
     def worker_died(self, how: str) -> None:
         """The worker is gone, during a cell or between two."""
-        if oom_kills() > self._oom_kills:
+        oom = self._oom.new()
+        if oom:
             how = "the memory limit was reached and its process was killed"
         if self.cell is not None and self.cell.started is not None:
-            self._died_in_cell(self.cell, how)
+            self._died_in_cell(self.cell, how, oom=oom)
         elif self._used:
             self._lost = f"between two cells {how}"
         self._fresh_worker()
@@ -119,16 +129,17 @@ class Executions:
     def _fresh_worker(self) -> None:
         self._used = False
         for cell in self._left_over:
-            self._drop(cell)
+            self._drop(cell.capture)
         self._left_over.clear()
+        self._drop(self._capture)
+        self._capture = None
         self._workers.begin()
 
-    def _died_in_cell(self, cell: Cell, cause: str) -> None:
-        oom = oom_kills() > self._oom_kills
+    def _died_in_cell(self, cell: Cell, cause: str, *, oom: bool = False) -> None:
         outcome = cell.verdict or ("oom" if oom else "crashed")
         verdict = {"outcome": outcome, "namespace_kept": False, "cause": cause, "variables": 0}
         self._answer(cell, verdict, (b"", b"", self._workers.crash_traceback()), [])
-        self._drop(cell)
+        self._drop(cell.capture)
 
     def _answer(self, cell: Cell, verdict: dict[str, Any], parts: Sequence[bytes], notes: list[str]) -> None:
         if cell.timer is not None:
@@ -154,15 +165,18 @@ class Executions:
             header["notes"].append("What the cell left to describe was too large to be sent.")
             self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
 
-    def _output(self, cell: Cell) -> None:
-        if cell.capture is not None:
-            cell.capture.read()
-            if cell.capture.ended:
-                self._drop(cell)
-                if cell in self._left_over:
-                    self._left_over.remove(cell)
+    def _new_capture(self) -> tuple[Capture, int]:
+        capture = Capture()
+        self._reactor.watch(capture.fileno(), lambda _events: self._output(capture))
+        return capture, capture.writing
 
-    def _drop(self, cell: Cell) -> None:
-        if cell.capture is not None and not cell.capture.closed:
-            self._reactor.forget(cell.capture.fileno())
-            cell.capture.close()
+    def _output(self, capture: Capture) -> None:
+        capture.read()
+        if capture.ended:
+            self._drop(capture)
+            self._left_over = [cell for cell in self._left_over if cell.capture is not capture]
+
+    def _drop(self, capture: Capture | None) -> None:
+        if capture is not None and not capture.closed:
+            self._reactor.forget(capture.fileno())
+            capture.close()

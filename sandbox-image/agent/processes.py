@@ -11,8 +11,11 @@ _PR_SET_DUMPABLE = 4
 LOST_CHANNEL = 113  # exit code of a worker that has lost its socket to the supervisor
 _KILL_BOUND = 5.0  # seconds
 _OOM_FILES = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
+_PIDS_FILES = ("/sys/fs/cgroup/pids/pids.current", "/sys/fs/cgroup/pids.current")
+_MAX_FILE = 4096
 
 
+_MOST_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,8 +32,7 @@ def flush_c_streams() -> None:
 
 def limit_descriptors(reserved: int) -> None:
     """Leave so many descriptors below the hard limit unused."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - reserved, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_DESCRIPTORS - reserved, _MOST_DESCRIPTORS))
 
 
 def set_oom_score(score: int) -> None:
@@ -42,18 +44,54 @@ def set_oom_score(score: int) -> None:
         pass  # a kernel that refuses still kills something; the verdict reads the counter
 
 
-def oom_kills() -> int:
-    """How many processes the memory limit has killed in this container so far (cgroup v1 and v2)."""
-    for path in _OOM_FILES:
+class OomCounter:
+    """How many processes the memory limit has killed in this container (cgroup v1 and v2).
+
+    The file is opened once: it is read at the end of every cell.
+    """
+
+    def __init__(self) -> None:
+        self._fd = _open_first(_OOM_FILES)
+        self._seen = self._read()
+
+    def new(self) -> bool:
+        """Whether one has been killed since this was asked last."""
+        before, self._seen = self._seen, self._read()
+        return self._seen > before
+
+    def _read(self) -> int:
+        if self._fd is None:
+            return 0
+        for line in os.pread(self._fd, _MAX_FILE, 0).splitlines():
+            name, _, value = line.partition(b" ")
+            if name == b"oom_kill":
+                return int(value)
+        return 0
+
+
+class TaskCounter:
+    """How many processes and threads live in this container, by the kernel's own count (cgroup v1 and v2)."""
+
+    def __init__(self) -> None:
+        self._fd = _open_first(_PIDS_FILES)
+
+    def count(self) -> int | None:
+        """None where the kernel does not tell."""
+        if self._fd is None:
+            return None
         try:
-            with open(path, encoding="ascii") as file:
-                for line in file:
-                    name, _, value = line.partition(" ")
-                    if name == "oom_kill":
-                        return int(value)
+            return int(os.pread(self._fd, _MAX_FILE, 0))
         except (OSError, ValueError):
+            return None
+
+
+def _open_first(paths: tuple[str, ...]) -> int | None:
+    for path in paths:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
             continue
-    return 0
+    return None
 
 
 def reap() -> list[tuple[int, int]]:

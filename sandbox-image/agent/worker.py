@@ -42,6 +42,8 @@ class Worker:
         self._decoder = Decoder()
         self._descriptors: list[int] = []
         self._attribution = Attribution()
+        self._nothing = _move_high(os.open("/dev/null", os.O_RDONLY))
+        self._output = _move_high(os.open("/dev/null", os.O_WRONLY))
         self._stdin = NoInput()
         self._stdout = CellWriter(CellRaw(self._attribution, 1), "<stdout>")
         self._stderr = CellWriter(CellRaw(self._attribution, 2), "<stderr>")
@@ -70,7 +72,10 @@ class Worker:
                     self._inspect(header)
 
     def _run(self, header: Header, code: str) -> None:
-        notes = self._connect_output(self._descriptors.pop(0))
+        if header["pipe"]:
+            pipe, self._output = self._output, _move_high(self._descriptors.pop(0))
+            os.close(pipe)
+        notes = self._connect_streams()
         limit_descriptors(_RESERVED_DESCRIPTORS)
         report = self._interpreter.run(code, header["execution"])
         flush_c_streams()
@@ -85,14 +90,10 @@ class Worker:
             )
         self._answer(header["execution"], report)
 
-    def _connect_output(self, pipe: int) -> list[str]:
-        # The cell before may have closed the low descriptors, so that these came in their place.
-        output = _move_high(pipe)
-        nothing = _move_high(os.open("/dev/null", os.O_RDONLY))
-        for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    def _connect_streams(self) -> list[str]:
+        # Whatever the cell before has done to these descriptors.
+        for source, target in ((self._nothing, 0), (self._output, 1), (self._output, 2)):
             os.dup2(source, target)
-        os.close(nothing)
-        os.close(output)
         if (sys.stdin, sys.stdout, sys.stderr) == (self._stdin, self._stdout, self._stderr):
             return []
         sys.stdin, sys.stdout, sys.stderr = self._stdin, self._stdout, self._stderr
