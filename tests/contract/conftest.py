@@ -15,7 +15,7 @@ from orchestrator.adapters.unix_transport import UnixTransport
 from orchestrator.domain.model import CellOrder
 from tests.contract.scripted_agent import SANDBOX, SECRET, AttachEnd, Reach, ScriptedAgent, UnixEnd
 
-MOST_STANDSTILL = 0.4  # seconds; two noisy cores, and still far below what a hostile close would cost
+MOST_STANDSTILL = 1.0  # seconds; two noisy cores, and still far below what a hostile close would cost
 
 
 @pytest.fixture

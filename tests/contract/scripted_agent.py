@@ -110,9 +110,10 @@ class _Multiplexer:
         self._random = random.Random(7)  # noqa: S311 - cuts, no secrets
 
     def write(self, data: bytes) -> None:
-        while data:
-            size = self._random.choice((1, 5, 31, 4096, 65536))
-            piece, data = data[:size], data[size:]
+        rest = memoryview(data)
+        while rest:
+            piece = bytes(rest[: self._random.choice((1, 5, 31, 4096, 65536))])
+            rest = rest[len(piece) :]
             self._writer.write(struct.pack(">BxxxI", 1, len(piece)) + piece)
 
     def close(self) -> None:

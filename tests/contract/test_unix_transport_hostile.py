@@ -34,6 +34,16 @@ async def transport(tmp_path: Path) -> AsyncIterator[UnixTransport]:
 
 
 @pytest.fixture
+def unadmitted(tmp_path: Path) -> Iterator[UnixTransport]:
+    """Whose judges still wait for the container's pid."""
+    transport = UnixTransport(parent=tmp_path / "c", sandbox_id=SANDBOX, secret=SECRET)
+    transport.open()
+    yield transport
+    transport.close()
+    transport.remove()
+
+
+@pytest.fixture
 async def reach(transport: UnixTransport, tmp_path: Path) -> AsyncIterator[Reach]:
     reach = Reach(transport, unix_reach(tmp_path / "c")[1])
     yield reach
@@ -111,40 +121,41 @@ def test_close_of_such_a_socket_really_lingers(lingering: Callable[[], socket.so
 
 @pytest.mark.usefixtures("steady_loop")
 async def test_passed_descriptor_with_a_lingering_close_holds_up_only_its_own_judge(
-    transport: UnixTransport, reach: Reach, candidates: list[socket.socket], lingering: Callable[[], socket.socket]
+    unadmitted: UnixTransport, tmp_path: Path, candidates: list[socket.socket], lingering: Callable[[], socket.socket]
 ) -> None:
-    connection = connecting(transport)
+    reach = Reach(unadmitted, unix_reach(tmp_path / "c")[1])
+    connection = connecting(unadmitted)
     for _ in range(3):
-        candidates.append(await knocked(transport))
-        pass_on(candidates[-1], lingering())
+        candidates.append(await knocked(unadmitted))
+        # In a thread: whoever closes last, lingers. It is the judge, who does not read before the pid is known.
+        await asyncio.to_thread(lambda: pass_on(candidates[-1], lingering()))
     began = time.monotonic()
+    unadmitted.admit(os.getpid())
     await met(reach, connection)
     assert time.monotonic() - began < LINGER_SECONDS - 1
-    assert judges(), "the descriptors' closes have not lingered"
+    assert len(judges()) == 3, "the descriptors' closes have not lingered"
+    await reach.close()
 
 
 @pytest.mark.usefixtures("steady_loop")
 async def test_descriptors_of_candidates_that_were_never_accepted_hold_up_nothing(
-    transport: UnixTransport,
-    reach: Reach,
-    candidates: list[socket.socket],
-    lingering: Callable[[], socket.socket],
+    unadmitted: UnixTransport, candidates: list[socket.socket], lingering: Callable[[], socket.socket]
 ) -> None:
     """They die with the listener."""
-    connection = connecting(transport)
-    agent = asyncio.create_task(met(reach, connection))
-    await asyncio.sleep(0)
+    connection = connecting(unadmitted)
+    candidates.append(await knocked(unadmitted))
+    candidates.extend(knock(unadmitted.directory) for _ in range(MAX_JUDGES - 1))
+    while len(judges()) < MAX_JUDGES:  # noqa: ASYNC110 - threads set no event of the loop's
+        await asyncio.sleep(0.01)
     for _ in range(3):
-        try:
-            candidates.append(knock(transport.directory))
-            pass_on(candidates[-1], lingering())
-        except OSError:
-            await asyncio.sleep(0.001)
+        candidates.append(knock(unadmitted.directory))
+        await asyncio.to_thread(lambda: pass_on(candidates[-1], lingering()))
     began = time.monotonic()
-    await agent
-    again = connecting(transport)
-    await met(reach, again)
+    unadmitted.close()
+    with pytest.raises(TransportError, match="closed"):
+        await connection
     assert time.monotonic() - began < LINGER_SECONDS - 1
+    assert [thread for thread in threading.enumerate() if thread.name == "channel-close"]
 
 
 @pytest.mark.usefixtures("steady_loop")
@@ -186,36 +197,30 @@ print(len(sock.recv(100)))
     await met(reach, connection)
 
 
-async def test_candidate_waits_until_the_pid_is_known(tmp_path: Path) -> None:
+async def test_candidate_waits_until_the_pid_is_known(unadmitted: UnixTransport, tmp_path: Path) -> None:
     """The agent is quicker than the engine's answer to `start`."""
-    transport = UnixTransport(parent=tmp_path / "c", sandbox_id=SANDBOX, secret=SECRET)
-    transport.open()
-    reach = Reach(transport, unix_reach(tmp_path / "c")[1])
-    connection = connecting(transport)
+    reach = Reach(unadmitted, unix_reach(tmp_path / "c")[1])
+    connection = connecting(unadmitted)
     agent = await reach.agent().connect()
     heard = asyncio.create_task(agent.next())
     done, _ = await asyncio.wait({heard}, timeout=0.2)
     assert not done
-    transport.admit(os.getpid())
+    unadmitted.admit(os.getpid())
     assert (await heard).type == "challenge"
-    transport.close()
+    unadmitted.close()
     with pytest.raises(TransportError, match="closed"):
         await connection
     await reach.close()
-    transport.remove()
 
 
-async def test_where_no_pid_can_be_known_the_secret_decides(tmp_path: Path) -> None:
-    transport = UnixTransport(parent=tmp_path / "c", sandbox_id=SANDBOX, secret=SECRET)
-    transport.open()
-    transport.admit(0)
-    reach = Reach(transport, unix_reach(tmp_path / "c")[1])
-    connection = connecting(transport)
+async def test_where_no_pid_can_be_known_the_secret_decides(unadmitted: UnixTransport, tmp_path: Path) -> None:
+    unadmitted.admit(0)
+    reach = Reach(unadmitted, unix_reach(tmp_path / "c")[1])
+    connection = connecting(unadmitted)
     with pytest.raises(EOFError):
         await reach.agent().say_hello(secret="00" * 32)
     await met(reach, connection)
     await reach.close()
-    transport.remove()
 
 
 async def test_listener_stands_only_while_a_hello_is_expected_and_the_directory_stays(
