@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -45,3 +47,14 @@ def descriptors() -> set[str]:
         except OSError:
             continue
     return {name for name in held if name.startswith(("socket:", "pipe:")) or name.endswith(".sqlite3")}
+
+
+def transaction_open(path: Path) -> bool:
+    """Whether somebody holds a write transaction on that SQLite file."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as probe:
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        probe.execute("ROLLBACK")
+        return False

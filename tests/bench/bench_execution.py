@@ -8,7 +8,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def median_us(act: Callable[[], object], count: int = CALLS) -> float:
     return statistics.median(times) * 1e6
 
 
-async def median_us_of(act: Callable[[], "asyncio.Future[object]"], count: int = CALLS) -> float:
+async def median_us_of(act: Callable[[], Awaitable[object]], count: int = CALLS) -> float:
+    """The same of an awaited call."""
     times = []
     for _ in range(count):
         began = time.perf_counter()
@@ -79,7 +80,7 @@ class EchoSandbox:
                 channel=Channel("unix", str(directory)),
             )
             spec["Entrypoint"] = ["/opt/environment/bin/python", "-S", "-c", ECHO]
-            self._id = self._api.create_container_from_config(spec, container_name("bench-echo"))["Id"]
+            self._id = self._api.create_container_from_config(spec, container_name("bench-echo"))["Id"]  # type: ignore[no-untyped-call]
             self._api.start(self._id)
             listener.settimeout(20)
             self._link = listener.accept()[0]
@@ -109,23 +110,20 @@ async def main() -> None:
                 session = await records.begin_creating(session.key, session.incarnation) or session
                 await records.session_ready(session.key, session.incarnation)
 
-                async def commits() -> object:
+                async def commits() -> None:
                     number = await records.open_execution(session.key, session.incarnation, "x += 1")
                     assert number is not None
-                    return await records.close_execution(
-                        session.key, number, "ok", bound=("x",), removed=(), variable_count=1
-                    )
+                    await records.close_execution(session.key, number, "ok", bound=("x",), removed=(), variable_count=1)
 
-                rows = []
-                for _ in range(ROUNDS):
-                    rows.append(
-                        (
-                            median_us(bare.echo),
-                            median_us(lambda: exec(code, {"x": 0})),  # noqa: S102 - what the cell itself costs
-                            await median_us_of(commits),  # type: ignore[arg-type]
-                            await median_us_of(lambda: o.execute("x += 1", session_id="s")),  # type: ignore[arg-type,return-value]
-                        )
+                rows = [
+                    (
+                        median_us(bare.echo),
+                        median_us(lambda: exec(code, {"x": 0})),  # noqa: S102 - what the cell itself costs
+                        await median_us_of(commits),
+                        await median_us_of(lambda: o.execute("x += 1", session_id="s")),
                     )
+                    for _ in range(ROUNDS)
+                ]
     echo, execution, committing, call = (statistics.median(column) for column in zip(*rows, strict=True))
     floor = echo + execution + committing
     print(f"echo over the same two hops  {echo:8.0f} µs")

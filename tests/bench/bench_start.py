@@ -40,7 +40,7 @@ def bare(api: docker.APIClient, image: SandboxImage, directory: Path) -> float:
         channel=Channel("unix", str(directory)),
     )
     began = time.perf_counter()
-    container = api.create_container_from_config(spec, container_name(sandbox))["Id"]
+    container = api.create_container_from_config(spec, container_name(sandbox))["Id"]  # type: ignore[no-untyped-call]
     api.start(container)
     took = time.perf_counter() - began
     api.remove_container(container, force=True)
@@ -72,9 +72,10 @@ async def main() -> None:
             async with open_records(place / "r.sqlite3", clock) as records:
                 engine = build_engine(settings, records, clock)
                 image = await engine.prepare()
-                rows = []
-                for _ in range(ROUNDS):
-                    rows.append((await asyncio.to_thread(bare, api, image, place), *await ours(engine, records, image)))
+                rows = [
+                    (await asyncio.to_thread(bare, api, image, place), *await ours(engine, records, image))
+                    for _ in range(ROUNDS)
+                ]
                 await engine.close()
     create, hello, result = (statistics.median(column) for column in zip(*rows, strict=True))
     ratio = statistics.median(row[1] / row[0] for row in rows)

@@ -2,17 +2,20 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import docker
 import pytest
+from mcp import StdioServerParameters
 
 from orchestrator.adapters.engine_endpoint import api_client, find_engine
 from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
 from orchestrator.settings import Settings
 from tests import leaks
+from tests.mcp.harness import Installation
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +43,23 @@ async def orchestrator(settings: Settings, engine: docker.APIClient) -> AsyncIte
     assert not left, left
 
 
+@pytest.fixture
+def served(tmp_path: Path, engine: docker.APIClient) -> Iterator[StdioServerParameters]:
+    """How a client's configuration starts the product; its owner is ended afterwards, and nothing may be left."""
+    installation = Installation(tmp_path)
+    environment = {**installation.environment, "ORCHESTRATOR_CHANNEL": "unix"}
+    yield StdioServerParameters(command=sys.executable, args=["-m", "orchestrator", "mcp"], env=environment, cwd="/")
+    installation.stop_owner()
+    identity, rows = records_left(installation.settings.data_dir / RECORDS_NAME)
+    left = [
+        *rows,
+        *leaks.containers(engine, identity),
+        *leaks.files(installation.settings.runtime_dir / CHANNELS_NAME),
+        *(f"socket {path}" for path in installation.settings.runtime_dir.rglob("*") if path.is_socket()),
+    ]
+    assert not left, left
+
+
 async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[str], running: set[str]) -> list[str]:
     """Everything that a closed orchestrator has left, named."""
     await asyncio.sleep(0)  # tasks that have just ended leave the loop
@@ -51,6 +71,7 @@ async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[s
         *leaks.files(settings.runtime_dir / CHANNELS_NAME),
         *(f"descriptor {name}" for name in descriptors),
         *rows,
+        *(["a transaction"] if leaks.transaction_open(settings.data_dir / RECORDS_NAME) else []),
     ]
 
 

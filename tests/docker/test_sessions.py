@@ -9,7 +9,7 @@ from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import InvalidRequestError, SessionDeletedError, SessionNotFoundError
 
 
-async def test_a_variable_of_one_call_is_there_in_the_next(orchestrator: Orchestrator):
+async def test_a_variable_of_one_call_is_there_in_the_next(orchestrator: Orchestrator) -> None:
     first = await orchestrator.execute("x = 42\ny = 'hello'", session_id="s")
     second = await orchestrator.execute("print(f'{y}, x = {x}')", session_id="s")
     assert (first.status, first.bound, first.execution) == ("ok", ("x", "y"), 1)
@@ -17,13 +17,13 @@ async def test_a_variable_of_one_call_is_there_in_the_next(orchestrator: Orchest
     assert second.saved_through is None
 
 
-async def test_two_sessions_share_nothing(orchestrator: Orchestrator):
+async def test_two_sessions_share_nothing(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("secret = 1\nopen('note', 'w').write('mine')", session_id="a")
     other = await orchestrator.execute("import os\n(os.listdir('.'), 'secret' in globals())", session_id="b")
     assert other.value == "([], False)"
 
 
-async def test_a_call_without_a_session_starts_from_nothing_and_leaves_nothing(orchestrator: Orchestrator):
+async def test_a_call_without_a_session_starts_from_nothing_and_leaves_nothing(orchestrator: Orchestrator) -> None:
     first = await orchestrator.execute("x = 1\nx")
     second = await orchestrator.execute("x")
     assert (first.value, first.execution, first.session_id) == ("1", None, None)
@@ -32,7 +32,7 @@ async def test_a_call_without_a_session_starts_from_nothing_and_leaves_nothing(o
     assert await orchestrator.list_sessions() == []
 
 
-async def test_sessions_run_beside_each_other_and_each_in_its_order(orchestrator: Orchestrator):
+async def test_sessions_run_beside_each_other_and_each_in_its_order(orchestrator: Orchestrator) -> None:
     await asyncio.gather(*(orchestrator.execute("log = []", session_id=name) for name in "ab"))
     began = time.monotonic()
     cells = [
@@ -45,30 +45,31 @@ async def test_sessions_run_beside_each_other_and_each_in_its_order(orchestrator
     assert time.monotonic() - began < 1.9  # one after the other they would take 2 seconds of sleep alone
 
 
-async def test_stdout_stderr_and_children_write_one_stream_in_its_order(orchestrator: Orchestrator):
+async def test_stdout_stderr_and_children_write_one_stream_in_its_order(orchestrator: Orchestrator) -> None:
     code = (
         "import os, sys\nprint('one')\nprint('two', file=sys.stderr)\nos.system('echo three; echo four >&2')\nprint(5)"
     )
     assert (await orchestrator.execute(code)).output == "one\ntwo\nthree\nfour\n5\n"
 
 
-async def test_the_last_value_and_underscore_behave_as_in_a_notebook(orchestrator: Orchestrator):
+async def test_the_last_value_and_underscore_behave_as_in_a_notebook(orchestrator: Orchestrator) -> None:
     values = [
         (await orchestrator.execute(code, session_id="s")).value for code in ("6 * 7", "_ + 1", "_;", "None", "_")
     ]
     assert values == ["42", "43", None, None, "43"]
 
 
-async def test_await_works_at_top_level_and_the_loop_lives_on(orchestrator: Orchestrator):
+async def test_await_works_at_top_level_and_the_loop_lives_on(orchestrator: Orchestrator) -> None:
     first = await orchestrator.execute(
-        "import asyncio\nevent = asyncio.Event()\nwaiting = asyncio.ensure_future(event.wait())\nawait asyncio.sleep(0)\n1",
+        "import asyncio\nevent = asyncio.Event()\n"
+        "waiting = asyncio.ensure_future(event.wait())\nawait asyncio.sleep(0)\n1",
         session_id="s",
     )
     second = await orchestrator.execute("event.set()\nawait waiting", session_id="s")
     assert (first.value, second.value) == ("1", "True")
 
 
-async def test_a_traceback_shows_the_lines_of_the_cells_and_nothing_of_ours(orchestrator: Orchestrator):
+async def test_a_traceback_shows_the_lines_of_the_cells_and_nothing_of_ours(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("def f(x):\n    return 1 / x", session_id="s")
     error = (await orchestrator.execute("a = 1\nf(0)\nb = 2", session_id="s")).error
     assert error is not None
@@ -79,35 +80,35 @@ async def test_a_traceback_shows_the_lines_of_the_cells_and_nothing_of_ours(orch
     assert "agent" not in error.traceback
 
 
-async def test_a_raising_cell_keeps_what_it_had_assigned(orchestrator: Orchestrator):
+async def test_a_raising_cell_keeps_what_it_had_assigned(orchestrator: Orchestrator) -> None:
     failed = await orchestrator.execute("before = 1\n1 / 0\nafter = 2", session_id="s")
     kept = await orchestrator.execute("'before' in globals(), 'after' in globals()", session_id="s")
     assert failed.bound == ("before",)
     assert kept.value == "(True, False)"
 
 
-async def test_names_bound_again_to_an_equal_object_count_as_bound(orchestrator: Orchestrator):
+async def test_names_bound_again_to_an_equal_object_count_as_bound(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = [1]\ny = 5\nz = 0", session_id="s")
     again = await orchestrator.execute("x = [2]; x = [3]\ny = 5\ndel z", session_id="s")
     assert set(again.bound) == {"x", "y"}
     assert again.removed == ("z",)
 
 
-async def test_sys_exit_is_just_a_result(orchestrator: Orchestrator):
+async def test_sys_exit_is_just_a_result(orchestrator: Orchestrator) -> None:
     left = await orchestrator.execute("x = 1\nimport sys\nsys.exit(3)", session_id="s")
     assert left.status == "ok"
     assert "sys.exit(3)" in left.notes[0]
     assert (await orchestrator.execute("x", session_id="s")).value == "1"
 
 
-async def test_input_says_that_nobody_can_type(orchestrator: Orchestrator):
+async def test_input_says_that_nobody_can_type(orchestrator: Orchestrator) -> None:
     error = (await orchestrator.execute("input('name? ')")).error
     assert error is not None
     assert error.type == "EOFError"
     assert "pass the value in the code" in error.message
 
 
-async def test_a_cell_over_its_time_limit_is_interrupted_and_the_namespace_stays(orchestrator: Orchestrator):
+async def test_a_cell_over_its_time_limit_is_interrupted_and_the_namespace_stays(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     late = await orchestrator.execute("y = 2\nimport time\ntime.sleep(60)", session_id="s", timeout=0.3)
     assert late.error is not None
@@ -116,7 +117,7 @@ async def test_a_cell_over_its_time_limit_is_interrupted_and_the_namespace_stays
     assert (await orchestrator.execute("x, y", session_id="s")).value == "(1, 2)"
 
 
-async def test_a_cell_that_swallows_the_interrupt_is_killed_and_the_loss_is_told(orchestrator: Orchestrator):
+async def test_a_cell_that_swallows_the_interrupt_is_killed_and_the_loss_is_told(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("kept_long = 1", session_id="s")
     stubborn = "import time\nwhile True:\n    try:\n        time.sleep(9)\n    except KeyboardInterrupt:\n        pass"
     killed = await orchestrator.execute(stubborn, session_id="s", timeout=0.3)
@@ -141,7 +142,7 @@ async def test_a_cell_that_swallows_the_interrupt_is_killed_and_the_loss_is_told
 )
 async def test_a_dead_worker_is_a_crash_with_its_reason_and_the_session_goes_on(
     orchestrator: Orchestrator, code: str, said: str
-):
+) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     crashed = await orchestrator.execute(code, session_id="s")
     assert crashed.error is not None
@@ -151,13 +152,13 @@ async def test_a_dead_worker_is_a_crash_with_its_reason_and_the_session_goes_on(
     assert (after.status, after.value) == ("ok", "False")
 
 
-async def test_a_segfault_names_the_line_that_ran(orchestrator: Orchestrator):
+async def test_a_segfault_names_the_line_that_ran(orchestrator: Orchestrator) -> None:
     crashed = await orchestrator.execute("import ctypes\ndef f():\n    ctypes.string_at(0)\nf()", session_id="s")
     assert crashed.error is not None
     assert 'File "<cell 1>", line 3 in f' in str(crashed.error.traceback)
 
 
-async def test_memory_over_the_limit_is_an_oom(orchestrator: Orchestrator):
+async def test_memory_over_the_limit_is_an_oom(orchestrator: Orchestrator) -> None:
     killed = await orchestrator.execute("x = [0] * 10**10", session_id="s")
     assert killed.error is not None
     assert killed.error.type == "MemoryError"  # refused at once: more than the address space would take
@@ -168,14 +169,16 @@ async def test_memory_over_the_limit_is_an_oom(orchestrator: Orchestrator):
     assert (await orchestrator.execute("1 + 1", session_id="s")).value == "2"
 
 
-async def test_a_full_workspace_is_disk_full_and_says_its_size(orchestrator: Orchestrator):
+async def test_a_full_workspace_is_disk_full_and_says_its_size(orchestrator: Orchestrator) -> None:
     full = await orchestrator.execute("open('big', 'wb').write(bytes(300 * 2**20))", session_id="s")
     assert full.error is not None
     assert full.error.code == "disk_full"
     assert "256 MiB" in full.error.message
 
 
-async def test_a_cancelled_call_interrupts_its_cell_and_the_session_is_usable_at_once(orchestrator: Orchestrator):
+async def test_a_cancelled_call_interrupts_its_cell_and_the_session_is_usable_at_once(
+    orchestrator: Orchestrator,
+) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     call = asyncio.create_task(orchestrator.execute("import time\ntime.sleep(60)", session_id="s"))
     await asyncio.sleep(0.3)
@@ -186,7 +189,7 @@ async def test_a_cancelled_call_interrupts_its_cell_and_the_session_is_usable_at
         assert (await orchestrator.execute("x", session_id="s")).value == "1"
 
 
-async def test_delete_answers_what_runs_and_what_waits_and_frees_the_name(orchestrator: Orchestrator):
+async def test_delete_answers_what_runs_and_what_waits_and_frees_the_name(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     calls = [
         asyncio.create_task(orchestrator.execute(code, session_id="s")) for code in ("import time; time.sleep(60)", "x")
@@ -200,7 +203,7 @@ async def test_delete_answers_what_runs_and_what_waits_and_frees_the_name(orches
     assert (again.value, again.execution) == ("False", 1)
 
 
-async def test_clear_interrupts_what_runs_and_leaves_the_session_and_its_files(orchestrator: Orchestrator):
+async def test_clear_interrupts_what_runs_and_leaves_the_session_and_its_files(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1\nopen('note', 'w').write('kept')", session_id="s")
     call = asyncio.create_task(orchestrator.execute("import time; time.sleep(60)", session_id="s"))
     await asyncio.sleep(0.3)
@@ -212,7 +215,7 @@ async def test_clear_interrupts_what_runs_and_leaves_the_session_and_its_files(o
     assert (after.value, after.notes, after.execution) == ("(False, 'kept')", (), 3)
 
 
-async def test_variables_are_listed_with_type_and_size_and_modules_apart(orchestrator: Orchestrator):
+async def test_variables_are_listed_with_type_and_size_and_modules_apart(orchestrator: Orchestrator) -> None:
     code = (
         "import sys, numpy as np, pandas as pd\n"
         "x = 42\ny = 'hello'\n_hidden = 1\na = np.zeros(1000)\nframe = pd.DataFrame({'t': ['text'] * 10})\n"
@@ -261,7 +264,7 @@ k = 1
 """
 
 
-async def test_objects_that_raise_lie_hang_or_exit_cannot_break_a_listing(orchestrator: Orchestrator):
+async def test_objects_that_raise_lie_hang_or_exit_cannot_break_a_listing(orchestrator: Orchestrator) -> None:
     await orchestrator.execute(HOSTILE_OBJECTS, session_id="s")
     async with asyncio.timeout(15):
         listed = await orchestrator.list_variables("s")
@@ -272,7 +275,7 @@ async def test_objects_that_raise_lie_hang_or_exit_cannot_break_a_listing(orches
     assert (await orchestrator.execute("k", session_id="s")).value == "1"
 
 
-async def test_listing_tools_on_an_absent_session_answer_not_found(orchestrator: Orchestrator):
+async def test_listing_tools_on_an_absent_session_answer_not_found(orchestrator: Orchestrator) -> None:
     for call in (orchestrator.list_variables, orchestrator.clear, orchestrator.delete):
         with pytest.raises(SessionNotFoundError):
             await call("nobody")
@@ -290,13 +293,13 @@ async def test_listing_tools_on_an_absent_session_answer_not_found(orchestrator:
 )
 async def test_code_that_cannot_be_run_is_refused_before_anything_starts(
     orchestrator: Orchestrator, code: str, said: str
-):
+) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         await orchestrator.execute(code, session_id="s")
     assert await orchestrator.list_sessions() == []
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan"), float("inf")])
-async def test_an_impossible_timeout_is_refused(orchestrator: Orchestrator, seconds: float):
+async def test_an_impossible_timeout_is_refused(orchestrator: Orchestrator, seconds: float) -> None:
     with pytest.raises(InvalidRequestError, match="timeout"):
         await orchestrator.execute("1", timeout=seconds)
