@@ -95,6 +95,17 @@ class RecordsConnection(aiosqlite.Connection):
         self._is_closing = False
         self._close_turn = asyncio.Lock()  # aiosqlite's close never returns where another one was faster
 
+    async def begin(self) -> None:
+        """Start the thread."""
+        try:
+            await self
+        except BaseException:
+            # Cancelled: aiosqlite never took the file over, and has told its thread to end, which is a matter of
+            # microseconds. Waited for, because the thread reports to a loop that may be closed next.
+            self._thread.join()
+            self._raw.close()
+            raise
+
     async def close(self) -> None:
         """Finish what was begun, close the file and end the thread. Idempotent."""
         self._is_closing = True

@@ -31,11 +31,7 @@ async def open_records(
     # Opening is a few system calls, before there is anybody to serve; all that may take long is done in the thread.
     raw = raw_connection(path)
     connection = RecordsConnection(raw, path, clock)
-    try:
-        await connection
-    except BaseException:
-        raw.close()  # aiosqlite never took it over
-        raise
+    await connection.begin()
     try:
         installation = await connection.run(functools.partial(sqlite_schema.prepare, path=path))
         yield SqliteRecords(connection, installation, uids)

@@ -102,6 +102,17 @@ async def test_another_process_that_holds_the_write_lock_is_waited_for_and_then_
     await sqlite.remember("k", "v")
 
 
+async def test_two_processes_that_read_and_then_write_do_not_fail_each_other(path: Path, clock: ManualClock) -> None:
+    async with open_records(path, clock) as one, open_records(path, clock) as other:
+
+        async def ensure_all(records: SqliteRecords) -> list[str]:
+            return [(await records.ensure_session(TENANT, f"s{i}", ENVIRONMENT)).key for i in range(200)]
+
+        keys, same = await asyncio.wait_for(asyncio.gather(ensure_all(one), ensure_all(other)), timeout=30)
+
+    assert keys == same
+
+
 # --- migrations --------------------------------------------------------------------------------------------------
 
 
