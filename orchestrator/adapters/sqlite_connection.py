@@ -5,6 +5,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,8 +71,10 @@ def raw_connection(path: Path) -> sqlite3.Connection:
     """A connection to the file, which is made, 0600 in a directory 0700, where it is not there."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its companions (-wal, -shm) the mode of this file.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # SQLite gives its companions (-wal, -shm) the mode of this file. One that is there is never opened here:
+        # closing any descriptor of it would drop the locks of all of this process's connections to it.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         raw = sqlite3.connect(
             path,
             isolation_level=None,  # transactions begin and end where our statements say so

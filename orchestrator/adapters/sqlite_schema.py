@@ -5,6 +5,7 @@ A migration that has been released is never edited; a change is a new one at the
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from orchestrator.domain.errors import StoreUnusableError
 # In the file's header: tells our records from any other program's database.
 APPLICATION_ID = 0x534F5231
 _SMALLEST_PAGE = 512
+_SWITCH_WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
 
 _FIRST = (
     """
@@ -157,7 +159,7 @@ def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
 
 
 def _configure(raw: sqlite3.Connection) -> None:
-    raw.execute("PRAGMA journal_mode = WAL")  # a reader in another process (admin commands) blocks no writer
+    _log_ahead(raw)
     # No fsync per commit: what was committed outlives every death of this process and is never torn. Only a crash of
     # the host can undo the last commits, and then every sandbox that they tell of is gone as well.
     raw.execute("PRAGMA synchronous = NORMAL")
@@ -165,6 +167,21 @@ def _configure(raw: sqlite3.Connection) -> None:
     # Copying the log back costs milliseconds of fsync; every 16 MB (default 4) under 1 % of calls meet it.
     raw.execute("PRAGMA wal_autocheckpoint = 4000")
     raw.execute("PRAGMA journal_size_limit = 67108864")  # a log that a long transaction made long shrinks again
+
+
+def _log_ahead(raw: sqlite3.Connection) -> None:
+    """Keep a write-ahead log: a reader in another process, such as an admin command, then blocks no writer."""
+    for wait in (*_SWITCH_WAITS, None):
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Where another process switches a new file at the same moment, SQLite refuses at once instead of waiting
+            # its busy_timeout: both hold what the other wants.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or wait is None:
+                raise
+            time.sleep(wait)
+        else:
+            return
 
 
 def _installation(raw: sqlite3.Connection) -> str:

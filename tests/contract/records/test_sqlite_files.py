@@ -43,7 +43,7 @@ def _short(path: Path) -> None:
         (_foreign, r"is another program's database\. Move"),
         (_text, r"is not a database\. Move"),
         (_short, r"is not a database\. Move"),
-        (Path.mkdir, r"can't be used: Is a directory\. Check"),
+        (Path.mkdir, r"can't be used: unable to open database file\. Check"),
     ],
 )
 async def test_a_file_that_is_not_ours_is_refused_and_not_touched(
