@@ -190,6 +190,7 @@ class ImageBuilder:
         with build_context() as context:
             self._report("adding the agent as the last layer")
             context.add("Dockerfile", self._files.agent["agent.Dockerfile"])
+            context.add("agent/DIGEST", agent.encode())
             for path, content in self._files.agent.items():
                 if path.startswith("agent/"):
                     context.add(path, content)

@@ -14,6 +14,6 @@ if __name__ == "__main__":
 
         zygote(int(sys.argv[2]))
     else:
-        from agent.supervisor import main as supervisor
+        from agent.start import main as supervisor
 
         supervisor()

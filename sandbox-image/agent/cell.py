@@ -1,29 +1,30 @@
 """One execution in the supervisor's hands."""
 
 import time
-from dataclasses import dataclass
 
 from agent.capture import Capture
 from agent.reactor import Timer
+from agent.wire import Header
 
+_MAX_OUTPUT = 1024 * 1024  # bytes that an order may ask to keep
 _LATE_KEPT = 1_000  # bytes of what is written after a cell has ended
 
 
-@dataclass(eq=False)
 class Cell:
     """What was ordered, and how far it is."""
 
-    request: int
-    number: int
-    code: bytes
-    limit: float  # seconds
-    grace: float  # seconds
-    head: int  # bytes of output to keep from its beginning
-    tail: int  # and from its end
-    verdict: str | None = None  # why it was asked to stop
-    started: float | None = None
-    timer: Timer | None = None
-    capture: Capture | None = None
+    def __init__(self, request: int, order: Header, code: bytes) -> None:
+        self.request = request
+        self.code = code
+        self.number: int = order["execution"]
+        self.limit = float(order["limit"])  # seconds
+        self.grace = float(order["grace"])  # seconds
+        # Bytes of output to keep from its beginning and from its end.
+        self.head, self.tail = min(order["head"], _MAX_OUTPUT), min(order["tail"], _MAX_OUTPUT)
+        self.verdict: str | None = None  # why it was asked to stop
+        self.started: float | None = None
+        self.timer: Timer | None = None
+        self.capture: Capture | None = None
 
     def start(self, capture: Capture) -> None:
         """The clock runs from now on, and what comes through `capture` is its output."""

@@ -1,16 +1,33 @@
 """The agent's end of the channel to the host: connect, prove, answer each request once, and end with the lease."""
 
+import _socket  # what the module socket wraps, which is dear to import before the hello
 import os
-import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent.framestream import READ_SIZE, FrameStream
 from agent.reactor import Reactor
 from agent.wire import Header, encode, proof, proven
 
 CHANNEL_DIRECTORY = "/run/channel"
+TYPE_CHECKING = False  # typing is dear to import before the hello
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Served(Protocol):
+        """Whom the channel serves."""
+
+        def identity(self) -> Header:
+            """What a hello says."""
+
+        def greeted(self) -> None:
+            """A hello is out."""
+
+        def asked(self, header: Header, parts: list[bytes]) -> None:
+            """The host wants something."""
+
+
 _KEPT_REPLIES = 32
 _KEPT_BYTES = 16 * 1024 * 1024
 _HANDSHAKE_BOUND = 10.0  # seconds
@@ -27,14 +44,12 @@ class Channel:
         reactor: Reactor,
         secret: str,
         lease: float,
-        identity: Callable[[], Header],
-        asked: Callable[[Header, list[bytes]], None],
+        served: "Served",
     ) -> None:
         self._reactor = reactor
         self._secret = secret
         self._lease = lease
-        self._identity = identity
-        self._asked = asked
+        self._served = served
         self._stream: FrameStream | None = None
         self._nonce = ""
         self._proven = False
@@ -93,7 +108,8 @@ class Channel:
         if kind == "challenge" and isinstance(header.get("nonce"), str):
             self._nonce = os.urandom(16).hex()
             proof_of_agent = proof(self._secret, "agent", header["nonce"])
-            self._send({"type": "hello", "proof": proof_of_agent, "nonce": self._nonce, **self._identity()})
+            self._send({"type": "hello", "proof": proof_of_agent, "nonce": self._nonce, **self._served.identity()})
+            self._served.greeted()
         elif kind == "welcome" and self._nonce and proven(self._secret, "host", self._nonce, header.get("proof")):
             self._proven = True
             heartbeat = header.get("heartbeat")
@@ -104,14 +120,14 @@ class Channel:
     def _dispatch(self, header: Header, parts: list[bytes]) -> None:
         request = header.get("id")
         if not isinstance(request, int):
-            self._asked(header, parts)
+            self._served.asked(header, parts)
         elif request in self._replies:
             if self._stream is not None:
                 self._stream.send_encoded(self._replies[request])
         elif request > self._highest_id:
             self._highest_id = request
             self._at_work.add(request)
-            self._asked(header, parts)
+            self._served.asked(header, parts)
         elif request not in self._at_work:
             self.refuse(request, "forgotten", "its reply is no longer kept")
 
@@ -155,7 +171,7 @@ class UnixConnector:
         self._reactor.after(0.02 if self._tries < _QUICK_TRIES else 0.25, self._try)
 
     def _connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         connection.setblocking(False)
         try:
             connection.connect(self._path)

@@ -2,7 +2,6 @@
 
 import array
 import os
-import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -118,6 +117,8 @@ class FrameStream:
         if descriptor is None:
             return os.write(self._writing, data)
         # The descriptor rides on the frame's first byte; once that is out, it is no longer ours.
+        import socket  # dear, and not needed before the hello
+
         borrowed = socket.socket(fileno=os.dup(self._writing))
         with borrowed:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]

@@ -8,11 +8,10 @@ import json
 import os
 import signal
 import socket
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from agent.cell import Cell
-from agent.channel import AttachConnector, Channel, UnixConnector
+from agent.channel import Channel
 from agent.executions import Executions
 from agent.listing import Listing
 from agent.processes import reap, set_dumpable
@@ -20,53 +19,30 @@ from agent.reactor import Reactor
 from agent.wire import Header
 from agent.workers import Workers
 
-_MAX_OUTPUT = 1024 * 1024  # bytes that an order may ask to keep
-
-
-def main() -> NoReturn:
-    """Read what the container was given, then serve until the lease is over or the host says so."""
-    environment = dict(os.environ)
-    for name in ("SO_SECRET", "SO_SANDBOX", "SO_CHANNEL", "SO_LEASE"):
-        os.environ.pop(name, None)
-    Supervisor(environment).run()
-    raise AssertionError("the reactor never returns")
-
 
 class Supervisor:
     """Answers the host's requests."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._reactor = Reactor()
-        self._sandbox = environment["SO_SANDBOX"]
-        self._digest = _own_digest()
+    def __init__(self, reactor: Reactor, channel: Channel) -> None:
+        self._reactor = reactor
+        self._channel = channel
         self._session: str | None = None
         self._incarnation = 0
         self._last_execution = 0
         self._listing: Listing | None = None
         self._clearing: list[int] = []  # requests that wait for a fresh worker
+        _let_go_of_standard_streams()
+        set_dumpable(dumpable=False)  # before there is any process that could look
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._watch_children()
-        self._workers = Workers(self._reactor, self._worker_ready, self._worker_says, self._worker_died)
-        secret = environment["SO_SECRET"]
-        self._lease = float(environment.get("SO_LEASE", "1800"))
-        self._channel = Channel(self._reactor, secret, self._lease, self._identity, self._asked)
-        self._executions = Executions(self._reactor, self._channel, self._workers)
-        connector = AttachConnector if environment.get("SO_CHANNEL") == "attach" else UnixConnector
-        self._connector = connector(self._reactor, self._channel, secret)
-        self._reactor.after(0.0, self._prepare)
-
-    def run(self) -> None:
-        """For ever."""
-        self._reactor.run()
-
-    def _prepare(self) -> None:
-        # After the first try to connect: the host waits for the hello, nobody waits for the rest.
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        os.close(null)
-        set_dumpable(dumpable=False)
+        self._workers = Workers(reactor, self._worker_ready, self._worker_says, self._worker_died)
+        self._executions = Executions(reactor, channel, self._workers)
         self._workers.begin()
+
+    def progress(self) -> tuple[int, int, int | None]:
+        """Incarnation, the last execution that was ordered, and the one that runs."""
+        cell = self._executions.cell
+        return self._incarnation, self._last_execution, cell.number if cell else None
 
     def _watch_children(self) -> None:
         reading, writing = socket.socketpair()
@@ -84,20 +60,8 @@ class Supervisor:
             return
         self._workers.reaped(reap())
 
-    def _identity(self) -> Header:
-        return {
-            "sandbox": self._sandbox,
-            "agent": self._digest,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "incarnation": self._incarnation,
-            "last_execution": self._last_execution,
-            "running": self._executions.cell.number if self._executions.cell else None,
-            "lease": self._lease,
-        }
-
-    # requests
-
-    def _asked(self, header: Header, parts: list[bytes]) -> None:
+    def asked(self, header: Header, parts: list[bytes]) -> None:
+        """Do what the host wants, or say why not."""
         kind, request = header["type"], header.get("id")
         if kind == "end":
             os._exit(0)
@@ -116,6 +80,8 @@ class Supervisor:
         else:
             self._channel.refuse(request, "unknown", f"no request is called {kind}")
 
+    # requests
+
     def _claim(self, request: int, header: Header) -> None:
         session, incarnation = header.get("session"), header.get("incarnation")
         if not isinstance(session, str) or not isinstance(incarnation, int) or incarnation < 1:
@@ -132,16 +98,7 @@ class Supervisor:
             self._channel.refuse(request, *refusal)
             return
         self._last_execution = header["execution"]
-        cell = Cell(
-            request=request,
-            number=header["execution"],
-            code=parts[0],
-            limit=float(header["limit"]),
-            grace=float(header["grace"]),
-            head=min(header["head"], _MAX_OUTPUT),
-            tail=min(header["tail"], _MAX_OUTPUT),
-        )
-        self._executions.begin(cell)
+        self._executions.begin(Cell(request, header, parts[0]))
 
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
         numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]
@@ -199,10 +156,9 @@ class Supervisor:
         self._executions.worker_died(how)
 
 
-def _own_digest() -> str:
-    # Written by the image build; absent where the agent runs from a checkout.
-    try:
-        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "DIGEST"), encoding="ascii") as file:
-            return file.read(128).strip()
-    except OSError:
-        return ""
+def _let_go_of_standard_streams() -> None:
+    # The attach connector has copies of its own.
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)

@@ -8,7 +8,10 @@ import hmac
 import json
 import struct
 from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # typing is dear to import before the hello
+if TYPE_CHECKING:
+    from typing import Any
 
 VERSION = 1
 MAGIC = b"SO"
@@ -18,7 +21,7 @@ MAX_HEADER = 64 * 1024
 MAX_BODY = 8 * 1024 * 1024
 MAX_PARTS = 64
 
-Header = dict[str, Any]
+Header = dict[str, "Any"]
 Frame = tuple[Header, list[bytes]]
 
 
