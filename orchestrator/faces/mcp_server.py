@@ -93,9 +93,9 @@ Code = Annotated[
     Field(description="Python source, one or more statements. The value of a final expression is returned."),
 ]
 Timeout = Annotated[
-    float | None,
+    Annotated[float, Field(allow_inf_nan=False)] | None,
     BeforeValidator(_number_or_none),
-    Field(description="Seconds that the code may run, at most 3600. Default: 60.", allow_inf_nan=False),
+    Field(description="Seconds that the code may run, at most 3600. Default: 60."),
 ]
 TenantOf = Callable[[Context], str]
 T = TypeVar("T")
