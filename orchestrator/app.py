@@ -14,12 +14,12 @@ import docker
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory, Kind
-from orchestrator.adapters.docker_engine import DockerEngine
-from orchestrator.adapters.engine_endpoint import Probe, find_engine, survey, unavailable
-from orchestrator.adapters.engine_places import Endpoint
-from orchestrator.adapters.image_builder import find_sandbox_image, sandbox_image_of
-from orchestrator.adapters.image_sources import read_image_files
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.endpoint import Probe, find_engine, survey, unavailable
+from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
+from orchestrator.adapters.image.sources import read_image_files
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary

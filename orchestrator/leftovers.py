@@ -9,9 +9,9 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory, holder
-from orchestrator.adapters.engine_endpoint import Probe, api_client, find_engine, survey
-from orchestrator.adapters.engine_places import Endpoint
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine, survey
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import RECORDS_NAME
 from orchestrator.domain.errors import OwnedError

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.adapters.engine_endpoint import Probe, api_client, find_engine, survey
-from orchestrator.adapters.engine_install import ensure_engine, sudo_needed
-from orchestrator.adapters.image_build_steps import engine_failures
-from orchestrator.adapters.image_builder import ImageBuilder, find_sandbox_image
-from orchestrator.adapters.image_sources import read_image_files
+from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine, survey
+from orchestrator.adapters.engine.install import ensure_engine, sudo_needed
+from orchestrator.adapters.image.build_steps import engine_failures
+from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image
+from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.domain.ports import SandboxImage
 
 __all__ = ["Probe", "build_image", "ensure_engine", "find_engine", "find_image", "sudo_needed", "survey"]

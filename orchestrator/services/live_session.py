@@ -126,7 +126,7 @@ class LiveSession:
             "interrupted",
             bound=(),
             removed=(),
-            variable_count=self._session.variable_count,
+            variable_count=None,
         )
         raise _deleted()
 

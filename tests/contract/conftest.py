@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.agent_channel import AgentChannel
-from orchestrator.adapters.attach_transport import AttachTransport
-from orchestrator.adapters.unix_transport import UnixTransport
+from orchestrator.adapters.channel.agent_channel import AgentChannel
+from orchestrator.adapters.channel.attach_transport import AttachTransport
+from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.domain.model import CellOrder
 from tests.contract.scripted_agent import SANDBOX, SECRET, AttachEnd, Reach, ScriptedAgent, UnixEnd
 

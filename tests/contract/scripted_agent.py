@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.adapters.attach_transport import agent_marker, host_marker
-from orchestrator.adapters.transport import Transport
+from orchestrator.adapters.channel.attach_transport import agent_marker, host_marker
+from orchestrator.adapters.channel.transport import Transport
 from orchestrator.domain import wire
 
 SANDBOX = "ab" * 16

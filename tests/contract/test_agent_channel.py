@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from orchestrator.adapters import agent_channel
+from orchestrator.adapters.channel import agent_channel
 from orchestrator.domain import wire
 from orchestrator.domain.errors import BusyError, InvalidRequestError, SandboxLostError
 from orchestrator.domain.model import CellOrder

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import unix_transport
-from orchestrator.adapters.disposable_threads import in_thread
-from orchestrator.adapters.transport import Connection, TransportError
-from orchestrator.adapters.unix_transport import MAX_JUDGES, UnixTransport
+from orchestrator.adapters.channel import unix_transport
+from orchestrator.adapters.channel.disposable_threads import in_thread
+from orchestrator.adapters.channel.transport import Connection, TransportError
+from orchestrator.adapters.channel.unix_transport import MAX_JUDGES, UnixTransport
 from orchestrator.domain import wire
 from tests.contract.conftest import unix_reach
 from tests.contract.scripted_agent import SANDBOX, SECRET, Reach, ScriptedAgent, knock

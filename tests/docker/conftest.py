@@ -11,7 +11,7 @@ import docker
 import pytest
 from mcp import StdioServerParameters
 
-from orchestrator.adapters.engine_endpoint import api_client, find_engine
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
 from orchestrator.settings import Settings
 from tests import leaks

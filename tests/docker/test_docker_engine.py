@@ -11,14 +11,14 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.adapters.agent_channel import AgentChannel
-from orchestrator.adapters.docker_engine import DockerEngine
-from orchestrator.adapters.engine_endpoint import api_client, find_engine
-from orchestrator.adapters.engine_failures import EngineConflictError
-from orchestrator.adapters.image_builder import find_sandbox_image
-from orchestrator.adapters.image_sources import read_image_files
+from orchestrator.adapters.channel.agent_channel import AgentChannel
+from orchestrator.adapters.channel.unix_transport import channel_directory
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.failures import EngineConflictError
+from orchestrator.adapters.image.builder import find_sandbox_image
+from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.adapters.unix_transport import channel_directory
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
 from orchestrator.domain.hardening import LABEL_INSTALLATION, SandboxProfile, container_name
 from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, SandboxState

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import docker_engine
-from orchestrator.adapters.docker_engine import DockerEngine
-from orchestrator.adapters.engine_endpoint import Probe, api_client, dial, find_engine
-from orchestrator.adapters.engine_places import Endpoint
-from orchestrator.adapters.image_builder import find_sandbox_image
-from orchestrator.adapters.image_sources import read_image_files
+from orchestrator.adapters.engine import docker_engine
+from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.endpoint import Probe, api_client, dial, find_engine
+from orchestrator.adapters.image.builder import find_sandbox_image
+from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.hardening import SandboxProfile

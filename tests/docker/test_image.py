@@ -13,10 +13,10 @@ import pytest
 from docker.errors import APIError
 from docker.types import LogConfig
 
-from orchestrator.adapters.build_lock import build_lock
-from orchestrator.adapters.engine_endpoint import api_client, find_engine
-from orchestrator.adapters.image_builder import ImageBuilder, find_sandbox_image
-from orchestrator.adapters.image_sources import image_folder, read_image_files
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.image.build_lock import build_lock
+from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image
+from orchestrator.adapters.image.sources import image_folder, read_image_files
 from orchestrator.domain.errors import BusyError
 from orchestrator.domain.ports import SandboxImage
 

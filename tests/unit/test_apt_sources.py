@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from orchestrator.adapters.apt_sources import host_sources, parse_deb822, parse_one_line
+from orchestrator.adapters.image.apt_sources import host_sources, parse_deb822, parse_one_line
 
 DEBIAN = """\
 # a comment

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.adapters.attach_pump import StreamSplitter, pump
-from orchestrator.adapters.attach_stream import attach
-from orchestrator.adapters.transport import TransportError
+from orchestrator.adapters.channel.attach_pump import StreamSplitter, pump
+from orchestrator.adapters.channel.attach_stream import attach
+from orchestrator.adapters.channel.transport import TransportError
 
 
 def multiplexed(kind: int, data: bytes) -> bytes:

@@ -10,10 +10,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.adapters.engine_access import EngineAccess
-from orchestrator.adapters.engine_endpoint import Probe
-from orchestrator.adapters.engine_failures import EngineConflictError, EngineFaltersError, EngineUnreachableError
-from orchestrator.adapters.engine_places import Endpoint
+from orchestrator.adapters.engine.access import EngineAccess
+from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine.endpoint import Probe
+from orchestrator.adapters.engine.failures import EngineConflictError, EngineFaltersError, EngineUnreachableError
 from orchestrator.domain.errors import EngineUnavailableError
 
 Answer = tuple[int, bytes] | None  # None: hang up

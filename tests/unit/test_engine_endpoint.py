@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine_endpoint import Probe, probe, survey, unavailable
-from orchestrator.adapters.engine_places import Endpoint
+from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine.endpoint import Probe, probe, survey, unavailable
 
 VERSION = {"Version": "20.10.24", "ApiVersion": "1.41"}
 

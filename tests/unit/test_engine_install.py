@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine_install import advice
+from orchestrator.adapters.engine.install import advice
 from orchestrator.adapters.host_packages import HostCommandError, distribution, run_checked, run_told
 
 

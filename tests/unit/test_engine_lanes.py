@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.adapters.disposable_threads import in_thread
-from orchestrator.adapters.engine_failures import EngineConflictError, EngineFaltersError, EngineUnreachableError
-from orchestrator.adapters.engine_lanes import MAX_ABANDONED, Lane
-from orchestrator.adapters.retry import repeat
+from orchestrator.adapters.channel.disposable_threads import in_thread
+from orchestrator.adapters.engine.failures import EngineConflictError, EngineFaltersError, EngineUnreachableError
+from orchestrator.adapters.engine.lanes import MAX_ABANDONED, Lane
+from orchestrator.adapters.engine.retry import repeat
 from orchestrator.domain.errors import EngineUnavailableError
 
 

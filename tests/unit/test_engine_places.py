@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.adapters.engine_places import Endpoint, TlsFiles, candidates
+from orchestrator.adapters.engine.candidates import Endpoint, TlsFiles, candidates
 
 
 def places(home: Path, **environ: str) -> list[Endpoint]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from orchestrator.adapters.image_sources import image_folder
+from orchestrator.adapters.image.sources import image_folder
 
 LOCKS = ["requirements", "agent-requirements", "build-requirements"]
 

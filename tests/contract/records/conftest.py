@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.sqlite_records import SqliteRecords, open_records
+from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.ports import Clock, Records
 from tests.contract.records.steps import Opener
 from tests.manual_clock import ManualClock

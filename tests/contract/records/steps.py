@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.store.records import open_records
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import Outcome, SandboxState, Session, SessionState
 from orchestrator.domain.ports import Records

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.sqlite_records import SqliteRecords, open_records
+from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.errors import BusyError, StoreFullError
 from tests.contract.records.steps import (
     ENVIRONMENT,
@@ -121,7 +121,7 @@ async def test_a_disk_without_room_for_the_file_itself_is_told(path: Path, monke
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("orchestrator.adapters.sqlite_connection.os.open", full)
+    monkeypatch.setattr("orchestrator.adapters.store.connection.os.open", full)
 
     assert isinstance(await refused_at_opening(path), StoreFullError)
 

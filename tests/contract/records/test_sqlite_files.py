@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters import sqlite_schema
-from orchestrator.adapters.sqlite_records import SqliteRecords, open_records
+from orchestrator.adapters.store import schema
+from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.errors import BusyError, StoreUnusableError
 from tests.contract.records.steps import ENVIRONMENT, TENANT, ready_session, refused_at_opening, run_cell
 from tests.manual_clock import ManualClock
@@ -18,7 +18,7 @@ from tests.manual_clock import ManualClock
 
 def _newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as raw:
-        raw.execute(f"PRAGMA application_id = {sqlite_schema.APPLICATION_ID}")
+        raw.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         raw.execute("PRAGMA user_version = 999")
         raw.execute("CREATE TABLE future (x)")
 
@@ -125,12 +125,12 @@ async def test_a_file_of_an_older_schema_is_brought_up_to_date_with_its_rows(
     path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _one_session(path)
-    newest = (*sqlite_schema.MIGRATIONS, ("ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 7",))
-    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", newest)
+    newest = (*schema.MIGRATIONS, ("ALTER TABLE sessions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 7",))
+    monkeypatch.setattr(schema, "MIGRATIONS", newest)
 
     for _ in range(2):
         async with open_records(path, clock) as records:
-            assert await records._db.run(sqlite_schema.schema_version) == len(newest)
+            assert await records._db.run(schema.schema_version) == len(newest)
             assert await records._db.run(lambda raw: raw.execute("SELECT pinned FROM sessions").fetchone()[0]) == 7
             assert [session.session_id for session in await records.sessions(TENANT)] == ["s"]
 
@@ -140,14 +140,14 @@ async def test_a_migration_that_fails_leaves_the_older_schema_whole(
 ) -> None:
     await _one_session(path)
     with monkeypatch.context() as newer:
-        broken = (*sqlite_schema.MIGRATIONS, ("CREATE TABLE extra (x TEXT) STRICT", "ALTER TABLE absent ADD COLUMN y"))
-        newer.setattr(sqlite_schema, "MIGRATIONS", broken)
+        broken = (*schema.MIGRATIONS, ("CREATE TABLE extra (x TEXT) STRICT", "ALTER TABLE absent ADD COLUMN y"))
+        newer.setattr(schema, "MIGRATIONS", broken)
         refused = await refused_at_opening(path)
         assert refused.message == "The records failed."
         assert "absent" in str(refused.__cause__)
 
     async with open_records(path, clock) as records:
-        tables = await records._db.run(lambda raw: raw.execute("SELECT name FROM sqlite_schema").fetchall())
+        tables = await records._db.run(lambda raw: raw.execute("SELECT name FROM schema").fetchall())
         assert "extra" not in {row["name"] for row in tables}
         assert [session.session_id for session in await records.sessions(TENANT)] == ["s"]
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.ports import Records
 from tests.contract.records.steps import ready_session, run_cell

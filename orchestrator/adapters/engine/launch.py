@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import docker
 
-from orchestrator.adapters.agent_channel import AgentChannel
-from orchestrator.adapters.attach_transport import AttachTransport
-from orchestrator.adapters.channel_probe import ChannelKind
-from orchestrator.adapters.engine_access import EngineAccess
-from orchestrator.adapters.engine_lanes import Lane
-from orchestrator.adapters.transport import Transport, TransportError
-from orchestrator.adapters.unix_transport import UnixTransport
+from orchestrator.adapters.channel.agent_channel import AgentChannel
+from orchestrator.adapters.channel.attach_transport import AttachTransport
+from orchestrator.adapters.channel.transport import Transport, TransportError
+from orchestrator.adapters.channel.unix_transport import UnixTransport
+from orchestrator.adapters.engine.access import EngineAccess
+from orchestrator.adapters.engine.channel_probe import ChannelKind
+from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
 from orchestrator.domain.model import SandboxRecord

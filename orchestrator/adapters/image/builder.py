@@ -6,10 +6,10 @@ from pathlib import Path
 
 import docker
 
-from orchestrator.adapters import debian_base
-from orchestrator.adapters.build_lock import build_lock, lock_path
 from orchestrator.adapters.host_packages import Report
-from orchestrator.adapters.image_build_steps import (
+from orchestrator.adapters.image import debian_base
+from orchestrator.adapters.image.build_lock import build_lock, lock_path
+from orchestrator.adapters.image.build_steps import (
     ImageBuildError,
     build,
     build_context,
@@ -20,7 +20,7 @@ from orchestrator.adapters.image_build_steps import (
     import_archive,
     pull,
 )
-from orchestrator.adapters.wheels import download_wheels
+from orchestrator.adapters.image.wheels import download_wheels
 from orchestrator.domain.images import (
     LABEL_AGENT,
     LABEL_BASE,

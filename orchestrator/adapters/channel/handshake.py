@@ -3,8 +3,8 @@
 import secrets
 import socket
 
-from orchestrator.adapters.agent_replies import agent_hello
-from orchestrator.adapters.transport import TransportError, passed, seconds_until
+from orchestrator.adapters.channel.replies import agent_hello
+from orchestrator.adapters.channel.transport import TransportError, passed, seconds_until
 from orchestrator.domain import wire
 from orchestrator.domain.ports import AgentHello
 

@@ -7,7 +7,7 @@ the headers of the multiplexed stream no longer stand where they should.
 import socket
 from collections.abc import Callable
 
-from orchestrator.adapters.transport import TransportError, passed, seconds_until
+from orchestrator.adapters.channel.transport import TransportError, passed, seconds_until
 
 _MAX_HEAD = 16 * 1024
 _UPGRADED = (b"101", b"200")

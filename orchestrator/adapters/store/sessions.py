@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from orchestrator.adapters.sqlite_connection import Transaction, moment
+from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.lifecycle import sandbox_sources, session_sources
 from orchestrator.domain.losses import joined, loss_of
 from orchestrator.domain.model import Loss, SandboxState, Session, SessionState

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from orchestrator.adapters import agent_replies
-from orchestrator.adapters.agent_connect import connected
-from orchestrator.adapters.agent_link import AgentLink
-from orchestrator.adapters.transport import Connection, Transport, TransportError
+from orchestrator.adapters.channel import replies
+from orchestrator.adapters.channel.connect import connected
+from orchestrator.adapters.channel.link import AgentLink
+from orchestrator.adapters.channel.transport import Connection, Transport, TransportError
 from orchestrator.domain import wire
 from orchestrator.domain.errors import BusyError, InvalidRequestError, SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace
@@ -119,7 +119,7 @@ class AgentChannel:
         seconds = order.time_limit + order.grace + EXECUTE_MARGIN_SECONDS
         frame = await self._ask(header, [code], seconds=seconds, execution=order.execution)
         try:
-            return agent_replies.cell_report(frame, order)
+            return replies.cell_report(frame, order)
         except ProtocolViolationError as violation:
             raise self._broken(violation) from violation
 
@@ -133,7 +133,7 @@ class AgentChannel:
         """Describe the namespace."""
         frame = await self._ask({"type": "list"}, seconds=LIST_SECONDS)
         try:
-            return agent_replies.namespace(frame)
+            return replies.namespace(frame)
         except ProtocolViolationError as violation:
             raise self._broken(violation) from violation
 
@@ -202,7 +202,7 @@ class AgentChannel:
 
     def _read_refusal(self, frame: Frame) -> tuple[str, str] | None:
         try:
-            return agent_replies.refusal(frame)
+            return replies.refusal(frame)
         except ProtocolViolationError as violation:
             raise self._broken(violation) from violation
 

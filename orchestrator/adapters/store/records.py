@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from orchestrator.adapters import sqlite_executions, sqlite_sandboxes, sqlite_schema, sqlite_sessions
-from orchestrator.adapters.sqlite_connection import RecordsConnection, Transaction, raw_connection
+from orchestrator.adapters.store import executions, sandboxes, schema, sessions
+from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.domain.model import (
     ExecutionRecord,
     Loss,
@@ -21,7 +21,7 @@ from orchestrator.domain.ports import Clock, Records
 
 @asynccontextmanager
 async def open_records(
-    path: Path, clock: Clock, *, uids: range = sqlite_sandboxes.DEFAULT_UIDS
+    path: Path, clock: Clock, *, uids: range = sandboxes.DEFAULT_UIDS
 ) -> AsyncIterator["SqliteRecords"]:
     """The records in that file, made or migrated where needed, and closed at the end.
 
@@ -33,7 +33,7 @@ async def open_records(
     connection = RecordsConnection(raw, path, clock)
     await connection.begin()
     try:
-        installation = await connection.run(functools.partial(sqlite_schema.prepare, path=path))
+        installation = await connection.run(functools.partial(schema.prepare, path=path))
         yield SqliteRecords(connection, installation, uids)
     finally:
         await connection.close()
@@ -62,59 +62,55 @@ class SqliteRecords(Records):
 
     async def find_session(self, tenant: str, session_id: str) -> Session | None:
         """The session of that name, unless it is being destroyed."""
-        return await self._db.read(lambda tx: sqlite_sessions.find(tx, tenant, session_id))
+        return await self._db.read(lambda tx: sessions.find(tx, tenant, session_id))
 
     async def ensure_session(self, tenant: str, session_id: str, environment: str) -> Session:
         """That session, made where there is none."""
-        return await self._db.write(lambda tx: sqlite_sessions.ensure(tx, tenant, session_id, environment))
+        return await self._db.write(lambda tx: sessions.ensure(tx, tenant, session_id, environment))
 
     async def sessions(self, tenant: str) -> Sequence[Session]:
         """All sessions of a tenant that are not being destroyed, oldest first."""
-        return await self._db.read(lambda tx: sqlite_sessions.of_tenant(tx, tenant))
+        return await self._db.read(lambda tx: sessions.of_tenant(tx, tenant))
 
     async def all_sessions(self) -> Sequence[Session]:
         """All sessions of all tenants in every state, oldest first."""
-        return await self._db.read(sqlite_sessions.every)
+        return await self._db.read(sessions.every)
 
     async def begin_creating(self, key: str, incarnation: int) -> Session | None:
         """Guarded change to `creating`, of the next incarnation."""
-        return await self._db.write(
-            lambda tx: sqlite_sessions.change_state(tx, key, incarnation, SessionState.CREATING)
-        )
+        return await self._db.write(lambda tx: sessions.change_state(tx, key, incarnation, SessionState.CREATING))
 
     async def session_ready(self, key: str, incarnation: int) -> Session | None:
         """Guarded change to `ready`."""
-        return await self._db.write(lambda tx: sqlite_sessions.change_state(tx, key, incarnation, SessionState.READY))
+        return await self._db.write(lambda tx: sessions.change_state(tx, key, incarnation, SessionState.READY))
 
     async def session_hibernated(self, key: str, incarnation: int) -> Session | None:
         """Guarded change to `hibernated`."""
-        return await self._db.write(
-            lambda tx: sqlite_sessions.change_state(tx, key, incarnation, SessionState.HIBERNATED)
-        )
+        return await self._db.write(lambda tx: sessions.change_state(tx, key, incarnation, SessionState.HIBERNATED))
 
     async def session_destroying(self, key: str) -> bool:
         """Guarded change to `destroying`."""
-        return await self._db.write(lambda tx: sqlite_sessions.begin_destroying(tx, key))
+        return await self._db.write(lambda tx: sessions.begin_destroying(tx, key))
 
     async def delete_session(self, key: str) -> None:
         """Close the row of a session in `destroying`, with its ledger and cells."""
-        await self._db.write(lambda tx: sqlite_sessions.delete(tx, key))
+        await self._db.write(lambda tx: sessions.delete(tx, key))
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
         """Record that the namespace of this incarnation is gone: what is untold now."""
-        return await self._db.write(lambda tx: sqlite_sessions.lose_namespace(tx, key, incarnation, cause, before))
+        return await self._db.write(lambda tx: sessions.lose_namespace(tx, key, incarnation, cause, before))
 
     async def loss_told(self, key: str) -> None:
         """Forget the untold loss."""
-        await self._db.write(lambda tx: sqlite_sessions.forget_loss(tx, key))
+        await self._db.write(lambda tx: sessions.forget_loss(tx, key))
 
     async def session_cleared(self, key: str, incarnation: int) -> bool:
         """Begin a new namespace on request."""
-        return await self._db.write(lambda tx: sqlite_sessions.clear(tx, key, incarnation))
+        return await self._db.write(lambda tx: sessions.clear(tx, key, incarnation))
 
     async def open_execution(self, key: str, incarnation: int, code: str) -> int | None:
         """Commit an open row before the cell is sent: its number."""
-        return await self._db.write(lambda tx: sqlite_executions.begin(tx, key, incarnation, code))
+        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, code))
 
     async def close_execution(
         self,
@@ -127,44 +123,44 @@ class SqliteRecords(Records):
         variable_count: int | None,
     ) -> None:
         """Close the row before the answer leaves, and trim."""
-        answer = sqlite_executions.Answer(outcome, tuple(bound), tuple(removed), variable_count)
-        await self._db.write(lambda tx: sqlite_executions.end(tx, key, number, answer))
+        answer = executions.Answer(outcome, tuple(bound), tuple(removed), variable_count)
+        await self._db.write(lambda tx: executions.end(tx, key, number, answer))
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
         """The newest executions of a session, newest first."""
-        return await self._db.read(lambda tx: sqlite_executions.newest(tx, tenant, session_id, limit))
+        return await self._db.read(lambda tx: executions.newest(tx, tenant, session_id, limit))
 
     async def cell(self, tenant: str, session_id: str, number: int) -> str | None:
         """The code of one execution, while it is kept."""
-        return await self._db.read(lambda tx: sqlite_executions.code_of(tx, tenant, session_id, number))
+        return await self._db.read(lambda tx: executions.code_of(tx, tenant, session_id, number))
 
     async def open_sandbox(self, image: str) -> SandboxRecord:
         """A new row in `creating`."""
-        return await self._db.write(lambda tx: sqlite_sandboxes.begin(tx, image, self._uids))
+        return await self._db.write(lambda tx: sandboxes.begin(tx, image, self._uids))
 
     async def sandbox_created(self, sandbox_id: str, handle: str) -> bool:
         """Guarded change to `unclaimed`."""
-        return await self._db.write(lambda tx: sqlite_sandboxes.created(tx, sandbox_id, handle))
+        return await self._db.write(lambda tx: sandboxes.created(tx, sandbox_id, handle))
 
     async def sandbox_claimed(self, sandbox_id: str, session: str | None, incarnation: int) -> bool:
         """Guarded change to `claimed`."""
-        return await self._db.write(lambda tx: sqlite_sandboxes.claimed(tx, sandbox_id, session, incarnation))
+        return await self._db.write(lambda tx: sandboxes.claimed(tx, sandbox_id, session, incarnation))
 
     async def sandbox_ending(self, sandbox_id: str, state: SandboxState) -> bool:
         """Guarded change to `failed` or `destroying`."""
-        return await self._db.write(lambda tx: sqlite_sandboxes.ending(tx, sandbox_id, state))
+        return await self._db.write(lambda tx: sandboxes.ending(tx, sandbox_id, state))
 
     async def close_sandbox(self, sandbox_id: str) -> None:
         """Delete the row of a sandbox in `destroying`."""
-        await self._db.write(lambda tx: sqlite_sandboxes.close(tx, sandbox_id))
+        await self._db.write(lambda tx: sandboxes.close(tx, sandbox_id))
 
     async def sandboxes(self) -> Sequence[SandboxRecord]:
         """All rows."""
-        return await self._db.read(sqlite_sandboxes.every)
+        return await self._db.read(sandboxes.every)
 
     async def recover(self, cause: str) -> int:
         """Take over from an owner that is gone: how many sessions were touched."""
-        return await self._db.write(lambda tx: sqlite_sessions.recover(tx, cause))
+        return await self._db.write(lambda tx: sessions.recover(tx, cause))
 
     async def close(self) -> None:
         """Finish what was begun and close the file."""

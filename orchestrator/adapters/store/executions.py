@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.sqlite_connection import Transaction, moment
+from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.model import ExecutionRecord, Outcome, SessionState
 
 KEPT_EXECUTIONS = 200

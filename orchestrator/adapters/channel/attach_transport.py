@@ -10,10 +10,10 @@ import socket
 import threading
 from collections.abc import Callable
 
-from orchestrator.adapters.attach_pump import StreamSplitter, pump
-from orchestrator.adapters.disposable_threads import spawn
-from orchestrator.adapters.handshake import HEARTBEAT_SECONDS, shake_hands
-from orchestrator.adapters.transport import Connection, TransportError, passed, seconds_until
+from orchestrator.adapters.channel.attach_pump import StreamSplitter, pump
+from orchestrator.adapters.channel.disposable_threads import spawn
+from orchestrator.adapters.channel.handshake import HEARTBEAT_SECONDS, shake_hands
+from orchestrator.adapters.channel.transport import Connection, TransportError, passed, seconds_until
 from orchestrator.domain import wire
 from orchestrator.domain.hardening import Channel
 

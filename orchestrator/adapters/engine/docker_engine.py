@@ -11,14 +11,14 @@ from typing import Any, Final, Literal, TypeVar
 
 import docker
 
-from orchestrator.adapters.agent_channel import AgentChannel
-from orchestrator.adapters.channel_probe import ChannelKind, choose_channel
-from orchestrator.adapters.engine_access import EngineAccess
-from orchestrator.adapters.engine_endpoint import Probe
-from orchestrator.adapters.engine_failures import EngineConflictError
-from orchestrator.adapters.engine_lanes import Lane
-from orchestrator.adapters.sandbox_launch import LAUNCH_SECONDS, Launch, Launcher
-from orchestrator.adapters.unix_transport import channel_directory, remove_channel_directory
+from orchestrator.adapters.channel.agent_channel import AgentChannel
+from orchestrator.adapters.channel.unix_transport import channel_directory, remove_channel_directory
+from orchestrator.adapters.engine.access import EngineAccess
+from orchestrator.adapters.engine.channel_probe import ChannelKind, choose_channel
+from orchestrator.adapters.engine.endpoint import Probe
+from orchestrator.adapters.engine.failures import EngineConflictError
+from orchestrator.adapters.engine.lanes import Lane
+from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
 from orchestrator.domain.model import SandboxRecord, SandboxState

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.adapters.apt_sources import AptSource, host_sources
 from orchestrator.adapters.host_packages import (
     HostCommandError,
     Report,
@@ -16,6 +15,7 @@ from orchestrator.adapters.host_packages import (
     run_checked,
     run_told,
 )
+from orchestrator.adapters.image.apt_sources import AptSource, host_sources
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.images import digest
 

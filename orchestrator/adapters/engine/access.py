@@ -10,15 +10,15 @@ from typing import Any, Final, TypeVar
 import docker
 from docker.errors import NotFound
 
-from orchestrator.adapters.attach_stream import attach
-from orchestrator.adapters.engine_endpoint import Probe, api_client, dial
-from orchestrator.adapters.engine_failures import (
+from orchestrator.adapters.channel.attach_stream import attach
+from orchestrator.adapters.engine.endpoint import Probe, api_client, dial
+from orchestrator.adapters.engine.failures import (
     EngineConflictError,
     EngineFaltersError,
     EngineUnreachableError,
     engine_failures,
 )
-from orchestrator.adapters.retry import repeat
+from orchestrator.adapters.engine.retry import repeat
 from orchestrator.domain.errors import EngineUnavailableError
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.tls import TLSConfig
 from docker.utils import compare_version
 
-from orchestrator.adapters.engine_places import Endpoint, TlsFiles, candidates
+from orchestrator.adapters.engine.candidates import Endpoint, TlsFiles, candidates
 from orchestrator.domain.errors import EngineUnavailableError
 
 PROBE_SECONDS = 4.0

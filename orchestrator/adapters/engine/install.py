@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.adapters.engine_endpoint import Probe, survey, unavailable
+from orchestrator.adapters.engine.endpoint import Probe, survey, unavailable
 from orchestrator.adapters.host_packages import (
     HostCommandError,
     Report,

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.images import ImageFiles
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def image_folder() -> Path:

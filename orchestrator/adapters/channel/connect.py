@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from orchestrator.adapters.disposable_threads import abandon, in_thread
-from orchestrator.adapters.transport import Connection, Transport, TransportError
+from orchestrator.adapters.channel.disposable_threads import abandon, in_thread
+from orchestrator.adapters.channel.transport import Connection, Transport, TransportError
 from orchestrator.domain.errors import EngineUnavailableError
 
 _PAUSES_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)  # between looks at the container; the last one repeats

@@ -15,9 +15,9 @@ import threading
 import time
 from pathlib import Path
 
-from orchestrator.adapters.disposable_threads import spawn
-from orchestrator.adapters.handshake import HEARTBEAT_SECONDS, shake_hands
-from orchestrator.adapters.transport import Connection, Once, TransportError, passed, seconds_until
+from orchestrator.adapters.channel.disposable_threads import spawn
+from orchestrator.adapters.channel.handshake import HEARTBEAT_SECONDS, shake_hands
+from orchestrator.adapters.channel.transport import Connection, Once, TransportError, passed, seconds_until
 from orchestrator.domain.hardening import Channel
 from orchestrator.domain.wire import ProtocolViolationError, socket_name
 

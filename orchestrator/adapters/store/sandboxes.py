@@ -4,8 +4,8 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 
-from orchestrator.adapters.sqlite_connection import Transaction
-from orchestrator.adapters.sqlite_sessions import states
+from orchestrator.adapters.store.connection import Transaction
+from orchestrator.adapters.store.sessions import states
 from orchestrator.domain.errors import BusyError
 from orchestrator.domain.lifecycle import sandbox_sources
 from orchestrator.domain.model import SandboxRecord, SandboxState

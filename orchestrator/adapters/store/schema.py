@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.adapters.sqlite_connection import not_a_database
+from orchestrator.adapters.store.connection import not_a_database
 from orchestrator.domain.errors import StoreUnusableError
 
 # In the file's header: tells our records from any other program's database.

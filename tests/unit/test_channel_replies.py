@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters import agent_replies
+from orchestrator.adapters.channel import replies
 from orchestrator.domain.model import CellOrder, CellReport, Display
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
@@ -40,7 +40,7 @@ def report(
         "notes": [],
         **fields,
     }
-    return agent_replies.cell_report(Frame(header, (first, head, tail, value, traceback, *displays)), ORDER)
+    return replies.cell_report(Frame(header, (first, head, tail, value, traceback, *displays)), ORDER)
 
 
 def test_killed_worker_has_reported_nothing_and_the_supervisor_says_why() -> None:
@@ -80,7 +80,7 @@ def test_png_is_shown_and_what_only_calls_itself_so_is_left_out_with_a_note() ->
 
 def test_displays_beyond_the_cap_are_left_out_with_a_note() -> None:
     read = report(worker={"displays": ["image/png"] * 40}, displays=(PNG,) * 40)
-    assert len(read.displays) == agent_replies.MAX_DISPLAYS
+    assert len(read.displays) == replies.MAX_DISPLAYS
     assert read.notes == ("Only the first 32 of 40 displays are shown.",)
 
 
@@ -110,9 +110,9 @@ def test_flood_of_notes_is_cut_and_ours_come_first() -> None:
 
 
 def test_value_over_its_cap_is_cut_with_a_note_and_none_is_none() -> None:
-    long = report(worker={"value": True}, value=b"x" * (agent_replies.MAX_VALUE + 5))
+    long = report(worker={"value": True}, value=b"x" * (replies.MAX_VALUE + 5))
     assert long.value is not None
-    assert len(long.value) == agent_replies.MAX_VALUE
+    assert len(long.value) == replies.MAX_VALUE
     assert "only the first" in long.notes[0]
     assert report(worker={"value": True}).value == ""
     assert report(value=b"x").value is None
@@ -145,7 +145,7 @@ def listing(**fields: object) -> Frame:
 
 def test_listing_is_cleaned_and_cut_with_a_note() -> None:
     rows = [["a\nb", "T" * 300, None], *([f"v{i}", "int", i] for i in range(12_000))]
-    read = agent_replies.namespace(listing(variables=rows, imports=[["np", "module", 72]]))
+    read = replies.namespace(listing(variables=rows, imports=[["np", "module", 72]]))
     assert read.variables[0].name == "a\\nb"
     assert len(read.variables[0].type) == 200
     assert len(read.variables) == 10_000
@@ -158,10 +158,10 @@ def test_listing_is_cleaned_and_cut_with_a_note() -> None:
 )
 def test_row_that_is_not_name_type_and_size_is_a_violation(row: object) -> None:
     with pytest.raises(ProtocolViolationError):
-        agent_replies.namespace(listing(variables=[row]))
+        replies.namespace(listing(variables=[row]))
 
 
 @pytest.mark.parametrize("parts", [(), (b"{}", b"{}"), (b"x" * 9_000_000,)])
 def test_listing_of_another_shape_is_a_violation(parts: tuple[bytes, ...]) -> None:
     with pytest.raises(ProtocolViolationError):
-        agent_replies.namespace(Frame({"type": "reply"}, parts))
+        replies.namespace(Frame({"type": "reply"}, parts))

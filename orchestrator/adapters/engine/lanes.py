@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from orchestrator.adapters.disposable_threads import in_thread
+from orchestrator.adapters.channel.disposable_threads import in_thread
 from orchestrator.domain.errors import EngineUnavailableError
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""The way to an agent: transports, the handshake, requests and replies."""

@@ -1,0 +1,1 @@
+"""Docker Engine: found, installed, reached, and what runs sandboxes on it."""

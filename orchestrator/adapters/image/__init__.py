@@ -1,0 +1,1 @@
+"""The sandbox image: its sources, its base, its build."""

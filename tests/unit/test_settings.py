@@ -1,0 +1,83 @@
+"""Settings: one place reads the environment, and whoever sets one wrongly is told which."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import places
+from orchestrator.domain.hardening import SandboxProfile
+from orchestrator.settings import PREFIX, Settings, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*(PREFIX + field.upper() for field in Settings.model_fields), "XDG_DATA_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_defaults_are_those_that_are_documented() -> None:
+    settings = Settings.load()
+    assert (settings.default_time_limit, settings.interrupt_grace, settings.owner_linger) == (60, 2, 60)
+    assert (settings.queue_limit, settings.max_sandboxes, settings.max_code) == (16, 16, 1024 * 1024)
+    assert (settings.output_head, settings.output_tail) == (48 * 1024, 16 * 1024)
+    assert settings.profile == SandboxProfile()
+    assert (settings.channel, settings.image, settings.docker_host) == ("auto", None, None)
+
+
+def test_every_setting_says_what_it_is_and_what_its_default_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert "Default" in field.description, name
+
+
+def test_the_environment_is_read_with_sizes_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_SANDBOX_MEMORY", "2GiB")
+    monkeypatch.setenv("ORCHESTRATOR_OWNER_LINGER", "0")
+    monkeypatch.setenv("ORCHESTRATOR_IMAGE", "")
+    settings = Settings.load()
+    assert settings.profile.memory == 2 * 1024**3
+    assert settings.owner_linger == 0
+    assert settings.image is None
+
+
+def test_what_is_given_is_above_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATA_DIR", "/elsewhere")
+    assert Settings.load(data_dir=tmp_path).data_dir == tmp_path
+    assert Settings.load(data_dir=None).data_dir == Path("/elsewhere")
+
+
+def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_QUEUE_LIMIT", "0")
+    monkeypatch.setenv("ORCHESTRATOR_CHANNEL", "carrier pigeon")
+    monkeypatch.setenv("ORCHESTRATOR_DEFAULT_TIME_LIMIT", "nan")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    for name in ("ORCHESTRATOR_QUEUE_LIMIT", "ORCHESTRATOR_CHANNEL", "ORCHESTRATOR_DEFAULT_TIME_LIMIT"):
+        assert name in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ORCHESTRATOR_LINGR"):
+        Settings.load(lingr=1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"XDG_DATA_HOME": "/data"},
+        {"XDG_DATA_HOME": "relative/is/ignored"},
+        {"ORCHESTRATOR_DATA_DIR": "~/mine", "ORCHESTRATOR_RUNTIME_DIR": "/run/../run/mine"},
+        {"ORCHESTRATOR_DATA_DIR": "", "ORCHESTRATOR_RUNTIME_DIR": ""},
+        {"ORCHESTRATOR_DATA_DIR": "relative"},
+    ],
+)
+def test_relay_and_owner_read_the_same_places(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert str(settings.data_dir) == places.data_directory()
+    assert str(settings.runtime_dir) == places.runtime_directory()
+    assert str(settings.owner_socket) == places.socket_path(places.runtime_directory(), places.data_directory())
