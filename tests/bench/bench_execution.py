@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.adapters.engine_endpoint import api_client, find_engine
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import Orchestrator
 from orchestrator.domain.hardening import CHANNEL_MOUNT, Channel, SandboxProfile, container_name, container_spec

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import docker
 
-from orchestrator.adapters.engine_endpoint import api_client, find_engine
-from orchestrator.adapters.sqlite_records import open_records
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import build_engine
 from orchestrator.domain.hardening import Channel, SandboxProfile, container_name, container_spec

@@ -147,7 +147,7 @@ async def test_a_migration_that_fails_leaves_the_older_schema_whole(
         assert "absent" in str(refused.__cause__)
 
     async with open_records(path, clock) as records:
-        tables = await records._db.run(lambda raw: raw.execute("SELECT name FROM schema").fetchall())
+        tables = await records._db.run(lambda raw: raw.execute("SELECT name FROM sqlite_schema").fetchall())
         assert "extra" not in {row["name"] for row in tables}
         assert [session.session_id for session in await records.sessions(TENANT)] == ["s"]
 

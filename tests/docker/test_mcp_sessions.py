@@ -1,0 +1,145 @@
+"""Real MCP clients, the real relay and owner, real containers; and the demo, as a newcomer runs it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult, TextContent
+
+from orchestrator import places
+from orchestrator.adapters.data_directory import holder
+from orchestrator.leftovers import end_owner, leftovers
+from orchestrator.settings import Settings
+
+Mode = Literal["legacy", "auto"]
+CALL_SECONDS = 60.0
+
+
+@pytest.fixture
+async def installed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Settings]:
+    """An installation of the test's own; its owner is ended, and then nothing may be left of it."""
+    root = tmp_path_factory.mktemp("m")
+    settings = Settings.load(data_dir=root / "data", runtime_dir=root / "run")
+    yield settings
+    await end_owner(settings)
+    assert await leftovers(settings) == []
+
+
+def server(settings: Settings) -> StdioServerParameters:
+    environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir)}
+    command = ["-m", "orchestrator", "mcp", "--data-dir", str(settings.data_dir)]
+    return StdioServerParameters(command=sys.executable, args=command, env=environment)
+
+
+def fields(result: CallToolResult) -> dict[str, Any]:
+    assert isinstance(result.structured_content, dict)
+    return result.structured_content
+
+
+async def run(client: Client, code: str, session_id: str | None = None, **more: object) -> CallToolResult:
+    arguments = {"code": code, "session_id": session_id, **more}
+    return await client.call_tool("python_repl", arguments, read_timeout_seconds=CALL_SECONDS)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_variables_stay_between_calls_and_are_listed(installed: Settings, mode: Mode) -> None:
+    async with Client(server(installed), mode=mode) as client:
+        first = await run(client, "x = 42\ny = 'hello'", "s")
+        assert fields(first)["bound"] == ["x", "y"]
+        second = await run(client, "print(f'{y}, x = {x}')", "s")
+        assert fields(second)["output"] == "hello, x = 42\n"
+        assert "hello, x = 42" in "".join(b.text for b in second.content if isinstance(b, TextContent))
+        listed = fields(await client.call_tool("python_list_variables", {"session_id": "s"}))
+        assert [(v["name"], v["type"]) for v in listed["variables"]] == [("x", "int"), ("y", "str")]
+        sessions = fields(await client.call_tool("python_list_sessions", {}))
+        assert (sessions["session_count"], sessions["sessions"][0]["total_executions"]) == (1, 2)
+        await client.call_tool("python_delete_session", {"session_id": "s"})
+        gone = await client.call_tool("python_list_variables", {"session_id": "s"})
+        assert fields(gone)["error"]["code"] == "not_found"
+
+
+async def test_a_call_without_session_leaves_nothing(installed: Settings) -> None:
+    async with Client(server(installed)) as client:
+        assert fields(await run(client, "x = 1\nx"))["value"] == "1"
+        assert fields(await run(client, "x", ""))["error"]["type"] == "NameError"
+        assert fields(await client.call_tool("python_list_sessions", {}))["session_count"] == 0
+
+
+async def test_a_figure_comes_as_an_image(installed: Settings) -> None:
+    async with Client(server(installed)) as client:
+        result = await run(client, "import matplotlib.pyplot as plt\nplt.plot([1, 2]);", "s")
+    assert [block.type for block in result.content] == ["text", "image"]
+    assert fields(result)["displays"][0]["mime"] == "image/png"
+
+
+async def test_cancelling_a_call_interrupts_the_cell_and_keeps_the_session(installed: Settings) -> None:
+    async with Client(server(installed)) as client:
+        await run(client, "x = 1", "s")
+        calling = asyncio.create_task(run(client, "import time\nwhile True: time.sleep(0.01)", "s"))
+        await asyncio.wait([calling], timeout=1)
+        calling.cancel()
+        await asyncio.wait([calling])
+        assert fields(await run(client, "x", "s"))["value"] == "1"
+
+
+async def test_a_client_killed_with_its_cell_running_harms_nobody(installed: Settings) -> None:
+    parameters = server(installed)
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VICTIM, *parameters.args, env=parameters.env, stdout=asyncio.subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    assert await victim.stdout.readline() == b"running\n"
+    async with Client(parameters) as client:
+        os.killpg(victim.pid, signal.SIGKILL) if os.getpgid(victim.pid) == victim.pid else victim.kill()
+        await victim.wait()
+        # The victim's endless cell is interrupted, or this call would wait behind it.
+        assert fields(await run(client, "kept", "shared"))["value"] == "'yes'"
+
+
+VICTIM = """
+import asyncio, os, sys
+from mcp import Client, StdioServerParameters
+async def main():
+    parameters = StdioServerParameters(command=sys.executable, args=sys.argv[1:], env=dict(os.environ))
+    async with Client(parameters) as client:
+        await client.call_tool("python_repl", {"code": "kept = 'yes'", "session_id": "shared"})
+        endless = {"code": "import time\\nwhile True: time.sleep(0.01)", "session_id": "shared"}
+        calling = asyncio.create_task(client.call_tool("python_repl", endless))
+        await asyncio.wait([calling], timeout=1)
+        print("running", flush=True)
+        await calling
+asyncio.run(main())
+"""
+
+
+async def test_a_signal_to_the_owner_removes_every_container(installed: Settings) -> None:
+    async with Client(server(installed)) as client:
+        await run(client, "x = 1", "one")
+        await run(client, "x = 1", "two")
+        found = holder(installed.data_dir)
+        assert found is not None
+        assert await end_owner(installed) == found.pid
+        assert await leftovers(installed) == []
+
+
+def test_the_demo_runs_and_writes_its_figures(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "demo", "--output", str(tmp_path / "figures")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no container, process or socket is left" in done.stdout
+    figures = sorted((tmp_path / "figures").iterdir())
+    assert [figure.name for figure in figures] == ["1-customers.png", "2-prices.png"]
+    assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert all(str(figure) in done.stdout for figure in figures)
