@@ -25,12 +25,22 @@ _MILLISECONDS_PER_SECOND = 1000
 def execution_answer(result: ExecutionResult) -> CallToolResult:
     """The answer to `python_repl` for code that was run."""
     pictures = limits.pictures_of(result.displays[:MAX_DISPLAYS])
-    output = limits.fit(result.output, limits.output_budget(pictures))
+    answer = _without_output(result, pictures)
+    rest = limits.json_size(answer.model_dump_json()) + limits.json_size(_text(answer))
+    output = limits.fit(result.output, limits.output_budget(pictures, rest))
+    cut = result.truncated or len(output) < len(result.output)
+    answer = answer.model_copy(update={"output": output, "truncated": cut})
+    content: list[ContentBlock] = [TextContent(type="text", text=_text(answer))]
+    content += [ImageContent(type="image", data=p.data, mime_type="image/png") for p in pictures if p.data is not None]
+    return CallToolResult(
+        content=content, structured_content=answer.model_dump(mode="json"), is_error=answer.status == "error"
+    )
+
+
+def _without_output(result: ExecutionResult, pictures: Sequence[limits.Picture]) -> models.ReplAnswer:
     error = result.error
-    answer = models.ReplAnswer(
+    return models.ReplAnswer(
         status=result.status,
-        output=output,
-        truncated=result.truncated or len(output) < len(result.output),
         output_bytes=result.output_bytes,
         value=None if result.value is None else limits.fit(result.value, limits.VALUE_BYTES),
         displays=[
@@ -53,11 +63,6 @@ def execution_answer(result: ExecutionResult) -> CallToolResult:
         saved_through=result.saved_through,
         notes=_notes(result, pictures),
     )
-    content: list[ContentBlock] = [TextContent(type="text", text=_text(answer))]
-    content += [ImageContent(type="image", data=p.data, mime_type="image/png") for p in pictures if p.data is not None]
-    return CallToolResult(
-        content=content, structured_content=answer.model_dump(mode="json"), is_error=answer.status == "error"
-    )
 
 
 def variables_answer(session_id: str, namespace: Namespace) -> CallToolResult:
@@ -65,10 +70,12 @@ def variables_answer(session_id: str, namespace: Namespace) -> CallToolResult:
     found = [_variable(variable) for variable in namespace.variables]
     kept = limits.first_that_fit(found, (entry.model_dump_json() for entry in found))
     imports = [models.ImportEntry(name=limits.short(m.name), type=limits.short(m.type)) for m in namespace.imports]
-    kept_imports = limits.first_that_fit(imports, (entry.model_dump_json() for entry in imports))
-    notes = [limits.fit(note, limits.MESSAGE_BYTES) for note in namespace.notes[:MAX_NOTES]]
+    kept_imports = limits.first_that_fit(imports, (entry.model_dump_json() for entry in imports), limits.IMPORTS_BYTES)
+    notes = [limits.fit(note, limits.NOTE_BYTES) for note in namespace.notes[:MAX_NOTES]]
     if left_out := len(found) - len(kept):
         notes.append(f"{left_out} more variables are not listed here: the listing would be too long.")
+    if left_out := len(imports) - len(kept_imports):
+        notes.append(f"{left_out} more imported modules are not listed here.")
     answer = models.VariablesAnswer(
         status="ok",
         session_id=session_id,
@@ -203,15 +210,15 @@ def _failure_lines(failure: models.Failure) -> list[str]:
 
 
 def _notes(result: ExecutionResult, pictures: Sequence[limits.Picture]) -> list[str]:
-    notes = [limits.fit(note, limits.MESSAGE_BYTES // 2) for note in result.notes[:MAX_NOTES]]
+    notes = [limits.fit(note, limits.NOTE_BYTES) for note in result.notes[:MAX_NOTES]]
     notes += [
         f"Display {p.index} ({p.mime}, {p.size} bytes) is not attached: {p.left_out}." for p in pictures if p.left_out
     ][:MAX_NOTES]
     if (unlisted := len(result.displays) - len(pictures)) > 0:
         notes.append(f"{unlisted} more displays are not listed.")
     for label, names in (("bound", result.bound), ("removed", result.removed)):
-        if len(names) > MAX_NAMES:
-            notes.append(f"{len(names)} names were {label}; {MAX_NAMES} of them are listed.")
+        if len(names) > (listed := len(_names(names))):
+            notes.append(f"{len(names)} names were {label}; {listed} of them are listed.")
     return notes
 
 
@@ -220,7 +227,8 @@ def _noted(notes: Sequence[str]) -> list[str]:
 
 
 def _names(names: Sequence[str]) -> list[str]:
-    return [limits.short(name) for name in names[:MAX_NAMES]]
+    shortened = [limits.short(name) for name in names[:MAX_NAMES]]
+    return limits.first_that_fit(shortened, map(json.dumps, shortened), limits.NAMES_BYTES)
 
 
 def _variable(variable: Variable) -> models.VariableEntry:

@@ -17,9 +17,12 @@ MAX_OUTPUT_BYTES = 300_000  # of output as JSON, which a result holds twice: in 
 VALUE_BYTES = 20_000
 TRACEBACK_BYTES = 20_000
 MESSAGE_BYTES = 4_000
+NOTE_BYTES = 1_000
 NAME_CHARACTERS = 200
-LIST_BYTES = 250_000  # of a list's entries as JSON
-_REST_BYTES = 140_000  # room for everything but output and images
+MIME_CHARACTERS = 60
+NAMES_BYTES = 15_000  # of `bound` or `removed` as JSON
+LIST_BYTES = 200_000  # of a listing's entries as JSON
+IMPORTS_BYTES = 50_000
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SIDES = struct.Struct(">II")
@@ -48,7 +51,7 @@ def clean(text: str) -> str:
 def fit(text: str, budget: int) -> str:
     """The text, its middle left out where it takes more than `budget` bytes as JSON."""
     text = clean(text)
-    size = _json_size(text)
+    size = json_size(text)
     if size <= budget:
         return text
     keep = max(_MIN_KEPT, len(text) * budget // size)
@@ -56,27 +59,27 @@ def fit(text: str, budget: int) -> str:
         head, tail = keep * 3 // 4, keep - keep * 3 // 4
         marker = f"\n… [{len(text) - keep} characters left out here] …\n"
         cut = text[:head] + marker + text[len(text) - tail :]
-        if keep <= _MIN_KEPT or _json_size(cut) <= budget:
+        if keep <= _MIN_KEPT or json_size(cut) <= budget:
             return cut
         keep = max(_MIN_KEPT, keep * 4 // 5)
 
 
-def short(text: str) -> str:
-    """A name or type in at most 200 characters, on one line."""
-    text = " ".join(clean(text[: NAME_CHARACTERS + 1]).split())
-    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+def short(text: str, limit: int = NAME_CHARACTERS) -> str:
+    """A name or type in at most `limit` characters, on one line."""
+    text = " ".join(clean(text[: limit + 1]).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def output_budget(pictures: Iterable[Picture]) -> int:
-    """Bytes (as JSON) for one copy of the output in a result that carries these pictures."""
+def output_budget(pictures: Iterable[Picture], rest: int) -> int:
+    """Bytes (as JSON) for one copy of the output in a result with these pictures and `rest` bytes of other things."""
     taken = sum(len(picture.data) for picture in pictures if picture.data is not None)
-    return min(MAX_OUTPUT_BYTES, (RESULT_BYTES - _REST_BYTES - taken) // 2)
+    return max(0, min(MAX_OUTPUT_BYTES, (RESULT_BYTES - rest - taken) // 2))
 
 
-def first_that_fit(entries: Sequence[T], texts: Iterable[str]) -> list[T]:
-    """As many entries from the start as fit a list; `texts` are their JSON, in the same order."""
+def first_that_fit(entries: Sequence[T], texts: Iterable[str], budget: int = LIST_BYTES) -> list[T]:
+    """As many entries from the start as fit the budget; `texts` are their JSON, in the same order."""
     kept: list[T] = []
-    left = LIST_BYTES
+    left = budget
     for entry, text in zip(entries, texts, strict=False):
         left -= len(text.encode())
         if left < 0:
@@ -100,7 +103,7 @@ def pictures_of(displays: Sequence[Display]) -> list[Picture]:
         if why is None:
             inline, room = inline + 1, room - encoded_size
             data = base64.b64encode(display.data).decode("ascii")
-        pictures.append(Picture(index, short(display.mime), len(display.data), data, why))
+        pictures.append(Picture(index, short(display.mime, MIME_CHARACTERS), len(display.data), data, why))
     return pictures
 
 
@@ -115,5 +118,6 @@ def _unfit(display: Display) -> str | None:
     return None
 
 
-def _json_size(text: str) -> int:
+def json_size(text: str) -> int:
+    """Bytes that the text takes as JSON in UTF-8."""
     return len(json.dumps(text, ensure_ascii=False).encode())
