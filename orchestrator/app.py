@@ -8,11 +8,12 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Self
 
 import docker
 
-from orchestrator import __version__
+from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
 from orchestrator.adapters.engine.candidates import Endpoint
 from orchestrator.adapters.engine.docker_engine import DockerEngine
@@ -21,7 +22,7 @@ from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_imag
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
 from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
 from orchestrator.services.live_session import Equipment, Limits
@@ -59,6 +60,7 @@ class Orchestrator:
         StoreUnusableError and StoreFullError.
         """
         settings = settings or Settings.load()
+        _private(settings.runtime_dir)
         socket = settings.owner_socket if kind == "owner" else None
         directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
         try:
@@ -117,6 +119,13 @@ async def _running(settings: Settings, records: Records, engine: Engine, clock: 
         await sessions.close()
     if failure is not None:
         raise failure
+
+
+def _private(directory: Path) -> None:
+    try:
+        places.private_directory(str(directory))
+    except places.PlaceError as failure:
+        raise InvalidRequestError(failure.message, hint=failure.hint) from failure
 
 
 async def _clear_leftovers(sandboxes: Sandboxes) -> None:

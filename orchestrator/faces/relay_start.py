@@ -15,7 +15,7 @@ import sys
 import time
 
 from orchestrator import places
-from orchestrator.faces.relay import RelayError, greet
+from orchestrator.faces.relay_greeting import RelayError, greet
 
 START_SECONDS = 30.0
 REPORT_DESCRIPTOR = 3  # where a started owner writes one line: `ready`, `owned`, or `failed` and its sentence

@@ -219,7 +219,8 @@ class Sessions:
 
 def _not_found(session_id: str) -> SessionNotFoundError:
     return SessionNotFoundError(
-        f"There is no session {session_id!r}.", hint="list_sessions tells which there are; execute creates one."
+        f"There is no session {session_id!r}.",
+        hint="List the sessions to see which there are; running code in a session creates it.",
     )
 
 
