@@ -52,6 +52,7 @@ class OwnedContainer:
     sandbox_id: str
     running: bool
     created: datetime
+    launched_here: bool  # by this very process, which is also how its probes are known
 
 
 @dataclass(frozen=True, slots=True)

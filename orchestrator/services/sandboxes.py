@@ -83,12 +83,18 @@ class Sandboxes:
             await asyncio.wait(self._removals)
 
     async def remove_leftovers(self) -> None:
-        """Remove every sandbox of this installation, by record and by label; for an owner that has just taken over."""
+        """Remove what an earlier owner left, by record and by label. May be called at any time.
+
+        Raises EngineUnavailableError where the engine cannot be asked.
+        """
         for record in await self._records.sandboxes():
-            self._remove(record.id, None, SandboxState.DESTROYING)
+            if record.state in (SandboxState.FAILED, SandboxState.DESTROYING):
+                self._remove(record.id, None, SandboxState.DESTROYING)
+        # The engine first: a row is written before its container is made, so what has none by now has lost it.
+        containers = await self._engine.containers()
         known = {record.id for record in await self._records.sandboxes()}
-        for container in await self._engine.containers():
-            if container.sandbox_id not in known:
+        for container in containers:
+            if container.sandbox_id not in known and not container.launched_here:
                 await self._engine.destroy(container.sandbox_id)
 
     def _remove(self, sandbox_id: str, agent: Agent | None, state: SandboxState) -> asyncio.Task[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import BusyError, EngineUnavailableError, OwnedError
@@ -108,6 +109,7 @@ def kill_all(installation: str) -> None:
 
 OWNER = """
 import asyncio, sys
+from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import Orchestrator
 from orchestrator.settings import Settings
@@ -150,6 +152,19 @@ async def test_after_kill_9_of_the_owner_its_containers_go_and_the_loss_is_told(
         assert "precious" in told.notes[0]
         await until_one_is_left(engine, settings)
     assert leaks.containers(engine, installation_of(settings)) == []
+
+
+async def test_looking_for_leftovers_spares_what_is_just_being_made(settings: Settings) -> None:
+    async with Orchestrator.open(changed(settings, channel="auto")) as orchestrator:
+        sandboxes = orchestrator.sessions._sandboxes
+        calls = [asyncio.create_task(orchestrator.execute("1", session_id=f"s{number}")) for number in range(3)]
+        while not all(call.done() for call in calls):
+            await sandboxes.remove_leftovers()  # again and again, also under the probe of the channel
+        assert [call.result().value for call in calls] == ["1"] * 3
+        assert [(await orchestrator.execute("2", session_id=f"s{number}")).notes for number in range(3)] == [()] * 3
+        engine = orchestrator.sessions._engine
+        assert isinstance(engine, DockerEngine)
+        assert set(engine._kinds.values()) == {"unix"}
 
 
 async def until_one_is_left(engine: docker.APIClient, settings: Settings) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -113,7 +113,7 @@ class DockerEngine:
         rows = await self._ask(
             "Listing the sandboxes", lambda api: api.containers(all=True, filters={"label": [label]})
         )
-        return [_owned(row) for row in rows]
+        return [_owned(row, self._launches) for row in rows]
 
     async def close(self) -> None:
         """Let go of everything; sandboxes stay."""
@@ -197,12 +197,14 @@ class DockerEngine:
         return await self._tending.call(lambda: self._access.ask(doing, function), seconds=ASK_SECONDS, doing=doing)
 
 
-def _owned(row: dict[str, Any]) -> OwnedContainer:
+def _owned(row: dict[str, Any], launches: Container[str]) -> OwnedContainer:
+    sandbox_id = str((row.get("Labels") or {}).get(LABEL_SANDBOX, ""))
     return OwnedContainer(
         handle=str(row["Id"]),
-        sandbox_id=str((row.get("Labels") or {}).get(LABEL_SANDBOX, "")),
+        sandbox_id=sandbox_id,
         running=row.get("State") == "running",
         created=datetime.fromtimestamp(int(row["Created"]), UTC),
+        launched_here=sandbox_id in launches,
     )
 
 
