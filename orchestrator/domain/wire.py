@@ -39,11 +39,20 @@ class Frame:
         return str(self.header["type"])
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ProtocolViolationError(f"a frame's header holds {name}")
+
+
+# Made once: json.dumps and json.loads would make them anew for each frame.
+_write_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_read_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
 def encode(header: Mapping[str, Any], parts: Sequence[bytes] = ()) -> bytes:
     """The bytes of one frame. Raises ValueError where it would exceed what the peer accepts."""
     lengths = [len(part) for part in parts]
     fields = {**header, "parts": lengths} if parts else dict(header)
-    encoded = json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    encoded = _write_json(fields).encode("ascii")
     body = sum(lengths)
     if len(encoded) > MAX_HEADER or body > MAX_BODY or len(parts) > MAX_PARTS:
         raise ValueError(f"a frame of {len(encoded)} + {body} bytes in {len(parts)} parts is over the protocol's caps")
@@ -99,16 +108,12 @@ class FrameDecoder:
 def _header(encoded: bytes) -> dict[str, Any]:
     try:
         # Decoded here, since json.loads would also take UTF-16 and raw surrogates.
-        header = json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
+        header = _read_json(encoded.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolViolationError("a frame's header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
         raise ProtocolViolationError("a frame's header is not an object with a type")
     return header
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ProtocolViolationError(f"a frame's header holds {name}")
 
 
 def _parts(header: dict[str, Any], body: memoryview) -> tuple[bytes, ...]:

@@ -17,7 +17,7 @@ from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from agent.displays import Display, collect_figures
-from agent.names import bound_by, countable
+from agent.names import countable, stored_by
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,7 +62,7 @@ class Interpreter:
         self._sources: OrderedDict[str, int] = OrderedDict()
         self._source_characters = 0
         self._interruptible = False
-        self._statements: list[ast.stmt] = []  # of the present cell
+        self._codes: list[CodeType] = []  # of the present cell
         self._reached = 0  # the last line of it that began to run
 
     def run(self, code: str, execution: int) -> Report:
@@ -73,11 +73,10 @@ class Interpreter:
         signal.signal(signal.SIGINT, self._sigint)
         filename = f"<cell {execution}>"
         self._remember_source(filename, code)
-        self._statements, self._reached = [], 0
+        self._codes, self._reached = [], 0
         self._guarded(report, lambda: self._execute(code, filename, report))
         self._restore_builtins(report)
         self._guarded(report, lambda: self._collect(report))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._name_changes(report, before)
         return report
 
@@ -99,6 +98,7 @@ class Interpreter:
     def _execute(self, code: str, filename: str, report: Report) -> None:
         try:
             body, last = self._compile(code, filename)
+            self._codes = [part for part in (body, last) if part is not None]
             if body is not None:
                 self._evaluate(body)
             if last is not None:
@@ -116,7 +116,6 @@ class Interpreter:
     def _compile(self, code: str, filename: str) -> tuple[CodeType | None, CodeType | None]:
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | self._flags
         tree = compile(code, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-        self._statements = list(tree.body)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_with_semicolon(code, tree.body[-1]):
             expression = ast.Expression(tree.body.pop().value)
@@ -183,8 +182,9 @@ class Interpreter:
     def _name_changes(self, report: Report, before: dict[str, int]) -> None:
         now = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}
         changed = [name for name, identity in now.items() if before.get(name) != identity]
-        # An id can be reused by the object that replaced another; the text of the cell knows better.
-        rebound = [name for name in bound_by(self._statements, self._reached) if name in now]
+        # An id can be reused by the object that replaced another; the cell's code knows better.
+        stored = [name for code in self._codes for name in stored_by(code, self._reached)]
+        rebound = [name for name in stored if name in now]
         report.bound = [name for name in dict.fromkeys([*changed, *rebound]) if countable(name)]
         report.removed = [name for name in before if name not in now and countable(name)]
 
