@@ -1,0 +1,147 @@
+"""The plan of the house, as data: which layer may import what, and what must never be found where."""
+
+import sys
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+FOLDERS = ("orchestrator", "sandbox-image")
+STANDARD = sys.stdlib_module_names
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+LONGER_FUNCTIONS = {
+    "orchestrator/domain/hardening.py: container_spec": "one create request in one place, so that it is reviewed as one"
+}
+
+# The libraries that pyproject.toml names, and what of each is imported: some bring parts under other names.
+LIBRARIES: Mapping[str, frozenset[str]] = {
+    "aiosqlite": frozenset({"aiosqlite"}),
+    "docker": frozenset({"docker", "requests"}),  # the SDK lets the failures of its transport through
+    "mcp": frozenset({"mcp", "mcp_types", "anyio"}),  # the SDK's types are packaged apart, and it runs on anyio
+    "pydantic": frozenset({"pydantic", "pydantic_core"}),
+    "pydantic-settings": frozenset({"pydantic_settings"}),
+    "rich": frozenset({"rich"}),
+    "tenacity": frozenset({"tenacity"}),
+    "typer": frozenset({"typer"}),
+    "cloudpickle": frozenset({"cloudpickle"}),
+    "xxhash": frozenset({"xxhash"}),
+    "zstandard": frozenset({"zstandard"}),
+}
+LIBRARY_OF = {name: library for library, names in LIBRARIES.items() for name in names}
+AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
+
+# What can be had without touching anything outside the process.
+PURE = frozenset(
+    {"collections", "dataclasses", "datetime", "enum", "hashlib", "hmac", "json", "re", "struct", "typing"}
+    | {"types", "unicodedata"}
+)
+# Services wait and log; everything else that they do goes through a port.
+SERVING = frozenset({"asyncio", "collections", "dataclasses", "logging", "math", "re", "typing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What the files of a layer may import."""
+
+    layers: tuple[str, ...]
+    libraries: AbstractSet[str] = frozenset()
+    standard: AbstractSet[str] = STANDARD
+    libraries_a_file: int | None = None  # None: as many as it needs
+
+
+_EVERYWHERE = ("orchestrator", "orchestrator.places", "orchestrator.domain")
+_ROOTS = ("orchestrator.settings", "orchestrator.app", "orchestrator.provisioning", "orchestrator.leftovers")
+LAYERS: Mapping[str, Layer] = {
+    "orchestrator": Layer(()),  # the package itself: its version
+    "orchestrator.places": Layer(()),
+    "orchestrator.domain": Layer(("orchestrator.domain",), standard=PURE),
+    "orchestrator.services": Layer(("orchestrator.domain", "orchestrator.services"), standard=SERVING),
+    "orchestrator.adapters": Layer(
+        (*_EVERYWHERE, "orchestrator.adapters"),
+        libraries=frozenset({"aiosqlite", "docker", "tenacity", "xxhash"}),
+        libraries_a_file=1,
+    ),
+    "orchestrator.faces": Layer(
+        (*_EVERYWHERE, "orchestrator.services", "orchestrator.faces"), libraries=frozenset({"mcp", "pydantic"})
+    ),
+    # Composition roots: each sees what it puts together, and no more.
+    "orchestrator.settings": Layer(_EVERYWHERE, libraries=frozenset({"pydantic", "pydantic-settings"})),
+    "orchestrator.app": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters"),
+        libraries=frozenset({"docker"}),
+    ),
+    "orchestrator.provisioning": Layer((*_EVERYWHERE, "orchestrator.adapters")),
+    "orchestrator.leftovers": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
+    ),
+    "orchestrator.owner_process": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.faces")),
+    # Commands may call the roots, and are no part of what the server serves.
+    "orchestrator.faces.cli": Layer(
+        (*_EVERYWHERE, *_ROOTS, "orchestrator.owner_process", "orchestrator.faces", "orchestrator.faces.cli"),
+        libraries=frozenset({"mcp", "rich", "typer"}),
+    ),
+    "orchestrator.__main__": Layer(("orchestrator.faces", "orchestrator.faces.cli")),
+    "agent": Layer(("agent",), libraries=AGENT_LIBRARIES),
+    "build": Layer(()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hurried:
+    """Where milliseconds or secrets count: what may be imported on the way, directly or not, before anything runs."""
+
+    why: str
+    starts: tuple[str, ...]
+    others: AbstractSet[str] | None = None  # what may be imported that is not ours; None: anything
+    never: AbstractSet[str] = frozenset()  # modules of ours
+
+
+_RELAY = frozenset({"hashlib", "os", "signal", "socket", "stat", "struct", "sys", "threading"})
+_HELLO = frozenset({"_socket", "array", "collections", "hmac", "json", "os", "select", "struct", "sys", "time"})
+HURRIED = (
+    Hurried("an editor waits for the relay", ("orchestrator.__main__", "orchestrator.faces.relay"), _RELAY),
+    Hurried(
+        "an editor waits for the relay that starts an owner",
+        ("orchestrator.faces.relay_start",),
+        _RELAY | {"errno", "fcntl", "json", "select", "time"},
+    ),
+    Hurried("the host waits for the hello", ("agent.__main__", "agent.start"), _HELLO),
+    Hurried(
+        "PID 1 imports little, and nothing that runs or describes user code",
+        ("agent.supervisor",),
+        _HELLO | {"ctypes", "fcntl", "resource", "signal", "socket", "typing"},
+        frozenset({"agent.worker", "agent.execution", "agent.inspection", "agent.displays", "agent.zygote"}),
+    ),
+    Hurried(
+        "the process that user code is forked from has never seen the channel",
+        ("agent.zygote",),
+        never=frozenset({"agent.start", "agent.channel", "agent.supervisor", "agent.executions", "agent.workers"}),
+    ),
+)
+
+# The host never loads what a sandbox wrote, and has no way to: not one of these words stands in its code.
+LOADERS = frozenset(
+    {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "eval", "exec"}
+    | {"__import__", "import_module"}
+)
+
+CLOCK = "orchestrator/adapters/system_clock.py"
+WALL_CLOCKS: Mapping[str, AbstractSet[str]] = {
+    "time": {"time", "time_ns"},
+    "datetime": {"now", "utcnow", "today"},
+    "date": {"today"},
+}
+
+ENVIRONMENT = frozenset({"environ", "environb", "getenv"})  # of the module os
+# Settings come from one place, so that nobody wonders what a variable does. Who else looks at the environment, and why:
+ENVIRONMENT_READERS: Mapping[str, str] = {
+    "orchestrator/settings.py": "every setting of ours, through pydantic-settings",
+    "orchestrator/places.py": "the two directories, for the relay, which has no time for pydantic",
+    "orchestrator/adapters/engine/endpoint.py": "DOCKER_HOST and its kin, as docker's own tools read them",
+    "orchestrator/adapters/engine/install.py": "where dockerd may be",
+    "orchestrator/adapters/host_packages.py": "handed on to the host's own commands",
+    "orchestrator/adapters/image/build_lock.py": "where the desktop standard puts caches",
+    "orchestrator/faces/cli/demo.py": "handed on to the server that the demo starts",
+    "orchestrator/faces/cli/engine.py": "handed on through sudo",
+}
