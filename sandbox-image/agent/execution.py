@@ -5,6 +5,7 @@ import __future__
 import ast
 import builtins
 import errno
+import io
 import linecache
 import os
 import signal
@@ -171,7 +172,7 @@ class Interpreter:
 
     def _remember_source(self, filename: str, code: str) -> None:
         # An entry without a modification time is never checked against a file.
-        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+        linecache.cache[filename] = (len(code), None, _lines(code), filename)
         self._sources[filename] = len(code)
         self._source_characters += len(code)
         while len(self._sources) > 1 and self._source_characters > _MAX_SOURCES:
@@ -196,8 +197,13 @@ def _exit_note(exit_: SystemExit) -> str:
     return f"The cell ended itself by sys.exit: {_message(exit_)}; the session goes on."
 
 
+def _lines(code: str) -> list[str]:
+    # As the tokenizer sees them; str.splitlines ends lines at form feeds and more.
+    return io.StringIO(code, newline=None).readlines()
+
+
 def _ends_with_semicolon(code: str, last: ast.Expr) -> bool:
-    lines = code.splitlines()
+    lines = _lines(code)
     end = last.end_lineno or 0
     rest = lines[end - 1].encode()[last.end_col_offset or 0 :] if 0 < end <= len(lines) else b""
     return rest.lstrip().startswith(b";")
