@@ -44,12 +44,12 @@ def _visible(character: str, *, lines: bool) -> str:
     return f"\\u{point:04x}" if point <= _LAST_OF_PLANE_0 else f"\\U{point:08x}"
 
 
-def json_of(raw: bytes, *, limit: int) -> Any:  # noqa: ANN401 - whatever JSON holds; the callers check each field
+def json_of(raw: bytes, *, limit: int, items: int = MAX_JSON_ITEMS) -> Any:  # noqa: ANN401 - callers check each field
     """The JSON in `raw`. Raises ProtocolViolationError where it is too long, too rich, or no JSON."""
     if len(raw) > limit:
         raise ProtocolViolationError(f"a part of {len(raw)} bytes of JSON is over its cap of {limit}")
-    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_JSON_ITEMS:
-        raise ProtocolViolationError(f"a part of JSON holds more than {MAX_JSON_ITEMS} items")
+    if sum(map(raw.count, (b",", b"[", b"{"))) > items:
+        raise ProtocolViolationError(f"a part of JSON holds more than {items} items")
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from orchestrator.adapters.store import executions, sandboxes, schema, sessions
+from orchestrator.adapters.store import executions, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.domain.model import (
     ExecutionRecord,
@@ -17,6 +17,8 @@ from orchestrator.domain.model import (
     SessionState,
 )
 from orchestrator.domain.ports import Clock, Records
+from orchestrator.domain.snapshot_ports import SnapshotRecords
+from orchestrator.domain.snapshots import SavedListing, SnapshotIntent, SnapshotRecord, StoredSnapshot
 
 
 @asynccontextmanager
@@ -39,8 +41,8 @@ async def open_records(
         await connection.close()
 
 
-class SqliteRecords(Records):
-    """`Records` over one connection; made by `open_records`."""
+class SqliteRecords(Records, SnapshotRecords):
+    """`Records` and `SnapshotRecords` over one connection; made by `open_records`."""
 
     def __init__(self, connection: RecordsConnection, installation: str, uids: range) -> None:
         self._db = connection
@@ -157,6 +159,42 @@ class SqliteRecords(Records):
     async def sandboxes(self) -> Sequence[SandboxRecord]:
         """All rows."""
         return await self._db.read(sandboxes.every)
+
+    async def snapshot_record(self, key: str) -> SnapshotRecord | None:
+        """What is known of a session's snapshots."""
+        return await self._db.read(lambda tx: snapshots.record_of(tx, key))
+
+    async def snapshot_records(self) -> Sequence[SnapshotRecord]:
+        """All of them."""
+        return await self._db.read(snapshots.every)
+
+    async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
+        """What the head of that session holds."""
+        return await self._db.read(lambda tx: snapshots.listing(tx, tenant, session_id))
+
+    async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
+        """Intend a snapshot of what the session holds now."""
+        return await self._db.write(lambda tx: snapshots.intend(tx, key, incarnation))
+
+    async def intend_replacement(self, key: str, incarnation: int) -> SnapshotIntent | None:
+        """Intend what shall stand instead."""
+        return await self._db.write(lambda tx: snapshots.intend_replacement(tx, key, incarnation))
+
+    async def snapshot_committed(self, key: str, stored: StoredSnapshot) -> bool:
+        """Make the intended snapshot head."""
+        return await self._db.write(lambda tx: snapshots.committed(tx, key, stored))
+
+    async def adopt_snapshot(self, key: str, stored: StoredSnapshot) -> bool:
+        """Make head what recovery found."""
+        return await self._db.write(lambda tx: snapshots.adopt(tx, key, stored))
+
+    async def void_snapshots(self, key: str, incarnation: int) -> bool:
+        """Nothing in flight becomes head."""
+        return await self._db.write(lambda tx: snapshots.void(tx, key, incarnation))
+
+    async def hibernate_saved(self, key: str, incarnation: int, activity: int) -> bool:
+        """Guarded change to `hibernated` of what is saved."""
+        return await self._db.write(lambda tx: snapshots.hibernate_saved(tx, key, incarnation, activity))
 
     async def recover(self, cause: str) -> int:
         """Take over from an owner that is gone: how many sessions were touched."""

@@ -98,7 +98,35 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST,)
+_SNAPSHOTS = (
+    # One row for a session that ever intended one. `sequence` only rises: what was intended before never comes back.
+    """
+    CREATE TABLE snapshots (
+        session TEXT PRIMARY KEY REFERENCES sessions (key) ON DELETE CASCADE,
+        sequence INTEGER NOT NULL,
+        intended INTEGER,                               -- null where none is under way
+        intended_incarnation INTEGER,
+        intended_execution INTEGER,
+        intended_activity INTEGER,
+        intended_replaces INTEGER,                      -- a rollback, a clear or an import
+        head INTEGER,
+        head_execution INTEGER NOT NULL DEFAULT 0,
+        head_activity INTEGER NOT NULL DEFAULT 0,
+        since INTEGER NOT NULL DEFAULT 0                -- the last head that replaced what was before
+    ) STRICT, WITHOUT ROWID
+    """,
+    # What the head holds, apart from the row that every snapshot changes three times.
+    """
+    CREATE TABLE heads (
+        session TEXT PRIMARY KEY REFERENCES sessions (key) ON DELETE CASCADE,
+        python TEXT NOT NULL,
+        names TEXT NOT NULL,                            -- JSON
+        unlisted INTEGER NOT NULL
+    ) STRICT
+    """,
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Snapshots on disk: a SQLite file for each session, with its pieces and manifests."""

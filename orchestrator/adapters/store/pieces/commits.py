@@ -1,0 +1,256 @@
+"""The transactions that decide what a session's history is. Each call is one turn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.adapters.store.pieces import manifest_rows, rows
+from orchestrator.adapters.store.pieces.file import PieceFile, Place, opened, require_room
+from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located, ManifestRow
+from orchestrator.domain.snapshots import (
+    Manifest,
+    Piece,
+    Section,
+    SnapshotDamagedError,
+    SnapshotIntent,
+    SnapshotNotFoundError,
+    SnapshotRefusedError,
+    SnapshotSummary,
+    SnapshotVoidedError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a new snapshot may build on, by raw digest."""
+
+    head: dict[str, Located]  # what its manifest may refer to without sending it
+    history: dict[str, Located]  # what need not be stored again when it is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How much history a commit leaves."""
+
+    snapshots: int
+    is_read: Callable[[int], bool]  # by a reader that is open: stays beyond that
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """All that the last turn of a snapshot needs."""
+
+    intent: SnapshotIntent
+    manifest: Manifest
+    rest: Sequence[Piece]  # the last batch: a small snapshot is one transaction
+    sent: dict[str, Located]
+    ground: Ground
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a restated snapshot takes from another one."""
+
+    intent: SnapshotIntent
+    source: int | None
+    namespace: bool
+    workspace: bool
+    created_at: datetime
+
+
+def begin(place: Place, intent: SnapshotIntent) -> Ground:
+    """Make the file where there is none, and drop what never became head."""
+    require_room(place, 0)
+    with opened(place, create=True) as file:
+        _drop_newer(file, intent)
+        return _ground(file, intent.head)
+
+
+def commit(place: Place, parcel: Parcel, keeping: Keeping) -> ManifestRow:
+    """Make the snapshot visible, whole."""
+    require_room(place, sum(len(piece.data) for piece in parcel.rest))
+    with opened(place) as file, file.transaction():
+        _require_newest(file, parcel.intent)
+        sent = rows.put(file, parcel.rest, parcel.ground.history | parcel.sent) | parcel.sent
+        row = _row(parcel, sent)
+        # What was sent was put in this snapshot's own turns; what is shared must still lie there.
+        if not rows.are_all_there(file, row.located):
+            raise SnapshotRefusedError("The file lacks pieces that a snapshot shares with the head.")
+        manifest_rows.insert(file, row)
+        _trim(file, keeping)
+        return row
+
+
+def restate(place: Place, copy: Copy, keeping: Keeping) -> ManifestRow:
+    """Commit again what a snapshot of the file holds; no piece is stored, and those shared lie there still."""
+    with opened(place, create=copy.source is None) as file:
+        # Read first: the source may itself be one that never became head.
+        source = None if copy.source is None else _intact(file, copy.source)
+        row = _restated(copy, source)
+        _drop_newer(file, copy.intent)
+        with file.transaction():
+            manifest_rows.insert(file, row)
+            _trim(file, keeping)
+    return row
+
+
+def find(place: Place, sequence: int, since: int | None) -> tuple[ManifestRow, tuple[int, ...]]:
+    """That snapshot, or the newest intact one before it; and those passed over."""
+    with opened(place) as file:
+        skipped: list[int] = []
+        lowest = sequence if since is None else since
+        for candidate in manifest_rows.sequences(file):
+            if not lowest <= candidate <= sequence:
+                continue
+            try:
+                row = manifest_rows.read(file, candidate)
+            except DamagedManifestError:
+                skipped.append(candidate)
+                continue
+            if row is not None:
+                return row, tuple(skipped)
+    raise damaged(skipped) if skipped else absent(sequence)
+
+
+def damaged(sequences: Sequence[int]) -> SnapshotDamagedError:
+    """What to say of manifests that do not fit their digests."""
+    return SnapshotDamagedError(
+        f"Damaged manifests of snapshots: {', '.join(map(str, sequences))}.",
+        hint="Restore the file from a backup, or roll back to another snapshot.",
+    )
+
+
+def absent(sequence: int) -> SnapshotNotFoundError:
+    """What to say of a snapshot that is not there."""
+    return SnapshotNotFoundError(f"There is no snapshot {sequence} of this session.")
+
+
+def history(place: Place, head: int) -> tuple[list[SnapshotSummary], list[int]]:
+    """The snapshots up to the head, newest first; and those that are damaged."""
+    intact: list[SnapshotSummary] = []
+    refused: list[int] = []
+    with opened(place) as file:
+        for sequence in manifest_rows.sequences(file):
+            if sequence > head:
+                continue
+            try:
+                row = manifest_rows.read(file, sequence)
+            except DamagedManifestError:
+                refused.append(sequence)
+                continue
+            if row is not None:
+                intact.append(row.summary)
+    return intact, refused
+
+
+def _intact(file: PieceFile, sequence: int) -> ManifestRow:
+    try:
+        row = manifest_rows.read(file, sequence)
+    except DamagedManifestError as error:
+        raise damaged([sequence]) from error
+    if row is None:
+        raise absent(sequence)
+    return row
+
+
+def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
+    intent = copy.intent
+    if source is None:
+        empty = Manifest(intent.sequence, intent.incarnation, intent.execution, environment="", python="")
+        return _summed(empty, (), (), {}, copy.created_at)
+    kept = replace(
+        source.manifest, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution
+    )
+    namespace, workspace = source.namespace, source.workspace
+    if not copy.namespace:
+        namespace, kept = (), replace(kept, names=(), unlisted_names=0, namespace=Section())
+    if not copy.workspace:
+        workspace, kept = (), replace(kept, files=(), unlisted_files=0, workspace=Section())
+    return _summed(kept, namespace, workspace, {}, copy.created_at)
+
+
+def _drop_newer(file: PieceFile, intent: SnapshotIntent) -> None:
+    """Forget snapshots that were committed here and never became head: nothing may come back from them."""
+    head = intent.head or 0
+    if intent.sequence <= head:
+        raise SnapshotVoidedError(f"Snapshot {intent.sequence} is not newer than the head.")
+    if any(sequence > head for sequence in manifest_rows.sequences(file)):
+        with file.transaction():
+            file.raw.execute("DELETE FROM manifests WHERE sequence > ?", (head,))
+
+
+def _require_newest(file: PieceFile, intent: SnapshotIntent) -> None:
+    newest = next(iter(manifest_rows.sequences(file)), 0)
+    if newest >= intent.sequence:
+        raise SnapshotVoidedError(f"Snapshot {intent.sequence} came after snapshot {newest}.")
+
+
+def _ground(file: PieceFile, head: int | None) -> Ground:
+    ground = Ground({}, {})
+    for sequence in reversed(manifest_rows.sequences(file)):
+        try:
+            row = manifest_rows.read(file, sequence)
+        except DamagedManifestError:
+            continue  # what it holds is sent again
+        if row is None:
+            continue
+        located = {piece.reference.raw_digest: piece for piece in row.located}
+        ground.history.update(located)
+        if sequence == head:
+            ground.head.update(located)
+    return ground
+
+
+def _row(parcel: Parcel, sent: dict[str, Located]) -> ManifestRow:
+    intent, manifest = parcel.intent, parcel.manifest
+    claimed, wanted = (manifest.sequence, manifest.incarnation), (intent.sequence, intent.incarnation)
+    if claimed != wanted or manifest.execution > intent.execution:
+        raise SnapshotRefusedError("The sandbox sent another snapshot than the one that it was asked for.")
+    allowed = parcel.ground.head | sent
+    wanted_pieces = (*manifest.namespace.pieces, *manifest.workspace.pieces)
+    missing = [raw_digest for raw_digest in wanted_pieces if raw_digest not in allowed]
+    if missing:
+        raise SnapshotRefusedError(
+            f"A snapshot refers to {len(missing)} pieces that were neither sent nor in its head.", missing=missing
+        )
+    namespace = tuple(allowed[raw_digest] for raw_digest in manifest.namespace.pieces)
+    workspace = tuple(allowed[raw_digest] for raw_digest in manifest.workspace.pieces)
+    return _summed(manifest, namespace, workspace, _new(sent, parcel.ground), parcel.created_at)
+
+
+def _new(sent: dict[str, Located], ground: Ground) -> dict[int, int]:
+    old = {located.row for located in ground.history.values()}
+    return {piece.row: piece.reference.stored_size for piece in sent.values() if piece.row not in old}
+
+
+def _summed(
+    manifest: Manifest,
+    namespace: tuple[Located, ...],
+    workspace: tuple[Located, ...],
+    new: dict[int, int],
+    now: datetime,
+) -> ManifestRow:
+    pieces = {located.row: located.reference for located in (*namespace, *workspace)}
+    summary = SnapshotSummary(
+        sequence=manifest.sequence,
+        incarnation=manifest.incarnation,
+        execution=manifest.execution,
+        environment=manifest.environment,
+        python=manifest.python,
+        created_at=now,
+        names=len(manifest.names) + manifest.unlisted_names,
+        refused=sum(name.status == "refused" for name in manifest.names),
+        raw_bytes=sum(reference.raw_size for reference in pieces.values()),
+        stored_bytes=sum(reference.stored_size for reference in pieces.values()),
+        new_bytes=sum(size for row, size in new.items() if row in pieces),
+    )
+    return ManifestRow(summary, manifest, namespace, workspace)
+
+
+def _trim(file: PieceFile, keeping: Keeping) -> None:
+    old = manifest_rows.sequences(file)[keeping.snapshots :]
+    file.raw.executemany(
+        "DELETE FROM manifests WHERE sequence = ?",
+        [(sequence,) for sequence in old if not keeping.is_read(sequence)],
+    )

@@ -1,0 +1,160 @@
+"""Manifests as rows: what is stored of a snapshot, under the host's own digest of all of it."""
+
+import json
+import sqlite3
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from typing import Final
+
+from orchestrator.adapters.store.connection import microseconds, moment
+from orchestrator.adapters.store.pieces.file import PieceFile
+from orchestrator.domain.snapshots import (
+    Encoding,
+    Manifest,
+    PieceReference,
+    SavedFile,
+    SavedName,
+    Section,
+    SnapshotSummary,
+    StoredSnapshot,
+)
+
+# Row id, sizes raw and stored, encoding, digests raw and host.
+_REFERENCE: Final = struct.Struct(">QIIB16s16s")
+_ENCODINGS: Final = (Encoding.RAW, Encoding.ZSTD)
+_COLUMNS: Final = (
+    "summary, listing, namespace_body, workspace_body, namespace_references, workspace_references"  # as digested
+)
+
+
+class DamagedManifestError(Exception):
+    """A manifest is not what was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A piece's reference, and the row that holds the piece."""
+
+    row: int
+    reference: PieceReference
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """A snapshot as it is stored."""
+
+    summary: SnapshotSummary
+    manifest: Manifest
+    namespace: tuple[Located, ...]
+    workspace: tuple[Located, ...]
+
+    @property
+    def located(self) -> Sequence[Located]:
+        """The pieces of both sections, each once."""
+        return list({piece.row: piece for piece in (*self.namespace, *self.workspace)}.values())
+
+    @property
+    def stored(self) -> StoredSnapshot:
+        """What the domain calls it."""
+        return StoredSnapshot(self.summary, self.manifest, tuple(piece.reference for piece in self.located))
+
+
+def insert(file: PieceFile, row: ManifestRow) -> None:
+    """Store it, inside the caller's transaction."""
+    parts = _parts(row)
+    file.raw.execute(
+        f"INSERT INTO manifests (sequence, digest, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - the names stand above
+        (row.summary.sequence, file.digest(*parts), *parts),
+    )
+
+
+def sequences(file: PieceFile) -> list[int]:
+    """All that are stored, newest first."""
+    return [found[0] for found in file.raw.execute("SELECT sequence FROM manifests ORDER BY sequence DESC")]
+
+
+def read(file: PieceFile, sequence: int) -> ManifestRow | None:
+    """That snapshot, verified; None where it is not there. Raises DamagedManifestError."""
+    try:
+        found = file.raw.execute(
+            f"SELECT digest, {_COLUMNS} FROM manifests WHERE sequence = ?",  # noqa: S608 - the names stand above
+            (sequence,),
+        ).fetchone()
+    except sqlite3.DatabaseError as error:
+        raise DamagedManifestError(str(error)) from error
+    if found is None:
+        return None
+    digest, *parts = found
+    # What a damaged row holds need not be bytes.
+    if not all(isinstance(part, bytes) for part in parts) or file.digest(*parts) != digest:
+        raise DamagedManifestError("its digest does not fit")
+    row = _row(parts)
+    # The digest covers the number inside: a row that was moved to another number shows.
+    if row.summary.sequence != sequence:
+        raise DamagedManifestError("it is that of another snapshot")
+    return row
+
+
+def _parts(row: ManifestRow) -> tuple[bytes, ...]:
+    summary, manifest = row.summary, row.manifest
+    return (
+        _json({**asdict(summary), "created_at": microseconds(summary.created_at)}),
+        _json(
+            {
+                "names": [astuple(name) for name in manifest.names],
+                "unlisted_names": manifest.unlisted_names,
+                "files": [astuple(file) for file in manifest.files],
+                "unlisted_files": manifest.unlisted_files,
+            }
+        ),
+        manifest.namespace.body,
+        manifest.workspace.body,
+        _packed(row.namespace),
+        _packed(row.workspace),
+    )
+
+
+def _row(parts: Sequence[bytes]) -> ManifestRow:
+    fields, listing = json.loads(parts[0]), json.loads(parts[1])
+    summary = SnapshotSummary(**{**fields, "created_at": moment(fields["created_at"])})
+    namespace, workspace = _unpacked(parts[4]), _unpacked(parts[5])
+    manifest = Manifest(
+        sequence=summary.sequence,
+        incarnation=summary.incarnation,
+        execution=summary.execution,
+        environment=summary.environment,
+        python=summary.python,
+        names=tuple(SavedName(*name) for name in listing["names"]),
+        unlisted_names=listing["unlisted_names"],
+        files=tuple(SavedFile(*file) for file in listing["files"]),
+        unlisted_files=listing["unlisted_files"],
+        namespace=Section(parts[2], tuple(piece.reference.raw_digest for piece in namespace)),
+        workspace=Section(parts[3], tuple(piece.reference.raw_digest for piece in workspace)),
+    )
+    return ManifestRow(summary, manifest, namespace, workspace)
+
+
+def _packed(pieces: Iterable[Located]) -> bytes:
+    return b"".join(
+        _REFERENCE.pack(
+            piece.row,
+            piece.reference.raw_size,
+            piece.reference.stored_size,
+            _ENCODINGS.index(piece.reference.encoding),
+            bytes.fromhex(piece.reference.raw_digest),
+            bytes.fromhex(piece.reference.host_digest),
+        )
+        for piece in pieces
+    )
+
+
+def _unpacked(packed: bytes) -> tuple[Located, ...]:
+    return tuple(
+        Located(row, PieceReference(raw.hex(), host.hex(), raw_size, stored_size, _ENCODINGS[encoding]))
+        for row, raw_size, stored_size, encoding, raw, host in _REFERENCE.iter_unpack(packed)
+    )
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -1,0 +1,176 @@
+"""Pieces as rows: stored in batches, read back verified, dropped when nothing refers to them. Each call is one turn."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from orchestrator.adapters.store.pieces import manifest_rows
+from orchestrator.adapters.store.pieces.file import PAGE_BYTES, PieceFile, Place, opened, require_room
+from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located
+from orchestrator.domain.snapshots import Collected, DamagedPiece, Piece, PieceReference, StoredSizes
+
+_DROP_BYTES: Final = 64 * 1024 * 1024  # in one turn; dropping reads next to nothing
+_DROP_PIECES: Final = 4_096
+_RETURN_PAGES: Final = 256  # in one turn: 16 MiB, each page moved and journaled
+# Free pages serve the next snapshot faster than a longer file does; returned is what is over this.
+_SPARE_PAGES: Final = 64
+_SPARE_SHARE: Final = 5  # a fifth of the file
+
+Known = Mapping[str, Located]
+
+
+def store(place: Place, pieces: Sequence[Piece], known: Known) -> dict[str, Located]:
+    """Store a batch, durable and seen by nobody: where each piece lies."""
+    require_room(place, sum(len(piece.data) for piece in pieces))
+    with opened(place) as file, file.transaction():
+        return put(file, pieces, known)
+
+
+def put(file: PieceFile, pieces: Iterable[Piece], known: Known) -> dict[str, Located]:
+    """The same inside the caller's transaction."""
+    (row,) = file.raw.execute("SELECT coalesce(max(id), 0) FROM pieces").fetchone()
+    located: dict[str, Located] = {}
+    for piece in pieces:
+        if piece.raw_digest in located:
+            continue
+        there = known.get(piece.raw_digest)
+        # Compared, and not believed: the digest is a claim, and what lies there may be damaged.
+        if there is not None and _is_stored(file, there, piece):
+            located[piece.raw_digest] = there
+            continue
+        row += 1
+        file.raw.execute("INSERT INTO pieces (id, data) VALUES (?, ?)", (row, piece.data))
+        located[piece.raw_digest] = Located(
+            row,
+            PieceReference(
+                piece.raw_digest, file.digest(piece.data).hex(), piece.raw_size, len(piece.data), piece.encoding
+            ),
+        )
+    return located
+
+
+def fetch(place: Place, batch: Sequence[Located]) -> list[Piece | DamagedPiece]:
+    """Those pieces, each verified."""
+    with opened(place) as file:
+        return [_verified(file, located) for located in batch]
+
+
+def batches(pieces: Iterable[Located], limit: int) -> Iterator[Sequence[Located]]:
+    """Runs of pieces of about that many stored bytes."""
+    batch: list[Located] = []
+    size = 0
+    for located in pieces:
+        batch.append(located)
+        size += located.reference.stored_size
+        if size >= limit or len(batch) >= _DROP_PIECES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def are_all_there(file: PieceFile, pieces: Sequence[Located]) -> bool:
+    """Whether each of them has its row."""
+    rows = json.dumps([located.row for located in pieces])
+    (found,) = file.raw.execute("SELECT count(*) FROM json_each(?) JOIN pieces ON pieces.id = value", (rows,)).fetchone()
+    return bool(found == len(pieces))
+
+
+def drop(place: Place) -> Collected:
+    """Drop pieces that no manifest refers to, as many as one turn may."""
+    with opened(place) as file:
+        return _drop(file)
+
+
+def collect(place: Place) -> Collected:
+    """The same, and then shorten the file."""
+    with opened(place) as file:
+        dropped = _drop(file)
+        before = _pages(file, "page_count")
+        if _excess(file) > 0:
+            # Each step returns one page, and `execute` makes a single step of what has no columns.
+            file.raw.executescript(f"PRAGMA incremental_vacuum({min(_RETURN_PAGES, _excess(file))})")
+        returned = (before - _pages(file, "page_count")) * PAGE_BYTES
+        more = dropped.more or (returned > 0 and _excess(file) > 0)
+        return Collected(dropped.pieces, dropped.bytes_freed, returned, more)
+
+
+def sizes(place: Place) -> StoredSizes:
+    """What the file holds."""
+    with opened(place) as file:
+        kept = _referenced(file)
+        stored = dict(file.raw.execute("SELECT id, length(data) FROM pieces").fetchall())
+        return StoredSizes(
+            file=_pages(file, "page_count") * PAGE_BYTES,
+            pieces=sum(stored.values()),
+            unreferenced=0 if kept is None else sum(size for row, size in stored.items() if row not in kept),
+            free=_pages(file, "freelist_count") * PAGE_BYTES,
+        )
+
+
+def _drop(file: PieceFile) -> Collected:
+    kept = _referenced(file)
+    if kept is None:
+        return Collected(0, 0, 0, more=False)
+    dead = [found for found in file.raw.execute("SELECT id, length(data) FROM pieces") if found[0] not in kept]
+    now: list[tuple[int]] = []
+    freed = 0
+    for row, size in dead:
+        if freed >= _DROP_BYTES or len(now) >= _DROP_PIECES:
+            break
+        now.append((row,))
+        freed += size
+    if now:
+        with file.transaction():
+            file.raw.executemany("DELETE FROM pieces WHERE id = ?", now)
+    return Collected(len(now), freed, 0, more=len(now) < len(dead))
+
+
+def _referenced(file: PieceFile) -> set[int] | None:
+    """The rows that manifests refer to; None where a damaged one hides what it needs: then nothing is collected."""
+    rows: set[int] = set()
+    for sequence in manifest_rows.sequences(file):
+        try:
+            found = manifest_rows.read(file, sequence)
+        except DamagedManifestError:
+            return None
+        if found is not None:
+            rows.update(located.row for located in found.located)
+    return rows
+
+
+def _is_stored(file: PieceFile, located: Located, piece: Piece) -> bool:
+    reference = located.reference
+    if (reference.raw_size, reference.stored_size, reference.encoding) != (
+        piece.raw_size,
+        len(piece.data),
+        piece.encoding,
+    ):
+        return False
+    verified = _verified(file, located)
+    return isinstance(verified, Piece) and verified.data == piece.data
+
+
+def _verified(file: PieceFile, located: Located) -> Piece | DamagedPiece:
+    reference = located.reference
+    try:
+        found = file.raw.execute("SELECT data FROM pieces WHERE id = ?", (located.row,)).fetchone()
+    except sqlite3.DatabaseError as error:
+        return DamagedPiece(reference.raw_digest, f"the file is damaged where it lies ({error})")
+    if found is None:
+        return DamagedPiece(reference.raw_digest, "it is missing")
+    (data,) = found
+    if not isinstance(data, bytes) or file.digest(data).hex() != reference.host_digest:
+        return DamagedPiece(reference.raw_digest, "its digest does not fit what was stored")
+    return Piece(reference.raw_digest, reference.raw_size, reference.encoding, data)
+
+
+def _excess(file: PieceFile) -> int:
+    """Free pages beyond those to keep."""
+    spare = max(_SPARE_PAGES, _pages(file, "page_count") // _SPARE_SHARE)
+    return _pages(file, "freelist_count") - spare
+
+
+def _pages(file: PieceFile, which: str) -> int:
+    return int(file.raw.execute(f"PRAGMA {which}").fetchone()[0])

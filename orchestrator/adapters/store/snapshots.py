@@ -1,0 +1,207 @@
+"""Which snapshot is intended and which is head, in SQLite. Each function runs inside one transaction.
+
+States are written out, because the session may be in some that this file's callers do not make yet; each guard is one
+statement, which names the incarnation that its caller saw.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Final
+
+from orchestrator.adapters.store.connection import Transaction
+from orchestrator.domain.snapshots import (
+    NameStatus,
+    SavedListing,
+    SavedName,
+    SnapshotIntent,
+    SnapshotRecord,
+    StoredSnapshot,
+)
+
+# Names of the head that are listed from here; the file has all. Rewritten at every snapshot, so bounded: some 400 kB.
+LISTED_NAMES: Final = 5_000
+
+_NO_OPEN_EXECUTION: Final = (
+    "NOT EXISTS (SELECT 1 FROM executions WHERE executions.session = sessions.key AND outcome IS NULL)"
+)
+_FIND_SAVABLE: Final = f"""
+    SELECT incarnation, executions, activity FROM sessions
+    WHERE key = ? AND incarnation = ? AND state IN ('ready', 'snapshotting') AND {_NO_OPEN_EXECUTION}
+"""  # noqa: S608 - every part stands above
+_BEGIN_REPLACING: Final = f"""
+    UPDATE sessions SET activity = activity + 1, used_at = ?
+    WHERE key = ? AND incarnation = ? AND state IN ('ready', 'snapshotting', 'hibernated') AND {_NO_OPEN_EXECUTION}
+    RETURNING incarnation, executions, activity
+"""  # noqa: S608 - every part stands above
+_HIBERNATE_SAVED: Final = f"""
+    UPDATE sessions SET state = 'hibernated'
+    WHERE key = :key AND incarnation = :incarnation AND state IN ('ready', 'snapshotting') AND activity = :activity
+      AND EXISTS (SELECT 1 FROM snapshots WHERE session = :key AND head IS NOT NULL AND head_activity >= :activity)
+      AND {_NO_OPEN_EXECUTION}
+"""  # noqa: S608 - every part stands above
+
+
+def record_of(tx: Transaction, key: str) -> SnapshotRecord | None:
+    """What is known of a session's snapshots."""
+    row = tx.row("SELECT * FROM snapshots WHERE session = ?", (key,))
+    return None if row is None else _record(row)
+
+
+def every(tx: Transaction) -> Sequence[SnapshotRecord]:
+    """All of them."""
+    return [_record(row) for row in tx.rows("SELECT * FROM snapshots ORDER BY session")]
+
+
+def listing(tx: Transaction, tenant: str, session_id: str) -> SavedListing | None:
+    """What the head of that session holds."""
+    row = tx.row(
+        """
+        SELECT heads.*, head_execution FROM sessions
+            JOIN snapshots ON snapshots.session = sessions.key JOIN heads ON heads.session = sessions.key
+        WHERE tenant = ? AND session_id = ? AND state <> 'destroying'
+        """,
+        (tenant, session_id),
+    )
+    if row is None:
+        return None
+    names = tuple(SavedName(*fields) for fields in json.loads(row["names"]))
+    return SavedListing(row["head_execution"], row["python"], names, row["unlisted"])
+
+
+def intend(tx: Transaction, key: str, incarnation: int) -> SnapshotIntent | None:
+    """Intend a snapshot of what the session holds now."""
+    row = tx.row(_FIND_SAVABLE, (key, incarnation))
+    return None if row is None else _intend(tx, key, row, replaces=False)
+
+
+def intend_replacement(tx: Transaction, key: str, incarnation: int) -> SnapshotIntent | None:
+    """Intend what shall stand instead."""
+    row = tx.row(_BEGIN_REPLACING, (tx.now, key, incarnation))
+    return None if row is None else _intend(tx, key, row, replaces=True)
+
+
+def committed(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:
+    """The guarded change of the head, by the worker that wrote it."""
+    return _make_head(tx, key, stored, ("ready", "snapshotting", "hibernated"))
+
+
+def adopt(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:
+    """The same, by recovery: of a session that has no sandbox."""
+    return _make_head(tx, key, stored, ("hibernated",))
+
+
+def void(tx: Transaction, key: str, incarnation: int) -> bool:
+    """Raise the sequence, so that nothing in flight becomes head."""
+    changed = tx.change(
+        """
+        INSERT INTO snapshots (session, sequence)
+            SELECT key, 1 FROM sessions WHERE key = ? AND incarnation = ? AND state <> 'destroying'
+        ON CONFLICT (session) DO UPDATE SET sequence = sequence + 1, intended = NULL
+        """,
+        (key, incarnation),
+    )
+    return changed == 1
+
+
+def hibernate_saved(tx: Transaction, key: str, incarnation: int, activity: int) -> bool:
+    """The guarded change to `hibernated` of a session whose head covers all."""
+    return tx.change(_HIBERNATE_SAVED, {"key": key, "incarnation": incarnation, "activity": activity}) == 1
+
+
+def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) -> SnapshotIntent:
+    (row,) = tx.rows(
+        """
+        INSERT INTO snapshots (session, sequence, intended, intended_incarnation, intended_execution,
+                               intended_activity, intended_replaces)
+        VALUES (:key, 1, 1, :incarnation, :execution, :activity, :replaces)
+        ON CONFLICT (session) DO UPDATE SET
+            sequence = sequence + 1, intended = sequence + 1, intended_incarnation = excluded.intended_incarnation,
+            intended_execution = excluded.intended_execution, intended_activity = excluded.intended_activity,
+            intended_replaces = excluded.intended_replaces
+        RETURNING *
+        """,
+        {
+            "key": key,
+            "incarnation": session["incarnation"],
+            "execution": session["executions"],
+            "activity": session["activity"],
+            "replaces": replaces,
+        },
+    )
+    return _intent(row)
+
+
+def _make_head(tx: Transaction, key: str, stored: StoredSnapshot, states: Sequence[str]) -> bool:
+    changed = tx.change(
+        """
+        UPDATE snapshots SET
+            head = intended, head_execution = :execution, head_activity = intended_activity,
+            since = iif(intended_replaces, intended, since), intended = NULL
+        WHERE session = :key AND intended = :sequence AND intended_incarnation = :incarnation
+          AND EXISTS (SELECT 1 FROM sessions WHERE key = :key AND incarnation = :incarnation
+                      AND state IN (SELECT value FROM json_each(:states)))
+        """,
+        {
+            "key": key,
+            "sequence": stored.summary.sequence,
+            "incarnation": stored.summary.incarnation,
+            "execution": stored.manifest.execution,
+            "states": json.dumps(states),
+        },
+    )
+    if changed:
+        _list(tx, key, stored)
+    return changed == 1
+
+
+def _list(tx: Transaction, key: str, stored: StoredSnapshot) -> None:
+    names = stored.manifest.names
+    listed = _most_telling(names)
+    tx.change(
+        """
+        INSERT INTO heads (session, python, names, unlisted) VALUES (?, ?, ?, ?)
+        ON CONFLICT (session) DO UPDATE SET python = excluded.python, names = excluded.names,
+                                            unlisted = excluded.unlisted
+        """,
+        (
+            key,
+            stored.manifest.python,
+            json.dumps([astuple(name) for name in listed], separators=(",", ":")),
+            len(names) - len(listed) + stored.manifest.unlisted_names,
+        ),
+    )
+
+
+def _most_telling(names: Sequence[SavedName]) -> Sequence[SavedName]:
+    """In their order; where there are too many, those that were refused before those that were saved."""
+    if len(names) <= LISTED_NAMES:
+        return names
+    refused: NameStatus = "refused"
+    ranked = sorted(range(len(names)), key=lambda place: (names[place].status != refused, place))
+    return [names[place] for place in sorted(ranked[:LISTED_NAMES])]
+
+
+def _record(row: sqlite3.Row) -> SnapshotRecord:
+    return SnapshotRecord(
+        session=row["session"],
+        sequence=row["sequence"],
+        intended=None if row["intended"] is None else _intent(row),
+        head=row["head"],
+        head_execution=row["head_execution"],
+        head_activity=row["head_activity"],
+        since=row["since"],
+    )
+
+
+def _intent(row: sqlite3.Row) -> SnapshotIntent:
+    return SnapshotIntent(
+        key=row["session"],
+        sequence=row["intended"],
+        incarnation=row["intended_incarnation"],
+        execution=row["intended_execution"],
+        activity=row["intended_activity"],
+        head=row["head"],
+        replaces=bool(row["intended_replaces"]),
+    )
