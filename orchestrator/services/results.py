@@ -116,4 +116,4 @@ def _explanation(report: CellReport, order: CellOrder, profile: SandboxProfile) 
             size = f"{profile.workspace // MIB} MiB in /workspace, {profile.tmp // MIB} MiB in /tmp"
             return f"{cause} (the sandbox has {size})", "Remove files that are not needed, or write less."
         case _:
-            return report.error_message or report.outcome, None
+            return report.error_message or report.error_type or report.outcome, None

@@ -42,6 +42,7 @@ class Worker:
         self._decoder = Decoder()
         self._descriptors: list[int] = []
         self._attribution = Attribution()
+        self._threads_told = 0
         self._nothing = _move_high(os.open("/dev/null", os.O_RDONLY))
         self._output = _move_high(os.open("/dev/null", os.O_WRONLY))
         self._stdin = NoInput()
@@ -85,9 +86,9 @@ class Worker:
         report.notes += notes
         threads = self._attribution.cell_ended()
         if threads:
-            report.notes.append(
-                f"background_threads: {threads} still running, whose raw writes may show in later cells."
-            )
+            more = "" if threads <= self._threads_told else ", whose raw writes may show in later cells"
+            report.notes.append(f"background_threads: {threads} still running{more}.")
+        self._threads_told = threads
         self._answer(header["execution"], report)
 
     def _connect_streams(self) -> list[str]:
