@@ -5,7 +5,7 @@ session's own file, made *head* in the records. Only the head counts. What a cra
 by recovery (which may adopt only the intended one), or dropped by the next snapshot.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -68,12 +68,13 @@ class SnapshotReader(Protocol):
     def skipped(self) -> Sequence[int]:
         """Newer sequences that were passed over because their manifests were damaged; the caller says so."""
 
-    def pieces(self, raw_digests: Sequence[str] | None = None) -> AsyncIterator[Piece | DamagedPiece]:
+    def pieces(self, raw_digests: Sequence[str] | None = None) -> AsyncGenerator[Piece | DamagedPiece, None]:
         """The snapshot's pieces in their order, or those named, each verified by the host's digest; a damaged one is
         named in its place. Bounded memory; no lock is held while the caller does something else, for however long.
 
-        The next save of a session that met a damaged piece must name no head, so that the piece is sent again.
-        Raises SnapshotNotFoundError once the session's file was deleted.
+        For `aclosing`, where it may be left early. After a damaged piece the agent's next save must be told of no head,
+        so that it sends the piece again. Raises SnapshotNotFoundError once the session's file was deleted, ValueError
+        for a digest that the snapshot does not refer to.
         """
 
     async def close(self) -> None:

@@ -224,7 +224,7 @@ class SnapshotVoidedError(OrchestratorError):
 class SnapshotRefusedError(OrchestratorError):
     """An agent's manifest does not fit what it was asked for, or refers to pieces that it has not sent.
 
-    `missing` are raw digests; a save that names no head makes the agent send everything.
+    `missing` are raw digests; an agent that is told of no head sends everything.
     """
 
     def __init__(self, message: str, *, missing: Sequence[str] = ()) -> None:

@@ -33,9 +33,12 @@ async def check(turns: Turns, key: str, place: Place, head: int | None) -> Snaps
     if head is not None and all(row.summary.sequence != head for row in findings.intact):
         findings.problems.append(f"The head, snapshot {head}, is not in the file or damaged.")
     located = {piece.row: piece for row in findings.intact for piece in row.located}
-    for batch in rows.batches(located.values(), _BATCH_BYTES):
-        fetched = await turns.take(key, "read", partial(rows.fetch, place, batch))
-        findings.problems += [_sentence(piece, findings.intact) for piece in fetched if isinstance(piece, DamagedPiece)]
+    try:
+        for batch in rows.batches(located.values(), _BATCH_BYTES):
+            fetched = await turns.take(key, "read", partial(rows.fetch, place, batch))
+            findings.problems += [_sentence(bad, findings.intact) for bad in fetched if isinstance(bad, DamagedPiece)]
+    except SnapshotNotFoundError:
+        findings.problems.append("The file was deleted while it was read.")
     return SnapshotCheck(len(findings.intact), len(located), tuple(findings.problems))
 
 

@@ -73,8 +73,8 @@ def batches(pieces: Iterable[Located], limit: int) -> Iterator[Sequence[Located]
 def are_all_there(file: PieceFile, pieces: Sequence[Located]) -> bool:
     """Whether each of them has its row."""
     rows = json.dumps([located.row for located in pieces])
-    (found,) = file.raw.execute("SELECT count(*) FROM json_each(?) JOIN pieces ON pieces.id = value", (rows,)).fetchone()
-    return bool(found == len(pieces))
+    counted = file.raw.execute("SELECT count(*) FROM json_each(?) JOIN pieces ON pieces.id = value", (rows,))
+    return bool(counted.fetchone()[0] == len(pieces))
 
 
 def drop(place: Place) -> Collected:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -108,13 +108,14 @@ class SqlitePieces(Pieces):
     async def fork(self, key: str, sequence: int, intent: SnapshotIntent) -> StoredSnapshot:
         """Commit a copy of another session's snapshot."""
         async with await self.open_snapshot(key, sequence) as reader, await self.begin(intent) as writer:
-            async for piece in reader.pieces():
-                if isinstance(piece, DamagedPiece):
-                    raise SnapshotDamagedError(
-                        f"Piece {piece.raw_digest} of snapshot {sequence} is damaged: {piece.reason}.",
-                        hint="Fork another snapshot of that session.",
-                    )
-                await writer.put(piece)
+            async with aclosing(reader.pieces()) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, DamagedPiece):
+                        raise SnapshotDamagedError(
+                            f"Piece {piece.raw_digest} of snapshot {sequence} is damaged: {piece.reason}.",
+                            hint="Fork another snapshot of that session.",
+                        )
+                    await writer.put(piece)
             source = reader.snapshot.manifest
             return await writer.commit(
                 replace(source, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution)

@@ -1,0 +1,130 @@
+"""What a head is good for: hibernating what it covers, and listing what it holds."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.store import schema, snapshots
+from orchestrator.adapters.store.records import SqliteRecords, open_records
+from tests.contract.records.snapshot_steps import head_of, in_state, intended, named, saved, state_of
+from tests.contract.records.steps import TENANT, opened, ready_session, run_cell
+from tests.manual_clock import ManualClock
+
+# --- hibernating -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["ready", "snapshotting"])
+async def test_a_session_whose_head_covers_all_hibernates(sqlite: SqliteRecords, state: str) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session)
+    await saved(sqlite, session)
+    await in_state(sqlite, session, state)
+
+    assert await sqlite.hibernate_saved(session.key, 1, 1)
+    assert await state_of(sqlite, session) == "hibernated"
+
+
+@pytest.mark.parametrize("state", ["creating", "hibernated", "destroying"])
+async def test_a_session_in_another_state_does_not_hibernate_so(sqlite: SqliteRecords, state: str) -> None:
+    session = await ready_session(sqlite)
+    await saved(sqlite, session)
+    await in_state(sqlite, session, state)
+
+    assert not await sqlite.hibernate_saved(session.key, 1, 0)
+
+
+async def test_a_session_without_a_head_does_not_hibernate(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await intended(sqlite, session)
+
+    assert not await sqlite.hibernate_saved(session.key, 1, 0)
+
+
+async def test_a_session_with_activity_that_the_head_does_not_cover_does_not_hibernate(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session)
+    await saved(sqlite, session)
+    await run_cell(sqlite, session)
+
+    for activity_seen in (1, 2, 3):
+        assert not await sqlite.hibernate_saved(session.key, 1, activity_seen)
+    assert await state_of(sqlite, session) == "ready"
+
+
+async def test_a_session_with_an_open_cell_does_not_hibernate(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await saved(sqlite, session)
+    await opened(sqlite, session)
+    await sqlite._db.write(lambda tx: tx.change("UPDATE snapshots SET head_activity = 9"))
+
+    assert not await sqlite.hibernate_saved(session.key, 1, 1)
+
+
+# --- listings ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_head_holds_is_listed_without_its_file(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session)
+    await saved(sqlite, session, named("old"))
+    names = (named("x"), named("f", "refused"), named("y", "unrehearsed"))
+    await saved(sqlite, session, *names)
+
+    listing = await sqlite.saved_listing(TENANT, "s")
+
+    assert listing is not None
+    assert (listing.names, listing.unlisted, listing.execution, listing.python) == (names, 0, 1, "3.11")
+
+
+async def test_what_is_only_intended_is_not_listed(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await saved(sqlite, session, named("x"))
+    await intended(sqlite, session)
+
+    listing = await sqlite.saved_listing(TENANT, "s")
+    assert listing is not None
+    assert [name.name for name in listing.names] == ["x"]
+
+
+async def test_a_listing_belongs_to_its_tenant_and_goes_with_its_session(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await saved(sqlite, session, named("x"))
+    assert await sqlite.saved_listing("somebody else", "s") is None
+
+    await sqlite.session_destroying(session.key)
+    assert await sqlite.saved_listing(TENANT, "s") is None
+    assert not await sqlite.void_snapshots(session.key, 1)
+
+    await sqlite.delete_session(session.key)
+    assert await sqlite.snapshot_records() == []
+    left = await sqlite._db.read(lambda tx: tx.rows("SELECT count(*) AS rows FROM heads")[0]["rows"])
+    assert left == 0
+
+
+async def test_a_listing_too_long_for_the_records_keeps_what_was_refused_and_counts_the_rest(
+    sqlite: SqliteRecords,
+) -> None:
+    session = await ready_session(sqlite)
+    many = [named(f"v{i}") for i in range(snapshots.LISTED_NAMES + 10)]
+    many[-1] = named("lost", "refused")
+
+    await saved(sqlite, session, *many)
+
+    listing = await sqlite.saved_listing(TENANT, "s")
+    assert listing is not None
+    assert len(listing.names) == snapshots.LISTED_NAMES
+    assert listing.unlisted == 10
+    assert [name.name for name in listing.names[-2:]] == [f"v{snapshots.LISTED_NAMES - 2}", "lost"]
+
+
+async def test_records_from_before_snapshots_are_brought_up_to_date(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        async with open_records(path, clock) as records:
+            session = await ready_session(records)
+
+    async with open_records(path, clock) as records:
+        await saved(records, session)
+        assert await head_of(records, session) == 1
