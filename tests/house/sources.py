@@ -11,11 +11,12 @@ from tests.house.plan import FOLDERS, LIBRARY_OF, STANDARD
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One imported module; `later` where it happens in a function, as a program, or only for type checkers."""
+    """One imported module; `later` where it happens in a function, as a program, or `never` but for type checkers."""
 
     name: str
     line: int
     later: bool
+    never: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def _module(path: str) -> str:
 
 def _imports(tree: ast.Module, known: AbstractSet[str]) -> Iterator[Import]:
     later = {node for block in ast.walk(tree) if _runs_later(block) for node in ast.walk(block)}
+    never = {node for block in ast.walk(tree) if _is_for_types(block) for node in ast.walk(block)}
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=aliases):
@@ -81,11 +83,18 @@ def _imports(tree: ast.Module, known: AbstractSet[str]) -> Iterator[Import]:
             case _:
                 continue
         for name in dict.fromkeys(names):
-            yield Import(name, node.lineno, node in later)
+            yield Import(name, node.lineno, node in later or node in never, node in never)
 
 
 def _runs_later(node: ast.AST) -> bool:
     match node:
-        case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Compare(left=ast.Name(id="__name__"))):
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
             return True
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    match node:
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+    return False
