@@ -63,7 +63,8 @@ def served(tmp_path: Path, engine: docker.APIClient) -> Iterator[StdioServerPara
 async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[str], running: set[str]) -> list[str]:
     """Everything that a closed orchestrator has left, named."""
     await asyncio.sleep(0)  # tasks that have just ended leave the loop
-    descriptors = leaks.descriptors() - held  # first: the engine's client below opens connections of its own
+    # First: the engine's client below opens connections of its own.
+    descriptors = await _descriptors_beyond(held)
     installation, rows = records_left(settings.data_dir / RECORDS_NAME)
     return [
         *leaks.containers(engine, installation),
@@ -73,6 +74,15 @@ async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[s
         *rows,
         *(["a transaction"] if leaks.transaction_open(settings.data_dir / RECORDS_NAME) else []),
     ]
+
+
+async def _descriptors_beyond(held: set[str]) -> set[str]:
+    """What is open beyond that; disposable threads close theirs within a moment of the end."""
+    for _ in range(40):
+        if not leaks.descriptors() - held:
+            break
+        await asyncio.sleep(0.05)
+    return leaks.descriptors() - held
 
 
 def records_left(path: Path) -> tuple[str, list[str]]:
