@@ -156,9 +156,6 @@ def _connect(place: Place) -> sqlite3.Connection:
     )
     try:
         for pragma in (
-            # Both for a new file only: an old one keeps its own. Measured by tests/bench/bench_pieces.py.
-            f"page_size = {PAGE_BYTES}",
-            "auto_vacuum = INCREMENTAL",
             "journal_mode = TRUNCATE",
             "synchronous = FULL",
             # Some builds overwrite what is deleted with zeros, which writes everything twice.
@@ -195,6 +192,9 @@ def _prepared(raw: sqlite3.Connection, place: Place, *, create: bool) -> PieceFi
 
 
 def _fill(raw: sqlite3.Connection) -> None:
+    # Only here: on a file that has both, setting the second is a write of its own.
+    raw.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    raw.execute("PRAGMA auto_vacuum = INCREMENTAL")
     raw.execute("BEGIN IMMEDIATE")
     try:
         for statement in _SCHEMA:
