@@ -103,7 +103,7 @@ async def test_reading_may_stop_early_and_begin_again(pieces: Pieces) -> None:
 # --- history -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [1, 2, 5])
+@pytest.mark.parametrize("kept", [2, 3, 5])
 async def test_the_last_snapshots_are_kept_and_each_can_be_read(open_again: Opener, kept: int) -> None:
     async with open_again(PiecesPolicy(history=kept, floor_bytes=0)) as pieces:
         for sequence in range(1, 9):
@@ -116,6 +116,15 @@ async def test_the_last_snapshots_are_kept_and_each_can_be_read(open_again: Open
         assert (await pieces.sizes(KEY)).pieces == len(b"always") + 2 * kept
         with pytest.raises(SnapshotNotFoundError):
             await pieces.snapshot(KEY, 8 - kept)
+
+
+async def test_the_head_outlives_a_commit_that_the_records_refuse(open_again: Opener) -> None:
+    async with open_again(PiecesPolicy(history=1, floor_bytes=0)) as pieces:
+        await save(pieces, 1, None, [b"head"])
+        await save(pieces, 2, 1, [b"refused by the records"])
+        await save(pieces, 3, 1, [b"refused too"])
+
+        assert await saved_contents(pieces, 1) == expected(b"head")
 
 
 async def test_history_ends_at_the_head(pieces: Pieces) -> None:

@@ -35,6 +35,8 @@ DIRECTORY_NAME: Final = "sessions"  # in the data directory
 # this many other deletes leaves a file that the next recovery finds by `keys`.
 _REMEMBERED_DELETES: Final = 10_000
 _DIRECTORY_TURN: Final = ""  # turns on no session's file
+# A commit must not push out the head that the records still name: they may refuse the new one.
+_FEWEST_SNAPSHOTS: Final = 2
 _EVER: Final = range(2**62)
 
 
@@ -43,7 +45,7 @@ class PiecesPolicy:
     """What is kept, and how far it may grow."""
 
     history: int = 5
-    """Snapshots that a session keeps, its head included; at least 1."""
+    """Snapshots that a session keeps, its head included; at least 2, since the head stays until the next one is."""
     floor_bytes: int = 512 * 1024 * 1024
     """Free disk below which snapshots are refused, so that records and other programs go on."""
     limit_bytes: int | None = None
@@ -209,7 +211,8 @@ class SqlitePieces(Pieces):
 
     def _keeping(self, key: str) -> Keeping:
         held = tuple(self._reading.get(key, ()))
-        return Keeping(max(1, self._policy.history), lambda sequence: any(sequence in span for span in held))
+        kept = max(_FEWEST_SNAPSHOTS, self._policy.history)
+        return Keeping(kept, is_read=lambda sequence: any(sequence in span for span in held))
 
     def _hold(self, key: str, span: range) -> Callable[[], None]:
         """Keep those snapshots from being trimmed until the answer is called."""
