@@ -8,6 +8,7 @@ from orchestrator.adapters.store.pieces import manifest_rows, rows
 from orchestrator.adapters.store.pieces.file import PieceFile, Place, opened, require_room
 from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located, ManifestRow
 from orchestrator.domain.snapshots import (
+    Collected,
     Manifest,
     Piece,
     Section,
@@ -59,12 +60,12 @@ class Copy:
     created_at: datetime
 
 
-def begin(place: Place, intent: SnapshotIntent) -> Ground:
-    """Make the file where there is none, and drop what never became head."""
+def begin(place: Place, intent: SnapshotIntent) -> tuple[Ground, Collected]:
+    """Make the file where there is none, and drop what never became head: as much of it as one turn may."""
     require_room(place, 0)
     with opened(place, create=True) as file:
         _drop_newer(file, intent)
-        return _ground(file, intent.head)
+        return _ground(file, intent.head), rows.drop_some(file)
 
 
 def commit(place: Place, parcel: Parcel, keeping: Keeping) -> ManifestRow:
@@ -135,12 +136,12 @@ def history(place: Place, head: int) -> tuple[list[SnapshotSummary], list[int]]:
             if sequence > head:
                 continue
             try:
-                row = manifest_rows.read(file, sequence)
+                summary = manifest_rows.summary_of(file, sequence)
             except DamagedManifestError:
                 refused.append(sequence)
                 continue
-            if row is not None:
-                intact.append(row.summary)
+            if summary is not None:
+                intact.append(summary)
     return intact, refused
 
 
@@ -190,12 +191,9 @@ def _ground(file: PieceFile, head: int | None) -> Ground:
     ground = Ground({}, {})
     for sequence in reversed(manifest_rows.sequences(file)):
         try:
-            row = manifest_rows.read(file, sequence)
+            located = {piece.reference.raw_digest: piece for piece in manifest_rows.pieces_of(file, sequence)}
         except DamagedManifestError:
             continue  # what it holds is sent again
-        if row is None:
-            continue
-        located = {piece.reference.raw_digest: piece for piece in row.located}
         ground.history.update(located)
         if sequence == head:
             ground.head.update(located)

@@ -19,6 +19,11 @@ from orchestrator.domain.snapshots import SnapshotNotFoundError, SnapshotVoidedE
 APPLICATION_ID: Final = 0x534F5032
 SCHEMA_VERSION: Final = 1
 SUFFIX: Final = ".pieces"
+# Measured by tests/bench/bench_pieces.py, as shares of a plain file's write and fsync, in batches of 16 MiB:
+#   rows of 1 MiB in pages of 64 KiB 0.48, of 16 KiB 0.43, of 4 KiB 0.27;
+#   pages of 64 KiB with rows of 256 KiB 0.47, of 64 KiB 0.42, of 4 MiB 0.35; a write-ahead log instead 0.19 to 0.21.
+# A journal that is deleted reaches 0.48 to 0.53, but can come back after a power cut and undo the last snapshot, which
+# the records already call head; truncating one is synced.
 PAGE_BYTES: Final = 65_536
 SEED_BYTES: Final = 8
 

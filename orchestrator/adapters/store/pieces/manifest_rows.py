@@ -52,7 +52,7 @@ class ManifestRow:
     @property
     def located(self) -> Sequence[Located]:
         """The pieces of both sections, each once."""
-        return list({piece.row: piece for piece in (*self.namespace, *self.workspace)}.values())
+        return _each_once(*self.namespace, *self.workspace)
 
     @property
     def stored(self) -> StoredSnapshot:
@@ -76,6 +76,23 @@ def sequences(file: PieceFile) -> list[int]:
 
 def read(file: PieceFile, sequence: int) -> ManifestRow | None:
     """That snapshot, verified; None where it is not there. Raises DamagedManifestError."""
+    parts = _verified(file, sequence)
+    return None if parts is None else _row(parts)
+
+
+def summary_of(file: PieceFile, sequence: int) -> SnapshotSummary | None:
+    """The same, without building thousands of names that nobody asked for."""
+    parts = _verified(file, sequence)
+    return None if parts is None else _summary(parts[0])
+
+
+def pieces_of(file: PieceFile, sequence: int) -> Sequence[Located]:
+    """The same; none where it is not there."""
+    parts = _verified(file, sequence)
+    return () if parts is None else _each_once(*_unpacked(parts[4]), *_unpacked(parts[5]))
+
+
+def _verified(file: PieceFile, sequence: int) -> Sequence[bytes] | None:
     try:
         found = file.raw.execute(
             f"SELECT digest, {_COLUMNS} FROM manifests WHERE sequence = ?",  # noqa: S608 - the names stand above
@@ -85,15 +102,14 @@ def read(file: PieceFile, sequence: int) -> ManifestRow | None:
         raise DamagedManifestError(str(error)) from error
     if found is None:
         return None
-    digest, *parts = found
+    digest, parts = found[0], tuple(found[1:])
     # What a damaged row holds need not be bytes.
     if not all(isinstance(part, bytes) for part in parts) or file.digest(*parts) != digest:
         raise DamagedManifestError("its digest does not fit")
-    row = _row(parts)
     # The digest covers the number inside: a row that was moved to another number shows.
-    if row.summary.sequence != sequence:
+    if _summary(parts[0]).sequence != sequence:
         raise DamagedManifestError("it is that of another snapshot")
-    return row
+    return parts
 
 
 def _parts(row: ManifestRow) -> tuple[bytes, ...]:
@@ -116,8 +132,7 @@ def _parts(row: ManifestRow) -> tuple[bytes, ...]:
 
 
 def _row(parts: Sequence[bytes]) -> ManifestRow:
-    fields, listing = json.loads(parts[0]), json.loads(parts[1])
-    summary = SnapshotSummary(**{**fields, "created_at": moment(fields["created_at"])})
+    summary, listing = _summary(parts[0]), json.loads(parts[1])
     namespace, workspace = _unpacked(parts[4]), _unpacked(parts[5])
     manifest = Manifest(
         sequence=summary.sequence,
@@ -133,6 +148,15 @@ def _row(parts: Sequence[bytes]) -> ManifestRow:
         workspace=Section(parts[3], tuple(piece.reference.raw_digest for piece in workspace)),
     )
     return ManifestRow(summary, manifest, namespace, workspace)
+
+
+def _summary(part: bytes) -> SnapshotSummary:
+    fields = json.loads(part)
+    return SnapshotSummary(**{**fields, "created_at": moment(fields["created_at"])})
+
+
+def _each_once(*pieces: Located) -> Sequence[Located]:
+    return list({piece.row: piece for piece in pieces}.values())
 
 
 def _packed(pieces: Iterable[Located]) -> bytes:

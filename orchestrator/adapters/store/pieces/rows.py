@@ -80,13 +80,13 @@ def are_all_there(file: PieceFile, pieces: Sequence[Located]) -> bool:
 def drop(place: Place) -> Collected:
     """Drop pieces that no manifest refers to, as many as one turn may."""
     with opened(place) as file:
-        return _drop(file)
+        return drop_some(file)
 
 
 def collect(place: Place) -> Collected:
     """The same, and then shorten the file."""
     with opened(place) as file:
-        dropped = _drop(file)
+        dropped = drop_some(file)
         before = _pages(file, "page_count")
         if _excess(file) > 0:
             # Each step returns one page, and `execute` makes a single step of what has no columns.
@@ -109,7 +109,8 @@ def sizes(place: Place) -> StoredSizes:
         )
 
 
-def _drop(file: PieceFile) -> Collected:
+def drop_some(file: PieceFile) -> Collected:
+    """The same in an open file."""
     kept = _referenced(file)
     if kept is None:
         return Collected(0, 0, 0, more=False)
@@ -132,11 +133,9 @@ def _referenced(file: PieceFile) -> set[int] | None:
     rows: set[int] = set()
     for sequence in manifest_rows.sequences(file):
         try:
-            found = manifest_rows.read(file, sequence)
+            rows.update(located.row for located in manifest_rows.pieces_of(file, sequence))
         except DamagedManifestError:
             return None
-        if found is not None:
-            rows.update(located.row for located in found.located)
     return rows
 
 

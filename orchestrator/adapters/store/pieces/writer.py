@@ -24,8 +24,9 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 
-# Of stored bytes in one transaction. Each costs three fsyncs, so that 4 MiB reach two thirds of the speed of 16; two of
-# them, one filled while the other is written, are what a snapshot of any size takes of memory.
+# Of stored bytes in one transaction. Each costs three fsyncs, so that 4 MiB reach two thirds of the speed of 16, and 16
+# three quarters of that of all at once (tests/bench/bench_pieces.py). Two of them, one filled while the other is
+# written, are what a snapshot of any size takes of memory.
 BATCH_BYTES: Final = 16 * 1024 * 1024
 BATCH_PIECES: Final = 4_096
 
@@ -61,9 +62,9 @@ class SqliteSnapshotWriter(SnapshotWriter):
 
     async def open(self) -> None:
         """Make or clear the file, and find out what may be shared."""
-        self._ground = await self._turn(partial(commits.begin, self._place, self.intent))
-        while (await self._turn(partial(rows.drop, self._place))).more:
-            pass
+        self._ground, dropped = await self._turn(partial(commits.begin, self._place, self.intent))
+        while dropped.more:
+            dropped = await self._turn(partial(rows.drop, self._place))
 
     async def put(self, piece: Piece) -> None:
         """Take a piece."""
