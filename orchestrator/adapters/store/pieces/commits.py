@@ -65,7 +65,8 @@ def begin(place: Place, intent: SnapshotIntent) -> tuple[Ground, Collected]:
     require_room(place, 0)
     with opened(place, create=True) as file:
         _drop_newer(file, intent)
-        return _ground(file, intent.head), rows.drop_some(file)
+        ground, referenced = _ground(file, intent.head)
+        return ground, rows.drop_some(file, referenced)
 
 
 def commit(place: Place, parcel: Parcel, keeping: Keeping) -> ManifestRow:
@@ -187,17 +188,25 @@ def _require_newest(file: PieceFile, intent: SnapshotIntent) -> None:
         raise SnapshotVoidedError(f"Snapshot {intent.sequence} came after snapshot {newest}.")
 
 
-def _ground(file: PieceFile, head: int | None) -> Ground:
+def _ground(file: PieceFile, head: int | None) -> tuple[Ground, set[int] | None]:
+    """Also which rows manifests refer to; None where a damaged one hides what it needs, which is then sent again."""
     ground = Ground({}, {})
+    by_row: dict[int, Located] = {}
+    is_whole = True
     for sequence in reversed(manifest_rows.sequences(file)):
         try:
-            located = {piece.reference.raw_digest: piece for piece in manifest_rows.pieces_of(file, sequence)}
+            references = manifest_rows.references_of(file, sequence)
         except DamagedManifestError:
-            continue  # what it holds is sent again
-        ground.history.update(located)
-        if sequence == head:
-            ground.head.update(located)
-    return ground
+            is_whole = False
+            continue
+        for packed in references:
+            located = by_row.get(packed[0])
+            if located is None:  # snapshots share most of their pieces
+                located = by_row[packed[0]] = manifest_rows.located(packed)
+            ground.history[located.reference.raw_digest] = located
+            if sequence == head:
+                ground.head[located.reference.raw_digest] = located
+    return ground, set(by_row) if is_whole else None
 
 
 def _row(parcel: Parcel, sent: dict[str, Located]) -> ManifestRow:

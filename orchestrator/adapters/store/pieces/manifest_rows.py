@@ -22,6 +22,7 @@ from orchestrator.domain.snapshots import (
 
 # Row id, sizes raw and stored, encoding, digests raw and host.
 _REFERENCE: Final = struct.Struct(">QIIB16s16s")
+Packed = tuple[int, int, int, int, bytes, bytes]
 _ENCODINGS: Final = (Encoding.RAW, Encoding.ZSTD)
 _COLUMNS: Final = (
     "summary, listing, namespace_body, workspace_body, namespace_references, workspace_references"  # as digested
@@ -52,7 +53,7 @@ class ManifestRow:
     @property
     def located(self) -> Sequence[Located]:
         """The pieces of both sections, each once."""
-        return _each_once(*self.namespace, *self.workspace)
+        return list({piece.row: piece for piece in (*self.namespace, *self.workspace)}.values())
 
     @property
     def stored(self) -> StoredSnapshot:
@@ -86,10 +87,16 @@ def summary_of(file: PieceFile, sequence: int) -> SnapshotSummary | None:
     return None if parts is None else _summary(parts[0])
 
 
-def pieces_of(file: PieceFile, sequence: int) -> Sequence[Located]:
-    """The same; none where it is not there."""
+def references_of(file: PieceFile, sequence: int) -> Sequence[Packed]:
+    """The same of its pieces, as they are packed; none where it is not there."""
     parts = _verified(file, sequence)
-    return () if parts is None else _each_once(*_unpacked(parts[4]), *_unpacked(parts[5]))
+    return [] if parts is None else [*_REFERENCE.iter_unpack(parts[4]), *_REFERENCE.iter_unpack(parts[5])]
+
+
+def located(packed: Packed) -> Located:
+    """The reference that is packed so."""
+    row, raw_size, stored_size, encoding, raw, host = packed
+    return Located(row, PieceReference(raw.hex(), host.hex(), raw_size, stored_size, _ENCODINGS[encoding]))
 
 
 def _verified(file: PieceFile, sequence: int) -> Sequence[bytes] | None:
@@ -155,10 +162,6 @@ def _summary(part: bytes) -> SnapshotSummary:
     return SnapshotSummary(**{**fields, "created_at": moment(fields["created_at"])})
 
 
-def _each_once(*pieces: Located) -> Sequence[Located]:
-    return list({piece.row: piece for piece in pieces}.values())
-
-
 def _packed(pieces: Iterable[Located]) -> bytes:
     return b"".join(
         _REFERENCE.pack(
@@ -174,10 +177,7 @@ def _packed(pieces: Iterable[Located]) -> bytes:
 
 
 def _unpacked(packed: bytes) -> tuple[Located, ...]:
-    return tuple(
-        Located(row, PieceReference(raw.hex(), host.hex(), raw_size, stored_size, _ENCODINGS[encoding]))
-        for row, raw_size, stored_size, encoding, raw, host in _REFERENCE.iter_unpack(packed)
-    )
+    return tuple(map(located, _REFERENCE.iter_unpack(packed)))
 
 
 def _json(value: object) -> bytes:

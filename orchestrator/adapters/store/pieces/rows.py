@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from orchestrator.adapters.store.pieces import manifest_rows
@@ -80,13 +81,13 @@ def are_all_there(file: PieceFile, pieces: Sequence[Located]) -> bool:
 def drop(place: Place) -> Collected:
     """Drop pieces that no manifest refers to, as many as one turn may."""
     with opened(place) as file:
-        return drop_some(file)
+        return drop_some(file, referenced(file))
 
 
 def collect(place: Place) -> Collected:
     """The same, and then shorten the file."""
     with opened(place) as file:
-        dropped = drop_some(file)
+        dropped = drop_some(file, referenced(file))
         before = _pages(file, "page_count")
         if _excess(file) > 0:
             # Each step returns one page, and `execute` makes a single step of what has no columns.
@@ -99,7 +100,7 @@ def collect(place: Place) -> Collected:
 def sizes(place: Place) -> StoredSizes:
     """What the file holds."""
     with opened(place) as file:
-        kept = _referenced(file)
+        kept = referenced(file)
         stored = dict(file.raw.execute("SELECT id, length(data) FROM pieces").fetchall())
         return StoredSizes(
             file=_pages(file, "page_count") * PAGE_BYTES,
@@ -109,9 +110,8 @@ def sizes(place: Place) -> StoredSizes:
         )
 
 
-def drop_some(file: PieceFile) -> Collected:
-    """The same in an open file."""
-    kept = _referenced(file)
+def drop_some(file: PieceFile, kept: AbstractSet[int] | None) -> Collected:
+    """The same in an open file; nothing where nobody knows what to keep."""
     if kept is None:
         return Collected(0, 0, 0, more=False)
     dead = [found for found in file.raw.execute("SELECT id, length(data) FROM pieces") if found[0] not in kept]
@@ -128,12 +128,12 @@ def drop_some(file: PieceFile) -> Collected:
     return Collected(len(now), freed, 0, more=len(now) < len(dead))
 
 
-def _referenced(file: PieceFile) -> set[int] | None:
+def referenced(file: PieceFile) -> set[int] | None:
     """The rows that manifests refer to; None where a damaged one hides what it needs: then nothing is collected."""
     rows: set[int] = set()
     for sequence in manifest_rows.sequences(file):
         try:
-            rows.update(located.row for located in manifest_rows.pieces_of(file, sequence))
+            rows.update(packed[0] for packed in manifest_rows.references_of(file, sequence))
         except DamagedManifestError:
             return None
     return rows
