@@ -100,7 +100,8 @@ class Pieces(Protocol):
     """
 
     async def begin(self, intent: SnapshotIntent) -> SnapshotWriter:
-        """Start writing the snapshot that the records intend; voids an earlier writer of the session.
+        """Start writing the snapshot that the records intend; voids an earlier writer of the session. The agent is told
+        the intent's seed, and of the head's raw digests where those were made under the same.
 
         Drops what earlier ones left: pieces that nothing refers to, and snapshots newer than the head that the intent
         names. Makes the file of a session that has none. Raises SnapshotVoidedError where the session was deleted or
@@ -117,8 +118,11 @@ class Pieces(Protocol):
         """
 
     async def fork(self, key: str, sequence: int, intent: SnapshotIntent) -> StoredSnapshot:
-        """Commit a copy of another session's snapshot as the intended one. Every piece is verified on the way and
-        hashed anew. Raises SnapshotNotFoundError, and SnapshotDamagedError where anything of it is damaged.
+        """Commit a copy of another session's snapshot as the intended one.
+
+        Every piece is verified on the way and hashed anew. The agent's digests stay, with the seed that they were made
+        under (`summary.seed`), so the first save after a fork sends everything. Raises SnapshotNotFoundError, and
+        SnapshotDamagedError where anything of it is damaged.
         """
 
     async def open_snapshot(self, key: str, sequence: int, *, since: int | None = None) -> SnapshotReader:

@@ -1,7 +1,7 @@
 """The nouns of snapshots: what an agent sends, what the host keeps of it, and what can go wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -117,6 +117,7 @@ class SnapshotIntent:
     activity: int  # the session's when it was intended, so what its commit will cover
     head: int | None  # the head's sequence then: what it may share pieces with
     replaces: bool  # rollback, clear, import: nothing older may come back by itself
+    seed: int = field(repr=False)  # the session's, for the agent's raw digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class SnapshotSummary:
     raw_bytes: int
     stored_bytes: int  # of all its pieces, those shared with other snapshots too
     new_bytes: int  # of them, stored for this snapshot
+    seed: int = field(repr=False)  # of its raw digests: a restore needs it, and it is another session's after a fork
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def shares(data: memoryview) -> float:
 
 def intent_of(sequence: int) -> SnapshotIntent:
     """Each snapshot follows the one before it."""
-    return SnapshotIntent(KEY, sequence, 1, sequence, sequence, sequence - 1 or None, replaces=False)
+    return SnapshotIntent(KEY, sequence, 1, sequence, sequence, sequence - 1 or None, replaces=False, seed=1)
 
 
 async def save(pieces: SqlitePieces, sequence: int, sent: list[Piece], digests: list[str]) -> None:

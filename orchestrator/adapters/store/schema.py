@@ -104,6 +104,7 @@ _SNAPSHOTS = (
     CREATE TABLE snapshots (
         session TEXT PRIMARY KEY REFERENCES sessions (key) ON DELETE CASCADE,
         sequence INTEGER NOT NULL,
+        seed INTEGER NOT NULL,                          -- of the agent's digests: unkeyed ones collide on demand
         intended INTEGER,                               -- null where none is under way
         intended_incarnation INTEGER,
         intended_execution INTEGER,

@@ -5,6 +5,7 @@ statement, which names the incarnation that its caller saw.
 """
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -96,11 +97,11 @@ def void(tx: Transaction, key: str, incarnation: int) -> bool:
     """Raise the sequence, so that nothing in flight becomes head."""
     changed = tx.change(
         """
-        INSERT INTO snapshots (session, sequence)
-            SELECT key, 1 FROM sessions WHERE key = ? AND incarnation = ? AND state <> 'destroying'
+        INSERT INTO snapshots (session, sequence, seed)
+            SELECT key, 1, ? FROM sessions WHERE key = ? AND incarnation = ? AND state <> 'destroying'
         ON CONFLICT (session) DO UPDATE SET sequence = sequence + 1, intended = NULL
         """,
-        (key, incarnation),
+        (_fresh_seed(), key, incarnation),
     )
     return changed == 1
 
@@ -113,9 +114,9 @@ def hibernate_saved(tx: Transaction, key: str, incarnation: int, activity: int) 
 def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) -> SnapshotIntent:
     (row,) = tx.rows(
         """
-        INSERT INTO snapshots (session, sequence, intended, intended_incarnation, intended_execution,
+        INSERT INTO snapshots (session, sequence, seed, intended, intended_incarnation, intended_execution,
                                intended_activity, intended_replaces)
-        VALUES (:key, 1, 1, :incarnation, :execution, :activity, :replaces)
+        VALUES (:key, 1, :seed, 1, :incarnation, :execution, :activity, :replaces)
         ON CONFLICT (session) DO UPDATE SET
             sequence = sequence + 1, intended = sequence + 1, intended_incarnation = excluded.intended_incarnation,
             intended_execution = excluded.intended_execution, intended_activity = excluded.intended_activity,
@@ -124,6 +125,7 @@ def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) 
         """,
         {
             "key": key,
+            "seed": _fresh_seed(),
             "incarnation": session["incarnation"],
             "execution": session["executions"],
             "activity": session["activity"],
@@ -131,6 +133,10 @@ def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) 
         },
     )
     return _intent(row)
+
+
+def _fresh_seed() -> int:
+    return secrets.randbits(63)  # what SQLite's signed integers hold
 
 
 def _make_head(tx: Transaction, key: str, stored: StoredSnapshot, states: Sequence[str]) -> bool:
@@ -204,4 +210,5 @@ def _intent(row: sqlite3.Row) -> SnapshotIntent:
         activity=row["intended_activity"],
         head=row["head"],
         replaces=bool(row["intended_replaces"]),
+        seed=row["seed"],
     )

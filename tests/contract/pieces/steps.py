@@ -20,6 +20,7 @@ from orchestrator.domain.snapshots import (
 
 KEY = "a" * 32
 OTHER = "b" * 32
+SEED = 2**62 + 1
 
 # Opens the one data directory of a test, as often as the test likes.
 Opener = Callable[..., AbstractAsyncContextManager[Pieces]]
@@ -36,7 +37,7 @@ def piece(content: bytes) -> Piece:
 
 
 def intent_of(sequence: int, head: int | None, *, key: str = KEY, replaces: bool = False) -> SnapshotIntent:
-    return SnapshotIntent(key, sequence, 1, sequence, sequence, head, replaces)
+    return SnapshotIntent(key, sequence, 1, sequence, sequence, head, replaces, SEED)
 
 
 def manifest_of(

@@ -1,6 +1,7 @@
 """A copy for another session, and the end of one: with a snapshot in flight, a reader, a commit that has begun."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.contract.pieces.steps import (
     KEY,
     NO_FLOOR,
     OTHER,
+    SEED,
     Opener,
     contents_of,
     expected,
@@ -34,10 +36,12 @@ async def test_a_fork_holds_what_its_source_held_and_lives_alone(pieces: Pieces)
     await save(pieces, 1, None, [b"x", bytes(MIB)], workspace=[b"file"])
     await save(pieces, 2, 1, [b"later"])
 
-    forked = await pieces.fork(KEY, 1, intent_of(4, None, key=OTHER, replaces=True))
+    own = replace(intent_of(4, None, key=OTHER, replaces=True), seed=7)
+    forked = await pieces.fork(KEY, 1, own)
     await pieces.delete(KEY)
 
     assert forked.summary.sequence == 4
+    assert forked.summary.seed == SEED, "its raw digests were made under that one"
     assert forked.manifest.names == manifest_of(intent_of(1, None), [b"x", bytes(MIB)]).names
     assert await saved_contents(pieces, 4, key=OTHER) == expected(b"x", bytes(MIB), b"file")
     assert await is_sound(pieces, 4, OTHER)

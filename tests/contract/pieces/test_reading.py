@@ -1,6 +1,7 @@
 """Reading beside writing, history, rollback, clear."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from orchestrator.domain.snapshots import (
 )
 from tests.contract.pieces.steps import (
     KEY,
+    SEED,
     Opener,
     collect_all,
     contents_of,
@@ -167,8 +169,9 @@ async def test_a_rollback_is_a_new_head_that_holds_what_was(pieces: Pieces) -> N
     await save(pieces, 1, None, [b"one"], workspace=[b"file one"])
     await save(pieces, 2, 1, [b"two"], workspace=[b"file two"])
 
-    stored = await pieces.restate(intent_of(3, 2, replaces=True), 1)
+    stored = await pieces.restate(replace(intent_of(3, 2, replaces=True), seed=7), 1)
 
+    assert stored.summary.seed == SEED, "what its raw digests were made under"
     assert (stored.summary.sequence, stored.summary.new_bytes) == (3, 0)
     assert await saved_contents(pieces, 3) == expected(b"one", b"file one")
     assert await sequences(pieces, 3) == [3, 2, 1]

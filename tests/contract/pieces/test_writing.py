@@ -13,7 +13,6 @@ from orchestrator.domain.snapshots import (
     Manifest,
     Piece,
     Section,
-    SnapshotIntent,
     SnapshotNotFoundError,
     SnapshotRefusedError,
     SnapshotVoidedError,
@@ -22,6 +21,7 @@ from orchestrator.domain.snapshots import (
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,
+    SEED,
     Opener,
     collect_all,
     digest_of,
@@ -50,7 +50,7 @@ async def test_a_snapshot_comes_back_as_it_was_committed(open_again: Opener, clo
         digest_of(c) for c in (b"one", b"two", b"file")
     ]
     assert (stored.summary.names, stored.summary.raw_bytes, stored.summary.new_bytes) == (2, 10, 10)
-    assert stored.summary.created_at == clock.now()
+    assert (stored.summary.created_at, stored.summary.seed) == (clock.now(), SEED)
     async with open_again() as pieces:
         assert await pieces.snapshot(KEY, 1) == stored
         assert list((await saved_contents(pieces, 1)).items()) == list(expected(b"one", b"two", b"file").items())
@@ -181,7 +181,7 @@ async def test_a_manifest_of_another_snapshot_is_refused(pieces: Pieces, field: 
 
 
 async def test_a_snapshot_may_hold_an_earlier_execution_than_the_last(pieces: Pieces) -> None:
-    intent = SnapshotIntent(KEY, 1, 1, 7, 9, None, replaces=False)
+    intent = replace(intent_of(1, None), execution=7, activity=9)
     async with await pieces.begin(intent) as writer:
         stored = await writer.commit(replace(manifest_of(intent, []), execution=5))
 

@@ -34,6 +34,7 @@ def written(intent: SnapshotIntent, *names: SavedName) -> StoredSnapshot:
         raw_bytes=0,
         stored_bytes=0,
         new_bytes=0,
+        seed=intent.seed,
     )
     return StoredSnapshot(summary, manifest, ())
 

@@ -32,13 +32,24 @@ async def test_an_intent_tells_what_the_snapshot_will_cover_and_may_share_with(s
     first = await saved(sqlite, session)
     second = await intended(sqlite, session)
 
-    assert first == SnapshotIntent(session.key, 1, 1, 2, 2, None, replaces=False)
-    assert second == SnapshotIntent(session.key, 2, 1, 2, 2, 1, replaces=False)
+    assert first == SnapshotIntent(session.key, 1, 1, 2, 2, None, replaces=False, seed=first.seed)
+    assert second == SnapshotIntent(session.key, 2, 1, 2, 2, 1, replaces=False, seed=first.seed)
     record = await sqlite.snapshot_record(session.key)
     assert record is not None
     assert (record.sequence, record.intended, record.head) == (2, second, 1)
     assert (record.head_execution, record.head_activity, record.since) == (2, 2, 0)
     assert await sqlite.snapshot_records() == [record]
+
+
+async def test_each_session_has_a_seed_of_its_own_for_all_its_snapshots(sqlite: SqliteRecords) -> None:
+    one, other = await ready_session(sqlite, "one"), await ready_session(sqlite, "other")
+    await sqlite.void_snapshots(other.key, 1)
+
+    seeds = [(await intended(sqlite, session)).seed for session in (one, other, one, other)]
+
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 async def test_a_session_that_was_never_saved_has_no_record_and_no_listing(sqlite: SqliteRecords) -> None:

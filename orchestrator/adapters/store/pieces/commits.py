@@ -60,6 +60,14 @@ class Copy:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What of a summary stands in no manifest."""
+
+    created_at: datetime
+    seed: int  # of the raw digests: those of a restated snapshot keep the one that they were made under
+
+
 def begin(place: Place, intent: SnapshotIntent) -> tuple[Ground, Collected]:
     """Make the file where there is none, and drop what never became head: as much of it as one turn may."""
     require_room(place, 0)
@@ -160,7 +168,7 @@ def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
     intent = copy.intent
     if source is None:
         empty = Manifest(intent.sequence, intent.incarnation, intent.execution, environment="", python="")
-        return _summed(empty, (), (), {}, copy.created_at)
+        return _summed(empty, (), (), {}, Stamp(copy.created_at, intent.seed))
     kept = replace(
         source.manifest, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution
     )
@@ -169,7 +177,7 @@ def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
         namespace, kept = (), replace(kept, names=(), unlisted_names=0, namespace=Section())
     if not copy.workspace:
         workspace, kept = (), replace(kept, files=(), unlisted_files=0, workspace=Section())
-    return _summed(kept, namespace, workspace, {}, copy.created_at)
+    return _summed(kept, namespace, workspace, {}, Stamp(copy.created_at, source.summary.seed))
 
 
 def _drop_newer(file: PieceFile, intent: SnapshotIntent) -> None:
@@ -223,7 +231,8 @@ def _row(parcel: Parcel, sent: dict[str, Located]) -> ManifestRow:
         )
     namespace = tuple(allowed[raw_digest] for raw_digest in manifest.namespace.pieces)
     workspace = tuple(allowed[raw_digest] for raw_digest in manifest.workspace.pieces)
-    return _summed(manifest, namespace, workspace, _new(sent, parcel.ground), parcel.created_at)
+    stamp = Stamp(parcel.created_at, intent.seed)
+    return _summed(manifest, namespace, workspace, _new(sent, parcel.ground), stamp)
 
 
 def _new(sent: dict[str, Located], ground: Ground) -> dict[int, int]:
@@ -236,7 +245,7 @@ def _summed(
     namespace: tuple[Located, ...],
     workspace: tuple[Located, ...],
     new: dict[int, int],
-    now: datetime,
+    stamp: Stamp,
 ) -> ManifestRow:
     pieces = {located.row: located.reference for located in (*namespace, *workspace)}
     summary = SnapshotSummary(
@@ -245,7 +254,8 @@ def _summed(
         execution=manifest.execution,
         environment=manifest.environment,
         python=manifest.python,
-        created_at=now,
+        created_at=stamp.created_at,
+        seed=stamp.seed,
         names=len(manifest.names) + manifest.unlisted_names,
         refused=sum(name.status == "refused" for name in manifest.names),
         raw_bytes=sum(reference.raw_size for reference in pieces.values()),

@@ -109,19 +109,11 @@ class SqlitePieces(Pieces):
 
     async def fork(self, key: str, sequence: int, intent: SnapshotIntent) -> StoredSnapshot:
         """Commit a copy of another session's snapshot."""
-        async with await self.open_snapshot(key, sequence) as reader, await self.begin(intent) as writer:
-            async with aclosing(reader.pieces()) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, DamagedPiece):
-                        raise SnapshotDamagedError(
-                            f"Piece {piece.raw_digest} of snapshot {sequence} is damaged: {piece.reason}.",
-                            hint="Fork another snapshot of that session.",
-                        )
-                    await writer.put(piece)
-            source = reader.snapshot.manifest
-            return await writer.commit(
-                replace(source, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution)
-            )
+        async with await self.open_snapshot(key, sequence) as reader:
+            # The agent's digests are copied as they are, and can only be verified under the seed that made them.
+            own = replace(intent, seed=reader.snapshot.summary.seed)
+            async with await self.begin(own) as writer:
+                return await _copied(reader, writer, intent)
 
     async def open_snapshot(self, key: str, sequence: int, *, since: int | None = None) -> SnapshotReader:
         """Read that snapshot, or the newest intact one before it."""
@@ -225,3 +217,18 @@ class SqlitePieces(Pieces):
                 del self._reading[key]
 
         return let_go
+
+
+async def _copied(reader: SnapshotReader, writer: SnapshotWriter, intent: SnapshotIntent) -> StoredSnapshot:
+    source = reader.snapshot.manifest
+    async with aclosing(reader.pieces()) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, DamagedPiece):
+                raise SnapshotDamagedError(
+                    f"Piece {piece.raw_digest} of snapshot {source.sequence} is damaged: {piece.reason}.",
+                    hint="Fork another snapshot of that session.",
+                )
+            await writer.put(piece)
+    return await writer.commit(
+        replace(source, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution)
+    )
