@@ -27,6 +27,10 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "cloudpickle": frozenset({"cloudpickle"}),
     "xxhash": frozenset({"xxhash"}),
     "zstandard": frozenset({"zstandard"}),
+    # The session's own, in its environment.
+    "matplotlib": frozenset({"matplotlib"}),
+    "numpy": frozenset({"numpy"}),
+    "pandas": frozenset({"pandas"}),
 }
 LIBRARY_OF = {name: library for library, names in LIBRARIES.items() for name in names}
 AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
@@ -82,7 +86,9 @@ LAYERS: Mapping[str, Layer] = {
         libraries=frozenset({"mcp", "rich", "typer"}),
     ),
     "orchestrator.__main__": Layer(("orchestrator.faces", "orchestrator.faces.cli")),
-    "agent": Layer(("agent",), libraries=AGENT_LIBRARIES),
+    "agent": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES),
+    # Takes apart and makes again what the session's own libraries hold, and only what the session has loaded.
+    "agent.snapshot": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES | {"matplotlib", "numpy", "pandas"}),
     "build": Layer(()),
 }
 

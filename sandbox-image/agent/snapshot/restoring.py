@@ -1,0 +1,197 @@
+"""Brings a namespace back in a fresh worker: modules, code, groups, names in their order, process state.
+
+Each group is bounded in time and fails alone. Where loading can't be interrupted (it hangs in C, or ends the process),
+the supervisor knows from the announcements which group it was, and starts another worker with that one quarantined.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from agent.snapshot import process_state
+from agent.snapshot.loading import Loader, words_for
+from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
+
+_REPEAT = 0.2  # seconds after which a swallowed time-out is raised again
+
+
+class LoadTimeoutError(BaseException):
+    """Loading takes too long; not an Exception, so that little swallows it."""
+
+
+@dataclass
+class Restored:
+    """What came back, and what did not."""
+
+    names: int = 0
+    lost: list[tuple[str, str]] = field(default_factory=list)  # (name, why)
+    state_lost: list[tuple[str, str]] = field(default_factory=list)  # (part of the process state, why)
+
+
+class BodyError(ValueError):
+    """This is no body of a manifest that this agent knows."""
+
+
+def wanted(body: bytes) -> list[str]:
+    """The digests of a body's pieces, each once, in the order in which `restore` asks for them."""
+    return [digest for digest, _ in _read(body)["pieces"]]
+
+
+def groups_of(body: bytes) -> list[list[str]]:
+    """For each number that a restore announces, the names that are quarantined with it."""
+    fields = _read(body)
+    bound: dict[str, list[str]] = {}
+    for name, slot in fields["code"].items():
+        bound.setdefault(slot, []).append(name)
+    return [
+        [*(name for slot in row.get("code", ()) for name in bound.get(slot, ())), *row.get("names", ())]
+        for row in fields["groups"]
+    ]
+
+
+def restore(
+    namespace: dict[str, Any],
+    body: bytes,
+    fetch: Fetch,
+    seed: int,
+    *,
+    announce: Callable[[int], None] = lambda _group: None,
+    quarantined: Mapping[int, str] | None = None,
+    bound: float = 30.0,
+) -> Restored:
+    """Fill the namespace of the module `__main__`; `bound` in seconds is for each group. Raises BodyError."""
+    return _Restore(
+        namespace, _read(body), fetch, seed, announce=announce, failed=dict(quarantined or {}), bound=bound
+    ).run()
+
+
+class _Restore:
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        body: dict[str, Any],
+        fetch: Fetch,
+        seed: int,
+        *,
+        announce: Callable[[int], None],
+        failed: dict[int, str],
+        bound: float,
+    ) -> None:
+        self._namespace = namespace
+        self._body = body
+        self._announce = announce
+        self._failed = failed
+        self._bound = bound
+        self._loader = Loader(namespace)
+        self._reader = PieceReader(body["pieces"], _uses(body), fetch, seed)
+        self._pack: tuple[int, Any] = (-1, b"")
+        self._state: dict[str, Any] = {}
+        self._report = Restored()
+
+    def run(self) -> Restored:
+        self._report.state_lost += process_state.apply(self._body["early"])
+        self._import_modules()
+        for number, row in enumerate(self._body["groups"]):
+            self._group(number, row)
+        self._put_in_order()
+        missing = [(key, why) for key, why in self._body["not_saved"]]
+        self._report.state_lost += [*missing, *process_state.apply(self._state)]
+        self._report.names = sum(1 for name in self._body["order"] if name in self._namespace)
+        return self._report
+
+    def _import_modules(self) -> None:
+        for module in self._body["imports"]:
+            with contextlib.suppress(Exception), _bounded(self._bound):
+                __import__(module)
+        for name, module in self._body["modules"].items():
+            try:
+                with _bounded(self._bound):
+                    __import__(module)
+                    self._namespace[name] = sys.modules[module]
+            except BaseException as error:
+                self._report.lost.append((name, f"importing {module!r}: {words_for(error)}"))
+
+    def _group(self, number: int, row: dict[str, Any]) -> None:
+        lost = next((other for other in row.get("needs", ()) if other in self._failed), None)
+        if number not in self._failed and lost is not None:
+            self._failed[number] = f"it needs what did not come back: {self._failed[lost]}"[:400]
+        if number not in self._failed:
+            self._announce(number)
+            try:
+                stream = self._stream(row)
+                with _bounded(self._bound):
+                    self._load(row, stream)
+            except LoadTimeoutError:
+                self._failed[number] = "loading it timed out"
+            except DamagedError as error:
+                self._failed[number] = str(error)
+            except BaseException as error:
+                self._failed[number] = words_for(error)
+            else:
+                return
+        self._lose(row, self._failed[number])
+
+    def _load(self, row: dict[str, Any], stream: Any) -> None:
+        def read(kind: str, index: int, target: memoryview) -> None:
+            self._reader.read_into(row[kind][index][1], target)
+
+        code, names, state = (row.get(key, []) for key in ("code", "names", "state"))
+        objects = self._loader.load(stream, [size for size, _ in row.get("buffers", ())], read)
+        self._loader.keep(code, names, objects, self._body["code"])
+        self._state.update(zip(state, objects[len(code) + len(names) :], strict=True))
+
+    def _stream(self, row: dict[str, Any]) -> Any:
+        number, offset, size = row["pack"]
+        if self._pack[0] != number:
+            self._pack = (number, self._reader.read(self._body["packs"][number]))
+        stream = memoryview(self._pack[1])[offset : offset + size]
+        if len(stream) != size:
+            raise DamagedError("a group lies outside its pack")
+        return stream
+
+    def _lose(self, row: dict[str, Any], why: str) -> None:
+        slots = set(row.get("code", ()))
+        bound = [name for name, slot in self._body["code"].items() if slot in slots]
+        self._report.lost += [(name, why) for name in (*bound, *row.get("names", ()))]
+        self._report.state_lost += [(key, why) for key in row.get("state", ())]
+
+    def _put_in_order(self) -> None:
+        ordered = {name: self._namespace.pop(name) for name in self._body["order"] if name in self._namespace}
+        self._namespace.update({sys.intern(name): value for name, value in ordered.items()})
+
+
+def _uses(body: dict[str, Any]) -> Iterator[int]:
+    for pack in body["packs"]:
+        yield from pack
+    for row in body["groups"]:
+        for _, indexes in (*row.get("arrays", ()), *row.get("buffers", ())):
+            yield from indexes
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(body)
+    except ValueError as error:
+        raise BodyError("a manifest's body is not JSON") from error
+    if not isinstance(fields, dict) or fields.get("version") != 1:
+        raise BodyError("a manifest's body of another version")
+    return fields
+
+
+@contextlib.contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    def late(_number: int, _frame: FrameType | None) -> None:
+        raise LoadTimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

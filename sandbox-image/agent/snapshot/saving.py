@@ -1,0 +1,183 @@
+"""Writes a namespace as pieces and a manifest. Runs in a child of the worker: see keeper.py.
+
+The result has two halves. `names` is for people and listings; `body` is what a restore needs, as JSON: readable
+without unpickling anything, and opaque to the host.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.snapshot.dump import Dump
+from agent.snapshot.groups import Grouping
+from agent.snapshot.nodes import Group, Limits, Node, type_name
+from agent.snapshot.pieces import Emit, PieceWriter
+from agent.snapshot.rehearsal import Rehearsal
+
+VERSION = 1
+_PACK = 256 * 1024  # bytes; smaller groups lie together in one stream
+_PACK_ENDS = 16  # one group in so many ends its pack, chosen by its label: a new name moves few others
+
+NameRow = list[Any]  # name, kind, type, size, status, reason, excerpt, digest
+
+
+@dataclass
+class Order:
+    """What is asked of a save."""
+
+    seed: int  # secret to the session, for digests
+    limits: Limits = field(default_factory=Limits)
+    known: frozenset[bytes] = frozenset()  # raw digests that the head holds: these pieces are not emitted
+    compress: bool = False  # off while a caller waits: it halves the speed
+    state: dict[str, Any] = field(default_factory=dict)  # of the process: see process_state.take
+    rehearsed: frozenset[str] = frozenset()  # digests of groups that were loaded before
+    rehearse: Callable[[], Any] | None = None  # gives a socket to a fresh rehearsal, or None; None: no rehearsals
+    rehearsal_bound: float = 10.0  # seconds that loading one group may take
+    rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
+    early: dict[str, Any] = field(default_factory=dict)  # see process_state.early
+    imports: list[str] = field(default_factory=list)  # modules to import first: see process_state.imports
+    refused: dict[str, str] = field(default_factory=dict)  # labels that are not tried, and why
+
+
+@dataclass
+class Saved:
+    """What a save made, beside the pieces that it emitted."""
+
+    names: list[NameRow]
+    pieces: list[str]  # raw digests, each once, in the order in which a restore wants them
+    body: bytes
+    rehearsed: list[str]  # digests of groups that surely load; hand them to the next save
+    remarks: list[tuple[str, str]]  # (name, what is lost although it is saved)
+    new_bytes: int
+
+
+def save(
+    namespace: dict[str, Any],
+    order: Order,
+    emit: Emit,
+    announce: Callable[[str], None] = lambda _label: None,
+    beat: Callable[[], None] = lambda: None,
+) -> Saved:
+    """Save everything that can be; `announce` is told each time before user code may run, and for whom."""
+    grouping = Grouping(namespace, order.limits, announce=announce, beat=beat, refused=order.refused, state=order.state)
+    groups = grouping.run()
+    rehearsal = Rehearsal(grouping, order, announce)
+    groups = rehearsal.run(groups)
+    writer = _Writer(grouping, PieceWriter(emit, order.seed, order.known, compress=order.compress), rehearsal.digests)
+    stored = writer.store(groups)
+    names = _names(grouping, writer.digests, rehearsal.unrehearsed)
+    body = {
+        "version": VERSION,
+        "python": list(sys.version_info[:3]),
+        "hash_seed": sys.flags.hash_randomization,
+        "order": [name for name, _ in grouping.order if type(name) is str],
+        "early": order.early,
+        "imports": order.imports,
+        "modules": grouping.modules,
+        "code": _code_names(grouping),
+        **stored,
+        "not_saved": _not_saved(grouping),
+        "pieces": writer.pieces.table,
+    }
+    remarks = [(label.partition(" ")[2], text) for label, text in grouping.remarks()]
+    pieces = [digest for digest, _ in writer.pieces.table]
+    data = json.dumps(body, separators=(",", ":")).encode()
+    return Saved(names, pieces, data, sorted(rehearsal.passed), remarks, writer.pieces.new_bytes)
+
+
+def _code_names(grouping: Grouping) -> dict[str, str]:
+    slots = grouping.catalog.slots
+    bound = {name: slots[id(value)] for name, value in grouping.order if type(name) is str and id(value) in slots}
+    return {name: slot for name, slot in bound.items() if grouping.nodes[f"code {slot}"].refusal is None}
+
+
+def _not_saved(grouping: Grouping) -> list[tuple[str, str]]:
+    return [
+        (node.state, node.refusal)
+        for node in grouping.nodes.values()
+        if node.state is not None and node.refusal is not None
+    ]
+
+
+def _names(grouping: Grouping, digests: dict[Node, str], unrehearsed: set[Node]) -> list[NameRow]:
+    rows: list[NameRow] = []
+    for name, value in grouping.order:
+        if type(name) is not str:
+            rows.append([f"<{type_name(name)}>", "value", type_name(value), None, "refused",
+                         "its name is not a string", None, None])  # fmt: skip
+            continue
+        if name in grouping.modules:
+            rows.append([name, "module", "module", None, "saved", None, None, None])
+            continue
+        slot = grouping.catalog.slots.get(id(value))
+        node = grouping.nodes[f"name {name}" if slot is None else f"code {slot}"]
+        status = "refused" if node.refusal else "unrehearsed" if node in unrehearsed else "saved"
+        kind = "value" if slot is None else "code"
+        rows.append([name, kind, type_name(value), node.size, status, node.refusal, None, digests.get(node)])
+    return rows
+
+
+class _Writer:
+    """Lays groups out in streams and cuts these into pieces."""
+
+    def __init__(self, grouping: Grouping, pieces: PieceWriter, known: dict[Group, str]) -> None:
+        self._grouping = grouping
+        self.pieces = pieces
+        self._known = known
+        self.digests: dict[Node, str] = {}
+        self._packs: list[list[int]] = []
+        self._open: list[Any] = []  # parts of the pack that is being filled
+        self._open_size = 0
+        self._late: list[Callable[[], None]] = []
+
+    def store(self, groups: list[Group]) -> dict[str, Any]:
+        """Emit all of them; what the manifest says of them."""
+        numbers = {group: number for number, group in enumerate(groups)}
+        rows = []
+        for group in groups:
+            rows.append(self._group(group, numbers))
+            label = group.nodes[0].label.encode("utf-8", "surrogatepass")
+            if self._open_size >= _PACK or int(self.pieces.digest(label), 16) % _PACK_ENDS == 0:
+                self._close_pack()
+        self._close_pack()
+        return {"groups": rows, "packs": self._packs}
+
+    def _group(self, group: Group, numbers: dict[Group, int]) -> dict[str, Any]:
+        dump = group.dump
+        if dump is None or not dump.parts:
+            dump = self._grouping.dump_of(group)
+        beside = bool(dump.arrays or dump.buffers)
+        if beside or dump.size >= _PACK:
+            self._close_pack()
+        row: dict[str, Any] = {
+            "code": [node.slot for node in group.code],
+            "names": [node.name for node in group.nodes if node.name is not None],
+            "state": [node.state for node in group.nodes if node.state is not None],
+            "needs": [numbers[other] for other in group.needs],
+            "pack": [len(self._packs), self._open_size, dump.size],
+        }
+        self._open += dump.parts
+        self._open_size += dump.size
+        if beside:
+            self._close_pack()  # so that pieces come in the order in which a restore wants them
+            row["arrays"] = [[part.nbytes, self.pieces.write(part)] for part in dump.arrays]
+            row["buffers"] = [[part.nbytes, self.pieces.write(part)] for part in dump.buffers]
+        digest = self._digest(group, dump, row)
+        self.digests.update(dict.fromkeys(group.nodes, digest))
+        row["digest"] = digest
+        group.dump = None
+        return {key: value for key, value in row.items() if value != []}
+
+    def _digest(self, group: Group, dump: Dump, row: dict[str, Any]) -> str:
+        known = self._known.get(group)
+        if known is not None:
+            return known
+        beside = [index for _, indexes in (*row.get("arrays", ()), *row.get("buffers", ())) for index in indexes]
+        return self.pieces.digest(*dump.parts, *(self.pieces.table[index][0].encode() for index in beside))
+
+    def _close_pack(self) -> None:
+        if self._open_size:
+            self._packs.append(self.pieces.write_parts(self._open))
+            self._open, self._open_size = [], 0
