@@ -66,7 +66,7 @@ class SnapshotReader(Protocol):
 
     @property
     def skipped(self) -> Sequence[int]:
-        """Newer sequences that were passed over because their manifests were damaged; the caller says so."""
+        """Newer sequences that were passed over because their manifests are damaged or gone; the caller says so."""
 
     def pieces(self, raw_digests: Sequence[str] | None = None) -> AsyncGenerator[Piece | DamagedPiece, None]:
         """The snapshot's pieces in their order, or those named, each verified by the host's digest; a damaged one is
@@ -126,7 +126,7 @@ class Pieces(Protocol):
         """
 
     async def open_snapshot(self, key: str, sequence: int, *, since: int | None = None) -> SnapshotReader:
-        """Read that snapshot; where its manifest is damaged, the newest intact one before it, not older than `since`
+        """Read that snapshot; where its manifest is damaged or gone, the newest intact one before it, not older than `since`
         (None: that one or none). Raises SnapshotNotFoundError, SnapshotDamagedError where none is intact.
         """
 

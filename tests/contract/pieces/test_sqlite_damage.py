@@ -125,6 +125,19 @@ async def test_an_altered_manifest_makes_the_reader_take_the_one_before_and_say_
     assert "snapshot 3" in problems[0]
 
 
+async def test_a_head_that_is_gone_is_passed_over_and_said(sqlite: SqlitePieces, path: Path) -> None:
+    await save(sqlite, 1, None, FIRST)
+    await save(sqlite, 2, 1, [b"second"])
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("DELETE FROM manifests WHERE sequence = 2")
+
+    async with await sqlite.open_snapshot(KEY, 2, since=1) as reader:
+        assert (reader.snapshot.summary.sequence, reader.skipped) == (1, (2,))
+    with pytest.raises(SnapshotNotFoundError):
+        await sqlite.open_snapshot(KEY, 2, since=2)
+    assert not await is_sound(sqlite, 2)
+
+
 async def test_nothing_older_than_a_replacement_comes_back_by_itself(sqlite: SqlitePieces, path: Path) -> None:
     await save(sqlite, 1, None, FIRST)
     await sqlite.restate(intent_of(2, 1, replaces=True), 1)

@@ -108,9 +108,10 @@ def restate(place: Place, copy: Copy, keeping: Keeping) -> ManifestRow:
 def find(place: Place, sequence: int, since: int | None) -> tuple[ManifestRow, tuple[int, ...]]:
     """That snapshot, or the newest intact one before it; and those passed over."""
     with opened(place) as file:
-        skipped: list[int] = []
+        stored = manifest_rows.sequences(file)
+        skipped = [] if sequence in stored else [sequence]
         lowest = sequence if since is None else since
-        for candidate in manifest_rows.sequences(file):
+        for candidate in stored:
             if not lowest <= candidate <= sequence:
                 continue
             try:
@@ -120,7 +121,7 @@ def find(place: Place, sequence: int, since: int | None) -> tuple[ManifestRow, t
                 continue
             if row is not None:
                 return row, tuple(skipped)
-    raise damaged(skipped) if skipped else absent(sequence)
+    raise damaged(skipped) if set(skipped) & set(stored) else absent(sequence)
 
 
 def damaged(sequences: Sequence[int]) -> SnapshotDamagedError:
