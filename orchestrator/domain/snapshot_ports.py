@@ -126,8 +126,8 @@ class Pieces(Protocol):
         """
 
     async def open_snapshot(self, key: str, sequence: int, *, since: int | None = None) -> SnapshotReader:
-        """Read that snapshot; where its manifest is damaged or gone, the newest intact one before it, not older than `since`
-        (None: that one or none). Raises SnapshotNotFoundError, SnapshotDamagedError where none is intact.
+        """Read that snapshot; where its manifest is damaged or gone, the newest intact one before it, not older than
+        `since` (None: that one or none). Raises SnapshotNotFoundError, SnapshotDamagedError where none is intact.
         """
 
     async def snapshot(self, key: str, sequence: int) -> StoredSnapshot:
