@@ -20,6 +20,8 @@ MAX_COUNT: Final = 2**53  # what every JSON reader holds exactly
 # Each of these makes at least one Python object; what fits in a frame could make millions and stop the loop for long.
 MAX_JSON_ITEMS: Final = 200_000
 
+# One that never ends reaches to the end of the text, so that no start is tried in vain.
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _LAST_LATIN_1 = 0xFF
@@ -48,12 +50,16 @@ def json_of(raw: bytes, *, limit: int, items: int = MAX_JSON_ITEMS) -> Any:  # n
     """The JSON in `raw`. Raises ProtocolViolationError where it is too long, too rich, or no JSON."""
     if len(raw) > limit:
         raise ProtocolViolationError(f"a part of {len(raw)} bytes of JSON is over its cap of {limit}")
-    if sum(map(raw.count, (b",", b"[", b"{"))) > items:
+    if _items(raw) > items and _items(_JSON_STRING.sub(b"", raw)) > items:
         raise ProtocolViolationError(f"a part of JSON holds more than {items} items")
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolViolationError("a part that should be JSON is not") from error
+
+
+def _items(raw: bytes) -> int:
+    return sum(map(raw.count, (b",", b"[", b"{")))
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -41,3 +41,13 @@ def collect_figures() -> tuple[list[Display], list[str]]:
     if len(numbers) > _MAX_FIGURES:
         notes.append(f"{len(numbers) - _MAX_FIGURES} of {len(numbers)} figures are left out.")
     return displays, notes
+
+
+def drop_figures() -> list[str]:
+    """Close every open figure undrawn, and say so."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    numbers = pyplot.get_fignums() if pyplot is not None else []
+    if pyplot is None or not numbers:
+        return []
+    pyplot.close("all")
+    return [f"{len(numbers)} figures were closed undrawn, since the cell was stopped."]

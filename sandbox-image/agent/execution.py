@@ -17,16 +17,29 @@ from dataclasses import dataclass, field
 from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from agent.displays import Display, collect_figures
+from agent import pristine
+from agent.displays import Display, collect_figures, drop_figures
 from agent.names import countable, stored_by
 
 if TYPE_CHECKING:
     import asyncio
 
 # A cell may empty or replace builtins; this module's own functions keep what they were born with.
-__builtins__ = dict(vars(builtins))  # type: ignore[assignment]
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+_HANDLED_IN_CELLS = {
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGCHLD,
+    signal.SIGIO,
+}
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE, without importing inspect
 MAX_TEXT = 64 * 1024  # bytes of a value's repr, and of a traceback
 _MAX_MESSAGE = 4_000  # characters
@@ -53,7 +66,8 @@ class Report:
 class Interpreter:
     """The namespace of a session, and what running cells in it needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked_to_stop: Callable[[int], bool]) -> None:
+        self._asked_to_stop = asked_to_stop
         self.module = ModuleType("__main__")
         self.namespace: dict[str, Any] = self.module.__dict__
         self.namespace["__builtins__"] = builtins
@@ -63,38 +77,60 @@ class Interpreter:
         self._sources: OrderedDict[str, int] = OrderedDict()
         self._source_characters = 0
         self._interruptible = False
+        self._signalled = False  # SIGINT came while no cell could be interrupted
+        self._mask: set[Any] = set()  # the signals that cells have blocked
         self._codes: list[CodeType] = []  # of the present cell
         self._reached = 0  # the last line of it that began to run
+        # The supervisor's nudge: it ends a blocking system call, and is nothing else.
+        pristine.set_handler(signal.SIGURG, lambda _number, _frame: None)
+        self._await_signals()
 
     def run(self, code: str, execution: int) -> Report:
         """Run a cell and describe what it did. Raises nothing."""
         report = Report()
+        self.namespace["__builtins__"] = builtins
         before = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, self._sigint)
         filename = f"<cell {execution}>"
         self._remember_source(filename, code)
         self._codes, self._reached = [], 0
-        self._guarded(report, lambda: self._execute(code, filename, report))
+        pristine.pthread_sigmask(pristine.SIG_SETMASK, self._mask)
+        self._guarded(report, lambda: self._execute(code, filename, report), execution)
         self._restore_builtins(report)
         self._guarded(report, lambda: self._collect(report))
+        self._await_signals()
         self._name_changes(report, before)
         return report
 
-    def _guarded(self, report: Report, act: Callable[[], None]) -> None:
+    def _guarded(self, report: Report, act: Callable[[], None], execution: int | None = None) -> None:
         try:
             try:
                 self._interruptible = True
+                # A signal that came before this line was for this cell, or came too late for the one before.
+                if execution is not None and self._signalled and self._asked_to_stop(execution):
+                    raise KeyboardInterrupt
                 act()
             finally:
-                self._interruptible = False
+                self._interruptible = self._signalled = False
         except BaseException as error:
             report.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "exception"
-            report.error = report.error or (type(error).__name__, "while the result was being described")
+            report.error = report.error or (type(error).__name__, "")
+
+    def _await_signals(self) -> None:
+        """Between cells no handler of a cell's runs; what comes meanwhile is delivered in the next one."""
+        while True:
+            try:
+                pristine.set_handler(pristine.SIGINT, self._sigint)
+                blocked = pristine.pthread_sigmask(pristine.SIG_BLOCK, _HANDLED_IN_CELLS)
+                self._mask = blocked - {pristine.SIGINT}
+                pristine.pthread_sigmask(pristine.SIG_SETMASK, self._mask | _HANDLED_IN_CELLS)
+            except BaseException:  # noqa: S112 - a handler's last word
+                continue
+            return
 
     def _sigint(self, _number: int, _frame: FrameType | None) -> None:
         if self._interruptible:
             raise KeyboardInterrupt
+        self._signalled = True
 
     def _execute(self, code: str, filename: str, report: Report) -> None:
         try:
@@ -130,16 +166,16 @@ class Interpreter:
         result = eval(code, self.namespace)  # noqa: S307 - running the user's code is what a sandbox is for
         if not code.co_flags & _COROUTINE_FLAG:
             return result
-        if self._runner is None:
+        if self._runner is None or self._runner.get_loop().is_closed():
             import asyncio  # dear, and few cells await
 
             self._runner = asyncio.Runner()
         # asyncio turns SIGINT into a cancellation of the task, if it finds Python's own handler.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        pristine.set_handler(pristine.SIGINT, pristine.default_int_handler)
         try:
             return self._runner.run(result)
         finally:
-            signal.signal(signal.SIGINT, self._sigint)
+            pristine.set_handler(pristine.SIGINT, self._sigint)
 
     def _show(self, value: object, report: Report) -> None:
         if value is None:
@@ -160,7 +196,8 @@ class Interpreter:
         report.traceback = _format(error)
 
     def _collect(self, report: Report) -> None:
-        report.displays, notes = collect_figures()
+        # A cell that was asked to stop has only its grace left, which drawing might use up.
+        report.displays, notes = collect_figures() if report.status != "interrupted" else ([], drop_figures())
         report.notes += notes
 
     def _restore_builtins(self, report: Report) -> None:
@@ -172,13 +209,16 @@ class Interpreter:
 
     def _remember_source(self, filename: str, code: str) -> None:
         # An entry without a modification time is never checked against a file.
-        linecache.cache[filename] = (len(code), None, _lines(code), filename)
+        cache = linecache.cache
+        if type(cache) is not dict:  # a cell has replaced it; tracebacks then lack their lines
+            return
+        cache[filename] = (len(code), None, _lines(code), filename)
         self._sources[filename] = len(code)
         self._source_characters += len(code)
         while len(self._sources) > 1 and self._source_characters > _MAX_SOURCES:
             oldest, characters = self._sources.popitem(last=False)
             self._source_characters -= characters
-            linecache.cache.pop(oldest, None)
+            cache.pop(oldest, None)
 
     def _name_changes(self, report: Report, before: dict[str, int]) -> None:
         now = {name: id(value) for name, value in self.namespace.copy().items() if type(name) is str}
@@ -253,6 +293,7 @@ def _strip(formatted: traceback.TracebackException) -> None:
             first = len(kept)  # only how asyncio ended the cell
         one.stack = traceback.StackSummary.from_list(kept[first or 0 :])
         pending += [link for link in (one.__cause__, one.__context__) if link is not None]
+        pending += one.exceptions or []  # of a group
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep

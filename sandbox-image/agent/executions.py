@@ -12,8 +12,8 @@ from agent.wire import Header
 from agent.workers import Workers
 
 _MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
+_NUDGE = 0.05  # seconds between reminders to a cell that was asked to stop
 _DESCRIBED = 3  # parts of the worker before its displays
-_OUR_TASKS = 3  # supervisor, zygote, worker
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
 
 
@@ -25,6 +25,7 @@ class Executions:
         self._channel = channel
         self._workers = workers
         self._left_over: list[Cell] = []
+        self._late: list[str] = []  # what cells wrote after their end, of pipes that nobody holds any more
         self._lost: str | None = None  # why the namespace is gone, until a result has told it
         self._used = False  # whether any cell has run in the present worker
         self._oom = OomCounter()
@@ -93,7 +94,7 @@ class Executions:
             "variables": variables if isinstance(variables, int) else 0,
         }
         self._answer(cell, verdict, parts, notes)
-        if self._tasks.count() == _OUR_TASKS:
+        if self._tasks.count() == self._workers.tasks():
             self._capture = cell.capture
         elif cell.capture is not None and not cell.capture.closed:
             self._left_over.append(cell)
@@ -118,8 +119,15 @@ class Executions:
         cell.verdict = verdict
         if cell.timer is not None:
             cell.timer.cancel()
-        self._workers.interrupt()
+        self._workers.interrupt(cell.number)
+        self._reactor.after(_NUDGE, lambda: self._nudge(cell))
         cell.timer = self._reactor.after(cell.grace, lambda: self._kill(cell))
+
+    def _nudge(self, cell: Cell) -> None:
+        # A SIGINT that comes right before a system call blocks is noted and does not end it; the next signal does.
+        if cell is self.cell:
+            self._workers.nudge()
+            self._reactor.after(_NUDGE, lambda: self._nudge(cell))
 
     def _kill(self, cell: Cell) -> None:
         if cell is self.cell:
@@ -153,10 +161,11 @@ class Executions:
             "duration": cell.duration(),
             "output_bytes": written,
             "lost_before": self._lost,
-            "notes": notes + [note for old in self._left_over if (note := old.late_note())],
+            "notes": [*notes, *self._late, *(note for old in self._left_over if (note := old.late_note()))],
             **verdict,
         }
         self._lost = None
+        self._late.clear()
         # The worker sends detail, value, traceback and displays; output goes in between.
         detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED
         try:
@@ -174,7 +183,11 @@ class Executions:
         capture.read()
         if capture.ended:
             self._drop(capture)
-            self._left_over = [cell for cell in self._left_over if cell.capture is not capture]
+            for cell in [cell for cell in self._left_over if cell.capture is capture]:
+                self._left_over.remove(cell)
+                note = cell.late_note()
+                if note is not None and len(self._late) < _MAX_LEFT_OVER:
+                    self._late.append(note)
 
     def _drop(self, capture: Capture | None) -> None:
         if capture is not None and not capture.closed:

@@ -1,19 +1,24 @@
 """Describes a namespace to a pipe: what `list` shows. Runs in a forked child, since objects may do anything when asked.
 
-First one line with what can be had without running any code of theirs; then, for each object that has a figure of its
+First lines with what can be had without running any code of theirs; then, for each object that has a figure of its
 own, its position before it is asked and the figure after. A child that is killed on the way has cost one object its
 figure.
 """
 
 import json
-import os
 import sys
 from typing import Any
 
+from agent import pristine
 from agent.names import countable, is_module
 
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 MAX_NAMES = 10_000
-_MAX_SIZE = 2**62
+_ROWS_IN_LINE = 500
+_MAX_NAME = 200  # characters of a name, and of a type's
+_MAX_SIZE = 2**53  # what every JSON reader holds exactly, and the most that the host takes
+_write_json = json.JSONEncoder().encode
 _FIGURES = ("nbytes", "memory_usage")  # numpy and its like; pandas
 
 # type's own slots: a metaclass can lie about all of these.
@@ -25,9 +30,11 @@ _attributes_of = type.__dict__["__dict__"].__get__
 def describe(namespace: dict[str, Any], skip: int, pipe: int) -> None:
     """Write the lines; the first `skip` objects that would have to be asked are not asked."""
     named = [(name, value) for name, value in namespace.items() if type(name) is str and countable(name)]
+    _write(pipe, {"count": len(named)})
     shown = named[:MAX_NAMES]
-    table = [[name, _name_of(type(value)), _plain_size(value), is_module(value)] for name, value in shown]
-    _write(pipe, {"names": table, "count": len(named)})
+    for start in range(0, len(shown) if skip == 0 else 0, _ROWS_IN_LINE):
+        rows = shown[start : start + _ROWS_IN_LINE]
+        _write(pipe, {"names": [_row(name, value) for name, value in rows], "start": start})
     asking = [position for position, (_, value) in enumerate(shown) if _must_be_asked(type(value))]
     for ordinal, position in enumerate(asking):
         if ordinal >= skip:
@@ -38,10 +45,14 @@ def describe(namespace: dict[str, Any], skip: int, pipe: int) -> None:
     _write(pipe, {"end": True})
 
 
+def _row(name: str, value: object) -> list[object]:
+    return [name[:_MAX_NAME], _name_of(type(value))[:_MAX_NAME], _plain_size(value), is_module(value)]
+
+
 def _write(pipe: int, line: dict[str, Any]) -> None:
-    data = memoryview(json.dumps(line).encode() + b"\n")
+    data = memoryview(_write_json(line).encode() + b"\n")
     while data:
-        data = data[os.write(pipe, data) :]
+        data = data[pristine.write(pipe, data) :]
 
 
 def _slot(kind: type, name: str) -> object:

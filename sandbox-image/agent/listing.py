@@ -10,9 +10,12 @@ from agent.reactor import Reactor, Timer
 
 _SILENCE = 0.5  # seconds that one object may take
 _BOUND = 3.0  # seconds for all
-_MAX_BYTES = 4 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024  # from all children together
+_MAX_TABLE = 6 * 1024 * 1024  # of the answer, which travels in one frame
 _READ_SIZE = 256 * 1024
 _MAX_CHILDREN = 32
+_MAX_SILENT_CHILDREN = 3  # that end without a word
+_MAX_PID = 2**22
 _ROW = 4  # name, type, size, whether it is a module
 
 
@@ -28,8 +31,9 @@ class Listing:
         self._reactor = reactor
         self._ask = ask  # (how many to skip, the pipe to write to): starts a child
         self._done = done
-        self._names: list[list[Any]] | None = None
-        self._count = 0
+        self._names: list[list[Any]] = []
+        self._room = _MAX_TABLE
+        self._count: int | None = None
         self._sizes: dict[int, int] = {}
         self._ordinal = -1  # of the object that was asked last
         self._child: int | None = None
@@ -44,11 +48,12 @@ class Listing:
 
     def child(self, pid: int) -> None:
         """The worker says which process it asks."""
-        self._child = pid
+        if 1 < pid < _MAX_PID:
+            self._child = pid
 
     def _begin(self) -> None:
         self._children += 1
-        if self._children > _MAX_CHILDREN:
+        if self._children > (_MAX_CHILDREN if self._count is not None else _MAX_SILENT_CHILDREN):
             self._finish()
             return
         self._buffer = b""
@@ -87,16 +92,17 @@ class Listing:
         # Whatever is in these lines came from user code's reach; the host checks what is passed on.
         try:
             fields = json.loads(line)
-            if "names" in fields and self._names is None:
-                self._names = [list(row) for row in fields["names"]]
+            if "count" in fields:
                 self._count = int(fields["count"])
+            elif "names" in fields and fields["start"] == len(self._names):
+                self._add_rows(fields["names"])
             elif "asking" in fields:
                 self._ordinal = max(self._ordinal, int(fields["ordinal"]))
             elif "size" in fields:
                 self._sizes[int(fields["position"])] = int(fields["size"])
             elif "end" in fields:
                 self._finish()
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return
 
     def _next_child(self) -> None:
@@ -105,7 +111,7 @@ class Listing:
             self._begin()
 
     def _drop_child(self) -> None:
-        if self._child is not None and self._child > 1:
+        if self._child is not None:
             try:
                 os.kill(self._child, signal.SIGKILL)
             except ProcessLookupError:
@@ -130,14 +136,22 @@ class Listing:
         """The worker is gone: answer with what there is."""
         self._finish()
 
+    def _add_rows(self, rows: list[list[Any]]) -> None:
+        for row in rows:
+            self._room -= len(json.dumps(row)) + 2
+            if len(row) == _ROW and self._room > 0:
+                self._names.append(row)
+
     def _table(self) -> dict[str, Any]:
-        rows = self._names or []
         described = [
             (bool(row[3]), [row[0], row[1], self._sizes.get(position, row[2])])
-            for position, row in enumerate(rows)
-            if len(row) == _ROW
+            for position, row in enumerate(self._names)
         ]
-        notes = [f"{self._count - len(rows)} more names are not listed."] if self._count > len(rows) else []
+        notes = []
+        if self._count is None:
+            notes.append("The namespace could not be described: no process could be started for it, or it ended.")
+        elif self._count > len(self._names):
+            notes.append(f"{self._count - len(self._names)} more names are not listed.")
         return {
             "variables": [row for module, row in described if not module],
             "imports": [row for module, row in described if module],

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from opcode import EXTENDED_ARG, opmap
 from types import CodeType, ModuleType
 
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 _STORES = frozenset({opmap["STORE_NAME"], opmap["STORE_GLOBAL"]})
 # Scopes whose walrus assignments bind the names around them.
 _COMPREHENSIONS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})

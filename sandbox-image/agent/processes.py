@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import signal
 import time
 from collections.abc import Collection
@@ -15,7 +14,6 @@ _PIDS_FILES = ("/sys/fs/cgroup/pids/pids.current", "/sys/fs/cgroup/pids.current"
 _MAX_FILE = 4096
 
 
-_MOST_DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,11 +26,6 @@ def set_dumpable(*, dumpable: bool) -> None:
 def flush_c_streams() -> None:
     """Write out what C code printed through stdio and is still in its own buffers."""
     _libc.fflush(None)
-
-
-def limit_descriptors(reserved: int) -> None:
-    """Leave so many descriptors below the hard limit unused."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_DESCRIPTORS - reserved, _MOST_DESCRIPTORS))
 
 
 def set_oom_score(score: int) -> None:

@@ -4,10 +4,12 @@ Both outputs are one stream in its exact order, so nothing is buffered: each wri
 when the next instruction crashes the process.
 """
 
-import fcntl
 import io
-import os
-import threading
+from threading import Thread
+
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _LINKS_OF_ONE_THREAD = 3  # the directory has two links and one for each thread
 HIGH = 512  # our own descriptors live up here, out of reach of a loop that closes the low ones
@@ -33,7 +35,7 @@ class CellRaw(io.RawIOBase):
             remaining = view.cast("B")
             size = len(remaining)
             while len(remaining):
-                remaining = remaining[os.write(target, remaining) :]
+                remaining = remaining[pristine.write(target, remaining) :]
         return size
 
     def close(self) -> None:
@@ -99,28 +101,29 @@ class Attribution:
     """Which cell a thread's prints belong to: the one that started it, also after that has ended."""
 
     def __init__(self) -> None:
-        self._main = threading.get_ident()
-        self._left_over: dict[int, tuple[threading.Thread, int]] = {}  # by id: the thread, its own cell's pipe
+        self._main = pristine.get_ident()
+        self._main_thread = pristine.current_thread()
+        self._left_over: dict[int, tuple[Thread, int]] = {}  # by id: the thread, its own cell's pipe
 
     def target(self, fd: int) -> int:
         """The descriptor that the calling thread writes to when it means `fd`."""
-        if not self._left_over or threading.get_ident() == self._main:
+        if not self._left_over or pristine.get_ident() == self._main:
             return fd
-        own = self._left_over.get(id(threading.current_thread()))
+        own = self._left_over.get(id(pristine.current_thread()))
         return own[1] if own else fd
 
     def cell_ended(self) -> int:
         """Threads that still run belong to the ended cell from now on; how many there are."""
-        living = {id(thread): thread for thread in threading.enumerate() if thread.ident != self._main}
+        living = {id(thread): thread for thread in pristine.threads() if thread is not self._main_thread}
         ended = {key: own for key, own in self._left_over.items() if key not in living}
         for key in ended:
             del self._left_over[key]
         new = living.keys() - self._left_over.keys()
         if new:
-            pipe = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, HIGH)
+            pipe = pristine.fcntl(1, pristine.F_DUPFD_CLOEXEC, HIGH)
             self._left_over.update({key: (living[key], pipe) for key in new})
         in_use = {pipe for _, pipe in self._left_over.values()}
         for pipe in {pipe for _, pipe in ended.values()} - in_use:
-            os.close(pipe)
+            pristine.close(pipe)
         # Threads that no Python module started count too.
-        return os.stat("/proc/self/task").st_nlink - _LINKS_OF_ONE_THREAD
+        return pristine.stat("/proc/self/task").st_nlink - _LINKS_OF_ONE_THREAD

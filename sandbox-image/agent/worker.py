@@ -1,177 +1,226 @@
 """The worker: runs the user's code, one cell after another, for the supervisor.
 
 It is forked from the zygote. Between cells it is one thread that waits on one socket, so that it can be forked at any
-time. Whatever it says is believed by nobody: user code can write to this socket too.
+time. It answers through a pipe: over a socket, user code could pass descriptors whose closing would hold the supervisor
+up. Whatever it says is believed by nobody: user code can write to that pipe too.
 """
 
 import faulthandler
-import fcntl
 import json
-import os
-import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
+from agent import pristine
 from agent.execution import MAX_TEXT, Interpreter, Report
 from agent.inspection import describe
 from agent.names import countable, is_module
-from agent.processes import LOST_CHANNEL, flush_c_streams, limit_descriptors
+from agent.processes import LOST_CHANNEL, flush_c_streams
 from agent.streams import HIGH, Attribution, CellRaw, CellWriter, NoInput
-from agent.wire import Decoder, Header, encode
+from agent.wire import Decoder, Frame, Header, encode
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _RESERVED_DESCRIPTORS = 16  # for us, when a cell has used up all that it may
-_MAX_NAMES = 1_000  # in one report
+_READ_SIZE = 256 * 1024
+_MAX_NAMES_BYTES = 200_000  # of the names in one report, as JSON
 _MAX_DETAIL_TEXT = 4_000  # characters of a message or a note
+_MAX_NOTES = 40
 _MAX_NAME = 200
+_write_json = json.JSONEncoder().encode
 
 
-def main(descriptor: int, crash_report: int) -> NoReturn:
+def main(supervisor: int, answers: int, crash_report: int) -> NoReturn:
     """Serve until the supervisor closes the socket; a fatal signal writes the running lines to `crash_report`."""
     faulthandler.enable(_move_high(crash_report), all_threads=False)
-    Worker(socket.socket(fileno=_move_high(descriptor))).serve()
+    Worker(socket.socket(fileno=_move_high(supervisor)), _move_high(answers)).serve()
 
 
 class Worker:
     """One namespace and its streams."""
 
-    def __init__(self, supervisor: socket.socket) -> None:
+    def __init__(self, supervisor: socket.socket, answers: int) -> None:
         self._supervisor = supervisor
-        self._pid = os.getpid()
+        self._answers = answers
+        self._pid = pristine.getpid()
         self._decoder = Decoder()
+        self._frames: deque[Frame] = deque()
         self._descriptors: list[int] = []
         self._attribution = Attribution()
         self._threads_told = 0
-        self._nothing = _move_high(os.open("/dev/null", os.O_RDONLY))
-        self._output = _move_high(os.open("/dev/null", os.O_WRONLY))
-        self._stdin = NoInput()
-        self._stdout = CellWriter(CellRaw(self._attribution, 1), "<stdout>")
-        self._stderr = CellWriter(CellRaw(self._attribution, 2), "<stderr>")
-        sys.stdin = sys.__stdin__ = self._stdin  # type: ignore[assignment,misc]
-        sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[assignment,misc]
-        sys.stderr = sys.__stderr__ = self._stderr  # type: ignore[assignment,misc]
+        self._nothing = _move_high(pristine.open_descriptor("/dev/null", pristine.O_RDONLY))
+        self._output = _move_high(pristine.open_descriptor("/dev/null", pristine.O_WRONLY))
+        self._streams = (
+            NoInput(),
+            CellWriter(CellRaw(self._attribution, 1), "<stdout>"),
+            CellWriter(CellRaw(self._attribution, 2), "<stderr>"),
+        )
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[assignment,misc]
         sys.argv = [""]
         sys.path[0] = ""  # as at a prompt: modules in the working directory; it was the agent's own folder
-        self._interpreter = Interpreter()
+        self._interpreter = Interpreter(self._asked_to_stop)
 
     def serve(self) -> NoReturn:
         """Say hello, then do what is asked, for ever."""
-        self._send({"type": "ready", "pid": os.getpid()})
+        self._send({"type": "ready", "pid": self._pid})
         while True:
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._supervisor, 256 * 1024, 4)
-            except OSError:
-                os._exit(LOST_CHANNEL)
-            self._descriptors += descriptors
-            if not data:
-                os._exit(0)
-            for header, parts in self._decoder.feed(data):
-                if header["type"] == "run":
-                    self._run(header, parts[0].decode("utf-8", "surrogatepass"))
-                elif header["type"] == "inspect":
-                    self._inspect(header)
+            while not self._frames:
+                self._receive(0)
+            header, parts = self._frames.popleft()
+            if header["type"] == "run":
+                self._run(header, parts[0].decode("utf-8", "surrogatepass"))
+            elif header["type"] == "inspect":
+                self._inspect(header)
+
+    def _receive(self, flags: int) -> None:
+        try:
+            data, descriptors, _, _ = pristine.recv_fds(self._supervisor, _READ_SIZE, 4, flags)
+        except BlockingIOError:
+            return
+        except OSError:
+            pristine.leave(LOST_CHANNEL)
+        if not data:
+            pristine.leave(0)
+        self._descriptors += descriptors
+        self._frames += self._decoder.feed(data)
+
+    def _asked_to_stop(self, execution: int) -> bool:
+        """Whether the signal that came before the cell was meant for it, and not for the one before."""
+        self._receive(pristine.MSG_DONTWAIT)
+        return any(header["type"] == "stop" and header["execution"] == execution for header, _ in self._frames)
 
     def _run(self, header: Header, code: str) -> None:
+        execution = header["execution"]
         if header["pipe"]:
             pipe, self._output = self._output, _move_high(self._descriptors.pop(0))
-            os.close(pipe)
-        notes = self._connect_streams()
-        limit_descriptors(_RESERVED_DESCRIPTORS)
-        report = self._interpreter.run(code, header["execution"])
-        flush_c_streams()
-        if os.getpid() != self._pid:
-            _end_forked_copy(report)
-        limit_descriptors(0)
-        report.notes += notes
+            pristine.close(pipe)
+        try:
+            notes = self._connect_streams()
+            _leave_descriptors(_RESERVED_DESCRIPTORS)
+            report = self._interpreter.run(code, execution)
+            flush_c_streams()
+            if pristine.getpid() != self._pid:
+                _end_forked_copy(report, self._streams[2])
+            _leave_descriptors(0)
+            report.notes += notes
+            self._note_threads(report)
+            frame = self._described(execution, report)
+        except BaseException as error:
+            # What cells patch can reach even here; the namespace must not go with it.
+            trouble = Report(status="exception", error=("AgentError", f"the cell left {type(error).__name__} behind"))
+            frame = self._described(execution, trouble)
+        self._send_encoded(frame)
+
+    def _connect_streams(self) -> list[str]:
+        # Whatever the cell before has done to these descriptors.
+        for source, target in ((self._nothing, 0), (self._output, 1), (self._output, 2)):
+            pristine.dup2(source, target)
+        present = [vars(sys).get(name) for name in ("stdin", "stdout", "stderr")]
+        if all(stream is ours for stream, ours in zip(present, self._streams, strict=True)):
+            return []
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        return ["sys.stdin, sys.stdout or sys.stderr was left replaced by an earlier cell and has been put back."]
+
+    def _note_threads(self, report: Report) -> None:
         threads = self._attribution.cell_ended()
         if threads:
             more = "" if threads <= self._threads_told else ", whose raw writes may show in later cells"
             report.notes.append(f"background_threads: {threads} still running{more}.")
         self._threads_told = threads
-        self._answer(header["execution"], report)
 
-    def _connect_streams(self) -> list[str]:
-        # Whatever the cell before has done to these descriptors.
-        for source, target in ((self._nothing, 0), (self._output, 1), (self._output, 2)):
-            os.dup2(source, target)
-        if (sys.stdin, sys.stdout, sys.stderr) == (self._stdin, self._stdout, self._stderr):
-            return []
-        sys.stdin, sys.stdout, sys.stderr = self._stdin, self._stdout, self._stderr
-        return ["sys.stdin, sys.stdout or sys.stderr was left replaced by an earlier cell and has been put back."]
-
-    def _answer(self, execution: int, report: Report) -> None:
+    def _described(self, execution: int, report: Report) -> bytes:
         namespace = self._interpreter.namespace
-        variables = sum(
-            1
-            for name, value in namespace.copy().items()
-            if type(name) is str and countable(name) and not is_module(value)
-        )
+        named = [(name, value) for name, value in namespace.copy().items() if type(name) is str and countable(name)]
+        variables = sum(1 for _, value in named if not is_module(value))
+        notes = report.notes[:_MAX_NOTES]
         error = report.error and {"type": report.error[0][:_MAX_NAME], "message": report.error[1][:_MAX_DETAIL_TEXT]}
         detail = {
             "error": error,
-            "bound": _capped_names(report.bound),
-            "removed": _capped_names(report.removed),
+            "bound": _capped_names(report.bound, "bound", notes),
+            "removed": _capped_names(report.removed, "removed", notes),
             "displays": [display.mime for display in report.displays],
             "value": report.value is not None,
-            "notes": [note[:_MAX_DETAIL_TEXT] for note in report.notes],
+            "notes": [note[:_MAX_DETAIL_TEXT] for note in notes],
         }
-        parts = [json.dumps(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
+        parts = [_write_json(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
         parts += [display.data for display in report.displays]
-        self._send({"type": "done", "execution": execution, "status": report.status, "variables": variables}, parts)
+        header = {"type": "done", "execution": execution, "status": report.status, "variables": variables}
+        return encode(header, parts)
 
     def _inspect(self, header: Header) -> None:
         pipe = self._descriptors.pop(0)
-        # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
-        intermediate = os.fork()
-        if intermediate == 0:
-            child = os.fork()
+        try:
+            # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
+            intermediate = pristine.fork()
+            if intermediate == 0:
+                self._inspect_in_child(header, pipe)
+            pristine.waitpid(intermediate, 0)
+        except OSError:
+            pass  # no process may be started any more, or somebody has waited for it: the closed pipe says it
+        pristine.close(pipe)
+
+    def _inspect_in_child(self, header: Header, pipe: int) -> NoReturn:
+        try:
+            child = pristine.fork()
             if child:
                 self._send({"type": "inspecting", "pid": child})
-                os._exit(0)
-            self._describe(header, pipe)
-        os.close(pipe)
-        os.waitpid(intermediate, 0)
-
-    def _describe(self, header: Header, pipe: int) -> NoReturn:
-        try:
-            null = os.open("/dev/null", os.O_RDWR)
-            for target in (0, 1, 2):
-                os.dup2(null, target)
-            self._supervisor.close()
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            describe(self._interpreter.namespace, header["skip"], pipe)
+            else:
+                null = pristine.open_descriptor("/dev/null", pristine.O_RDWR)
+                for target in (0, 1, 2):
+                    pristine.dup2(null, target)
+                self._supervisor.close()
+                describe(self._interpreter.namespace, header["skip"], pipe)
         finally:
-            os._exit(0)
+            pristine.leave(0)
 
     def _send(self, header: Header, parts: Sequence[bytes] = ()) -> None:
+        self._send_encoded(encode(header, parts))
+
+    def _send_encoded(self, frame: bytes) -> None:
+        remaining = memoryview(frame)
         try:
-            self._supervisor.sendall(encode(header, parts))
+            while remaining:
+                remaining = remaining[pristine.write(self._answers, remaining) :]
         except OSError:
-            os._exit(LOST_CHANNEL)
+            pristine.leave(LOST_CHANNEL)
 
 
 def _move_high(fd: int) -> int:
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
-    os.close(fd)
+    high = pristine.fcntl(fd, pristine.F_DUPFD_CLOEXEC, HIGH)
+    pristine.close(fd)
     return int(high)
 
 
-def _end_forked_copy(report: Report) -> NoReturn:
+def _leave_descriptors(reserved: int) -> None:
+    """Let cells use all descriptors but so many."""
+    _, hard = pristine.getrlimit(pristine.RLIMIT_NOFILE)  # which a cell may have lowered
+    pristine.setrlimit(pristine.RLIMIT_NOFILE, (max(hard - reserved, 0), hard))
+
+
+def _end_forked_copy(report: Report, stderr: CellWriter) -> NoReturn:
     # A cell called os.fork(), and this is the child at the cell's end.
     if report.traceback:
-        sys.stderr.write(report.traceback)
-    os._exit(report.exit_code if report.status == "ok" else 1)
+        stderr.write(report.traceback)
+    pristine.leave(report.exit_code if report.status == "ok" else 1)
 
 
-def _capped_names(names: list[str]) -> list[str]:
-    return [name[:_MAX_NAME] for name in names[:_MAX_NAMES]]
+def _capped_names(names: list[str], how: str, notes: list[str]) -> list[str]:
+    kept: list[str] = []
+    size = 0
+    for name in names:
+        size += len(_write_json(name[:_MAX_NAME])) + 2
+        if size > _MAX_NAMES_BYTES:
+            notes.append(f"{len(names) - len(kept)} more names were {how} than are listed.")
+            break
+        kept.append(name[:_MAX_NAME])
+    return kept
 
 
 def _capped(text: str) -> bytes:
     """At most MAX_TEXT bytes, from the beginning and the end, with a line that says what was left out."""
-    if len(text) <= MAX_TEXT // 4:
-        return text.encode("utf-8", "backslashreplace")
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= MAX_TEXT:
         return data

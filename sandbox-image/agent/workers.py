@@ -60,8 +60,8 @@ class Zygote:
         """It was reaped."""
         self.pid = None
 
-    def ask(self, crash_report: int) -> socket.socket:
-        """Ask for a worker that may write to `crash_report`; our end of its socket.
+    def ask(self, answers: int, crash_report: int) -> socket.socket:
+        """Ask for a worker that writes to `answers` and at a crash to `crash_report`; our end of its socket.
 
         Raises OSError where the zygote does not take the request.
         """
@@ -71,7 +71,7 @@ class Zygote:
         with its:
             self._socket.setblocking(False)
             try:
-                socket.send_fds(self._socket, [b"worker"], [its.fileno(), crash_report])
+                socket.send_fds(self._socket, [b"worker"], [its.fileno(), answers, crash_report])
             except OSError:
                 ours.close()
                 raise
@@ -130,16 +130,21 @@ class Workers:
         if self._tries > _TRIES:
             os._exit(70)  # nothing can run here any more: the host sees the sandbox end
         self._close_crash_report()
-        self._crash_report, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._crash_report, crash_writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        answers, answers_writing = os.pipe2(os.O_CLOEXEC)
         try:
-            connection = self._zygote.ask(writing)
+            connection = self._zygote.ask(answers_writing, crash_writing)
         except OSError:
+            os.close(answers)
             self._overdue = self._reactor.after(0.05, self._begin_anew)
             return
         finally:
-            os.close(writing)
-        fd = connection.detach()
-        self._stream = FrameStream(self._reactor, fd, fd, self._frame, self._channel_broken)
+            os.close(crash_writing)
+            os.close(answers_writing)
+        # Nothing is read from the socket: descriptors that user code passes over it are refused by the kernel.
+        connection.shutdown(socket.SHUT_RD)
+        writing = connection.detach()
+        self._stream = FrameStream(self._reactor, answers, writing, self._frame, self._channel_broken)
         self._overdue = self._reactor.after(_READY_BOUND, self._begin_anew)
 
     def send(self, header: Header, parts: Sequence[bytes] = (), descriptor: int | None = None) -> None:
@@ -149,11 +154,23 @@ class Workers:
         elif descriptor is not None:
             os.close(descriptor)
 
-    def interrupt(self) -> None:
-        """SIGINT."""
+    def tasks(self) -> int:
+        """How many processes live in the sandbox when no cell has left any."""
+        return 1 + (self.pid is not None) + (self._zygote.pid is not None)
+
+    def interrupt(self, execution: int) -> None:
+        """SIGINT, and word of which execution it is for: the signal may come before its cell."""
+        self.send({"type": "stop", "execution": execution})
+        self._signal(signal.SIGINT)
+
+    def nudge(self) -> None:
+        """A signal that does nothing but end a blocking system call, so that an earlier one is heeded."""
+        self._signal(signal.SIGURG)
+
+    def _signal(self, number: int) -> None:
         if self.pid is not None:
             try:
-                os.kill(self.pid, signal.SIGINT)
+                os.kill(self.pid, number)
             except ProcessLookupError:
                 pass
 
@@ -184,6 +201,13 @@ class Workers:
         self.begin()
 
     def _frame(self, header: Header, parts: list[bytes]) -> None:
+        try:
+            self._take(header, parts)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            # User code has written what no worker of ours would.
+            self._channel_broken("")
+
+    def _take(self, header: Header, parts: list[bytes]) -> None:
         if header["type"] == "ready" and not self.ready and isinstance(header.get("pid"), int):
             self.pid = header["pid"]
             self.ready = True

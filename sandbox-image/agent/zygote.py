@@ -2,7 +2,8 @@
 
 It has never seen the channel or its secret, runs no user code, and is not dumpable; a fork of it becomes a worker in
 milliseconds, with everything imported. It speaks with the supervisor over descriptor FD: each message asks for one
-worker and carries two descriptors: the worker's end of its own socket, and a pipe for what is said at a crash.
+worker and carries three descriptors: the worker's end of its own socket, a pipe for its answers, and one for what is
+said at a crash.
 """
 
 import gc
@@ -28,7 +29,7 @@ def main(fd: int) -> NoReturn:
     gc.freeze()  # keeps shared pages shared
     _provide_font_cache()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(supervisor, 16, 2)
+        message, descriptors, _, _ = socket.recv_fds(supervisor, 16, 3)
         if not message:
             os._exit(0)
         _fork(supervisor, *descriptors)
@@ -36,7 +37,7 @@ def main(fd: int) -> NoReturn:
             os.close(descriptor)
 
 
-def _fork(supervisor: socket.socket, descriptor: int, crash_report: int) -> None:
+def _fork(supervisor: socket.socket, link: int, answers: int, crash_report: int) -> None:
     # Twice, so that the worker is a child of PID 1, which learns how it ended.
     intermediate = os.fork()
     if intermediate:
@@ -50,7 +51,7 @@ def _fork(supervisor: socket.socket, descriptor: int, crash_report: int) -> None
     set_oom_score(_WORKER_OOM_SCORE)
     os.nice(_WORKER_NICENESS)
     set_dumpable(dumpable=True)
-    worker.main(descriptor, crash_report)
+    worker.main(link, answers, crash_report)
 
 
 def _provide_font_cache() -> None:

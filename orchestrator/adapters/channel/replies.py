@@ -164,8 +164,10 @@ def _output(frame: Frame, order: CellOrder) -> tuple[str, str, int, int]:
     start = 0
     while start < min(len(tail), _MAX_CHARACTER_BYTES - 1) and tail[start] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's own
         start += 1
-    left_out = written - len(head) - len(tail) + start
-    return decoder.decode(head), tail[start:].decode("utf-8", "replace"), written, left_out
+    # Characters cut in two at the edges of what was left out belong to it.
+    text = decoder.decode(head)
+    left_out = written - len(head) - len(tail) + start + len(decoder.getstate()[0])
+    return text, tail[start:].decode("utf-8", "replace"), written, left_out
 
 
 def _text(raw: bytes, limit: int, what: str, notes: _Notes) -> str:

@@ -1,0 +1,52 @@
+"""Functions of the standard library as they were before any cell ran.
+
+Cells patch modules and empty builtins. What the worker does between cells uses these, and each of its modules begins
+with builtins of its own (`__builtins__ = …`), which its functions keep.
+"""
+
+import builtins
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from os import O_RDONLY, O_RDWR, O_WRONLY, close, dup2, fork, getpid, stat, waitpid, write
+from os import _exit as leave
+from os import open as open_descriptor
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
+from signal import signal as set_handler
+from socket import MSG_DONTWAIT, recv_fds
+from threading import current_thread, get_ident
+from threading import enumerate as threads
+
+BUILTINS = dict(vars(builtins))
+
+__all__ = [
+    "BUILTINS",
+    "F_DUPFD_CLOEXEC",
+    "MSG_DONTWAIT",
+    "O_RDONLY",
+    "O_RDWR",
+    "O_WRONLY",
+    "RLIMIT_NOFILE",
+    "SIGINT",
+    "SIG_BLOCK",
+    "SIG_SETMASK",
+    "Signals",
+    "close",
+    "current_thread",
+    "default_int_handler",
+    "dup2",
+    "fcntl",
+    "fork",
+    "get_ident",
+    "getpid",
+    "getrlimit",
+    "leave",
+    "open_descriptor",
+    "pthread_sigmask",
+    "recv_fds",
+    "set_handler",
+    "setrlimit",
+    "stat",
+    "threads",
+    "waitpid",
+    "write",
+]
