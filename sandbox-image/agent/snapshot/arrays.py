@@ -163,7 +163,8 @@ def _on_foreign_memory(dump: "Dump", of: Any, foreign: Any) -> Any:
     """Memory of a library: a copy, unless others see it change."""
     if type(foreign).__name__ in ("mmap", "SharedMemory", "_TestMemory"):
         raise RefusedError("an array on shared or mapped memory cannot be saved")
-    dump.foreign.append((int(np.lib.array_utils.byte_bounds(of)[0]), int(np.lib.array_utils.byte_bounds(of)[1]), of))
+    low, high = np.lib.array_utils.byte_bounds(of)
+    dump.foreign.append((int(low), int(high), of, foreign))
     return _owner(dump, of)
 
 

@@ -42,11 +42,10 @@ class Dump:
     visited: list[Any] = field(default_factory=list)
     private: dict[int, Any] = field(default_factory=dict)  # arrays that share memory with nothing, by decision
     views: list[tuple[Any, Any]] = field(default_factory=list)  # (array, view of it)
-    foreign: list[tuple[int, int, Any]] = field(default_factory=list)  # arrays on memory of libraries: from, to
+    foreign: list[tuple[int, int, Any, Any]] = field(default_factory=list)  # (from, to, array, the library's object)
     remarks: dict[str, None] = field(default_factory=dict)
     plain: bool = True  # nothing in it can fail to load: no type that we don't know
     _methods: dict[int, Any] = field(default_factory=dict)
-    _arrays: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -67,14 +66,13 @@ class Dump:
         for made in (self.parts, self.arrays, self.buffers, self.visited, self.views, self.foreign):
             made.clear()
         self.size = 0
-        self._arrays.clear()
 
     def _pickle(self, root: Any) -> None:
         pickler: Any = _Pickler(self, PROTOCOL, buffer_callback=self._take_buffer)
         pickler.persistent_id = self._canonical if self.members else self.visited.append
         pickler.reducer_override = self._override  # on the instance: one Python call less for each object
         # Known before it begins: each of these is written as a reference, which the prefix of a load resolves.
-        rebuild.current = _Names(self.catalog.namespace)  # type: ignore[assignment]
+        rebuild.current = NamespaceOnly(self.catalog.namespace)  # type: ignore[assignment]
         containers = rebuild.live_containers()
         pickler.memo = {id(one): (index, one) for index, one in enumerate(containers)}
         pickler.dump(root)
@@ -145,7 +143,7 @@ class _Pickler(pickle.Pickler):
     """A subclass, so that its instances take attributes."""
 
 
-class _Names:
+class NamespaceOnly:
     """As much of a load as naming the live containers takes."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:

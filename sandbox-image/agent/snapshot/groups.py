@@ -9,12 +9,13 @@ names as possible stay; what needs code that was dropped goes with it.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import Catalog, is_importable_module, is_session_code
-from agent.snapshot.dump import Dump, TooLargeError
+from agent.snapshot.dump import Dump, NamespaceOnly, TooLargeError
 from agent.snapshot.nodes import Group, Limits, Node, is_saved, too_large
 from agent.snapshot.sharing import Counting, Union, in_loading_order
 from agent.snapshot.whereabouts import path_to, words_for
@@ -50,6 +51,7 @@ class Grouping:
         """The groups, in the order in which they load."""
         self._pickle_alone()
         self._crop()
+        self._refuse_shared_memory()
         self._refuse_large()
         self._refuse_dependents()
         groups = self._join()
@@ -140,6 +142,22 @@ class Grouping:
 
     # refusals
 
+    def _refuse_shared_memory(self) -> None:
+        """Arrays on a library's memory are stored as copies, which must not overlap where somebody could write."""
+        ranges = []
+        for node in self.nodes.values():
+            if node.dump is not None and node.dump.foreign:
+                # What an object shows of its own memory while it is pickled is its own affair.
+                inside = set(map(id, node.dump.visited))
+                ranges += [
+                    (*one[:2], id(one[2]), one[2], node) for one in node.dump.foreign if id(one[3]) not in inside
+                ]
+        ranges.sort(key=lambda one: one[:3])
+        for (_, high, _, array, node), (low, _, _, following, next_node) in pairwise(ranges):
+            if low < high and array is not following and (array.flags.writeable or following.flags.writeable):
+                for one, other in ((node, next_node), (next_node, node)):
+                    one.refusal = f"it shares memory of a library with {other.label.partition(' ')[2]!r}"
+
     def _refuse_large(self) -> None:
         for node in self.nodes.values():
             if node.refusal is None and node.size is not None and node.size > self.limits.variable:
@@ -161,7 +179,7 @@ class Grouping:
 
     def _join(self) -> list[Group]:
         nodes = [node for node in self.nodes.values() if node.refusal is None]
-        rebuild.current = _Namespace(self.catalog.namespace)  # type: ignore[assignment]
+        rebuild.current = NamespaceOnly(self.catalog.namespace)  # type: ignore[assignment]
         counting = Counting(self.catalog, map(id, rebuild.live_containers()))
         for node in nodes:
             if node.dump is not None:
@@ -256,10 +274,3 @@ class Grouping:
             if node.dump is not None and node.refusal is None:
                 for text in node.dump.remarks:
                     yield node.label, text
-
-
-class _Namespace:
-    """As much of a load as naming the live containers takes."""
-
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self.namespace = namespace

@@ -11,7 +11,6 @@ import gc
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,9 +154,3 @@ def _how(status: int) -> str:
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"pickling it ended the process by {name}"
     return f"pickling it ended the process with exit code {os.waitstatus_to_exitcode(status)}"
-
-
-def end(code: int) -> None:
-    """Leave a forked copy without running anything of the session's on the way out."""
-    sys.stdout = sys.stderr = None
-    os._exit(code)

@@ -13,12 +13,11 @@ from typing import Any
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Limits, Node, type_name
+from agent.snapshot.packs import PackWriter
 from agent.snapshot.pieces import Emit, PieceWriter
 from agent.snapshot.rehearsal import Rehearsal
 
 VERSION = 1
-_PACK = 256 * 1024  # bytes; smaller groups lie together in one stream
-_PACK_ENDS = 16  # one group in so many ends its pack, chosen by its label: a new name moves few others
 
 NameRow = list[Any]  # name, kind, type, size, status, reason, excerpt, digest
 
@@ -127,10 +126,7 @@ class _Writer:
         self.pieces = pieces
         self._known = known
         self.digests: dict[Node, str] = {}
-        self._packs: list[list[int]] = []
-        self._open: list[Any] = []  # parts of the pack that is being filled
-        self._open_size = 0
-        self._late: list[Callable[[], None]] = []
+        self._packs = PackWriter(pieces)
 
     def store(self, groups: list[Group]) -> dict[str, Any]:
         """Emit all of them; what the manifest says of them."""
@@ -138,30 +134,23 @@ class _Writer:
         rows = []
         for group in groups:
             rows.append(self._group(group, numbers))
-            label = group.nodes[0].label.encode("utf-8", "surrogatepass")
-            if self._open_size >= _PACK or int(self.pieces.digest(label), 16) % _PACK_ENDS == 0:
-                self._close_pack()
-        self._close_pack()
-        return {"groups": rows, "packs": self._packs}
+            self._packs.added(group.nodes[0].label)
+        self._packs.close()
+        return {"groups": rows, "packs": self._packs.packs}
 
     def _group(self, group: Group, numbers: dict[Group, int]) -> dict[str, Any]:
         dump = group.dump
         if dump is None or not dump.parts:
             dump = self._grouping.dump_of(group)
-        beside = bool(dump.arrays or dump.buffers)
-        if beside or dump.size >= _PACK:
-            self._close_pack()
         row: dict[str, Any] = {
             "code": [node.slot for node in group.code],
             "names": [node.name for node in group.nodes if node.name is not None],
             "state": [node.state for node in group.nodes if node.state is not None],
             "needs": [numbers[other] for other in group.needs],
-            "pack": [len(self._packs), self._open_size, dump.size],
+            "pack": self._packs.add(dump.parts, dump.size),
         }
-        self._open += dump.parts
-        self._open_size += dump.size
-        if beside:
-            self._close_pack()  # so that pieces come in the order in which a restore wants them
+        if dump.arrays or dump.buffers:
+            self._packs.close()  # so that pieces come in the order in which a restore wants them
             row["arrays"] = [[part.nbytes, self.pieces.write(part)] for part in dump.arrays]
             row["buffers"] = [[part.nbytes, self.pieces.write(part)] for part in dump.buffers]
         digest = self._digest(group, dump, row)
@@ -176,8 +165,3 @@ class _Writer:
             return known
         beside = [index for _, indexes in (*row.get("arrays", ()), *row.get("buffers", ())) for index in indexes]
         return self.pieces.digest(*dump.parts, *(self.pieces.table[index][0].encode() for index in beside))
-
-    def _close_pack(self) -> None:
-        if self._open_size:
-            self._packs.append(self.pieces.write_parts(self._open))
-            self._open, self._open_size = [], 0
