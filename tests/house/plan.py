@@ -27,12 +27,12 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "cloudpickle": frozenset({"cloudpickle"}),
     "xxhash": frozenset({"xxhash"}),
     "zstandard": frozenset({"zstandard"}),
-    # The session's own, in its environment.
-    "matplotlib": frozenset({"matplotlib"}),
-    "numpy": frozenset({"numpy"}),
-    "pandas": frozenset({"pandas"}),
 }
-LIBRARY_OF = {name: library for library, names in LIBRARIES.items() for name in names}
+# The session's own, in its environment: nothing of ours needs them to be there.
+SESSION_LIBRARIES = frozenset({"matplotlib", "numpy", "pandas"})
+LIBRARY_OF = {name: library for library, names in LIBRARIES.items() for name in names} | {
+    name: name for name in SESSION_LIBRARIES
+}
 AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
 
 # What can be had without touching anything outside the process.
@@ -88,7 +88,7 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.__main__": Layer(("orchestrator.faces", "orchestrator.faces.cli")),
     "agent": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES),
     # Takes apart and makes again what the session's own libraries hold, and only what the session has loaded.
-    "agent.snapshot": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES | {"matplotlib", "numpy", "pandas"}),
+    "agent.snapshot": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES | SESSION_LIBRARIES),
     "build": Layer(()),
 }
 
