@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     """Bytes of code that one call may send.
     Default 1 MiB: far above anything written by hand or by a model; data belongs into files."""
 
-    owner_linger: float = Field(default=60.0, ge=1, le=86_400, allow_inf_nan=False)
+    owner_linger: float = Field(default=60.0, ge=0.2, le=86_400, allow_inf_nan=False)
     """Seconds that the owner process stays after its last client has left.
     Default 60: an editor that restarts finds its sessions alive."""
 

@@ -33,11 +33,11 @@ def test_every_setting_says_what_it_is_and_what_its_default_is() -> None:
 
 def test_the_environment_is_read_with_sizes_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_SANDBOX_MEMORY", "2GiB")
-    monkeypatch.setenv("ORCHESTRATOR_OWNER_LINGER", "0")
+    monkeypatch.setenv("ORCHESTRATOR_OWNER_LINGER", "0.5")
     monkeypatch.setenv("ORCHESTRATOR_IMAGE", "")
     settings = Settings.load()
     assert settings.profile.memory == 2 * 1024**3
-    assert settings.owner_linger == 0
+    assert settings.owner_linger == 0.5
     assert settings.image is None
 
 
