@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -20,6 +21,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
@@ -29,6 +31,7 @@ from pydantic_core import PydanticSerializationError
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FLUSH_SECONDS = 1.0  # for answers that were on their way when the peer stopped sending
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
@@ -73,9 +76,13 @@ async def serve_lines(serve: Server, reader: asyncio.StreamReader, writer: async
 def parse(line: bytes) -> JSONRPCMessage:
     """The message in a line. Raises UnreadableLineError where it is none."""
     try:
-        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValueError:
         return _parse_leniently(line)
+    # A request with an id that is none passes for a notification, which nobody answers.
+    if isinstance(message, JSONRPCNotification) and b'"id"' in line:
+        return _parse_leniently(line)
+    return message
 
 
 def _parse_leniently(line: bytes) -> JSONRPCMessage:
@@ -84,13 +91,23 @@ def _parse_leniently(line: bytes) -> JSONRPCMessage:
         fields = json.loads(line)
     except (ValueError, RecursionError) as failure:
         raise UnreadableLineError(_error(None, PARSE_ERROR, "The line is not JSON in UTF-8.")) from failure
+    _check_identity(fields)
     try:
         return jsonrpc_message_adapter.validate_python(fields, by_name=False)
     except ValueError as failure:
-        given = fields.get("id") if isinstance(fields, dict) else None
-        identity = given if isinstance(given, str | int) and not isinstance(given, bool) else None
+        identity = fields.get("id") if isinstance(fields, dict) else None
         answer = _error(identity, INVALID_REQUEST, "The line is not a JSON-RPC 2.0 message.")
         raise UnreadableLineError(answer) from failure
+
+
+def _check_identity(fields: object) -> None:
+    """Raises UnreadableLineError for an id that no answer could carry."""
+    if not isinstance(fields, dict) or "id" not in fields:
+        return
+    identity = fields["id"]
+    if type(identity) is int or (isinstance(identity, str) and _LONE_SURROGATE.search(identity) is None):
+        return
+    raise UnreadableLineError(_error(None, INVALID_REQUEST, "The id must be an integer or a string of valid text."))
 
 
 async def read_line(reader: asyncio.StreamReader) -> bytes | None:

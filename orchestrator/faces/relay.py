@@ -102,7 +102,7 @@ def _copy_answers(link: socket.socket, ended: threading.Event) -> None:
     except OSError:
         os._exit(0)  # the client no longer listens
     if not ended.is_set():
-        _leave(_EXIT_FAILED, "The owner process has ended; start the server again.")
+        _leave(_EXIT_FAILED, "The connection to the owner process was closed; start the server again.")
 
 
 def _write_all(data: bytes) -> None:

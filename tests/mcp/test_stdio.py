@@ -128,6 +128,20 @@ async def test_bad_lines_are_answered_and_the_connection_goes_on(spawn: Spawn) -
     await relay.close()
 
 
+@pytest.mark.parametrize("identity", [b'"\\ud800"', b"1.5", b"null", b"true", b"[1]"])
+async def test_an_id_that_no_answer_could_carry_is_refused_and_the_connection_goes_on(
+    spawn: Spawn, identity: bytes
+) -> None:
+    relay = await spawn()
+    await relay.initialize()
+    await relay.send(b'{"jsonrpc": "2.0", "id": %s, "method": "ping"}' % identity)
+    refused = await relay.receive()
+    assert (refused["id"], refused["error"]["code"]) == (None, -32600)
+    await relay.send(call(3, "after", "s"))
+    assert (await relay.receive())["result"]["structuredContent"]["output"] == "after"
+    await relay.close()
+
+
 async def test_a_lone_surrogate_in_code_is_refused_in_words(spawn: Spawn) -> None:
     relay = await spawn()
     await relay.initialize()
@@ -195,7 +209,7 @@ async def test_a_signal_ends_the_owner_and_its_relays_say_so(installation: Insta
     assert installation.events[-2:] == ["cancelled s", "closed"]
     assert not installation.settings.owner_socket.exists()
     _, err = await relay.close()
-    assert b"has ended" in err
+    assert b"connection to the owner process was closed" in err
 
 
 async def test_an_owner_ends_by_itself_when_its_last_client_left(installation: Installation, spawn: Spawn) -> None:
