@@ -5,6 +5,7 @@
 
 import asyncio
 import functools
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
-from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
+from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
 from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
@@ -37,6 +38,7 @@ RECORDS_NAME = "records.sqlite3"
 CHANNELS_NAME = "channels"
 _OWNER_GONE = "the orchestrator that ran it had ended without closing it"
 _LEFTOVER_PAUSE = 30.0  # seconds between tries to reach an engine that may hold leftovers
+_SWEEP_PAUSE = 300.0  # seconds between looks for containers that nobody knows
 
 
 class Orchestrator:
@@ -53,7 +55,7 @@ class Orchestrator:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings | None = None, *, kind: Kind = "library") -> AsyncIterator[Self]:
-        """Own the data directory until the block ends; at its end sessions are closed and sandboxes removed.
+        """Own the data directory until the block ends, which deletes its sessions; see `Sessions.close`.
 
         Settings come from the environment where none are given. The engine need not answer yet: the calls that need
         it say so. Raises OwnedError, naming its pid, where another process owns the directory; SettingsError;
@@ -129,14 +131,17 @@ def _private(directory: Path) -> None:
 
 
 async def _clear_leftovers(sandboxes: Sandboxes) -> None:
-    while True:
-        try:
-            await sandboxes.remove_leftovers()
-        except OrchestratorError as error:
-            logger.warning("what an earlier run may have left cannot be looked for yet: %s", error)
-            await asyncio.sleep(_LEFTOVER_PAUSE)
-        else:
-            return
+    """At once, after the last create of an earlier owner, and now and then: an engine may be late with anything."""
+    for pause in itertools.chain((CREATE_BOUND + 1.0,), itertools.repeat(_SWEEP_PAUSE)):
+        while True:
+            try:
+                await sandboxes.remove_leftovers()
+            except OrchestratorError as error:
+                logger.warning("what an earlier run may have left cannot be looked for yet: %s", error)
+                await asyncio.sleep(_LEFTOVER_PAUSE)
+            else:
+                break
+        await asyncio.sleep(pause)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -6,7 +6,7 @@ Every method may be cancelled at any await; what it then leaves behind is said h
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from orchestrator.domain.model import (
     CellOrder,
@@ -29,6 +29,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never run backwards; for durations and deadlines."""
+
+
+# Seconds: a create that nobody waits for any more can still succeed; after this long it is taken to have failed.
+CREATE_BOUND: Final = 60.0
 
 
 # --- the engine --------------------------------------------------------------------------------------------------
@@ -120,7 +124,7 @@ class Engine(Protocol):
     async def destroy(self, sandbox_id: str) -> None:
         """Remove the sandbox's container and its channel's directory; done when the engine has forgotten it.
 
-        Idempotent; absent is success. Waits out a create of ours that is in flight.
+        Idempotent; absent is success. Waits out a create of ours that is in flight, up to CREATE_BOUND.
         """
 
     async def containers(self) -> Sequence[OwnedContainer]:

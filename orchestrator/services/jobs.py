@@ -1,12 +1,16 @@
 """One call at a time, first come first served: the queue of a session."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.services.tasks import Tasks
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -16,19 +20,28 @@ class Job(Generic[T]):
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._received: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._once_received: Callable[[], Awaitable[None]] | None = None
         self._stop: Callable[[], None] | None = None
+        self._stopped = False
 
     @property
     def awaited(self) -> bool:
         """Whether somebody still waits for the answer."""
         return not self._answer.done()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the work was asked to end early, be it before it could be told."""
+        return self._stopped
+
     def can_be_stopped_by(self, stop: Callable[[], None]) -> None:
         """From now on `stop` asks the work to end early; it returns at once."""
         self._stop = stop
 
     def stop(self) -> None:
-        """Ask the work to end early, where it can."""
+        """Ask the work to end early, where it can; work that has not begun looks at `stopped`."""
+        self._stopped = True
         if self._stop is not None:
             self._stop()
 
@@ -42,14 +55,31 @@ class Job(Generic[T]):
         if not self._answer.done():
             self._answer.set_exception(error)
 
+    def once_received(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Do that, still within this job's turn, after its caller has taken the answer; never where it went away."""
+        self._once_received = then
+
     async def answer(self) -> T:
-        """Wait; being cancelled here stops the work."""
+        """Wait; being cancelled here stops the work. To be awaited at once, and once."""
+        received = False
         try:
-            return await self._answer
+            answer = await self._answer
+            received = True
         except asyncio.CancelledError:
             self._answer.cancel()
             self.stop()
             raise
+        finally:
+            self._received.set_result(received)
+        return answer
+
+    async def wind_up(self) -> None:
+        """Do what was to be done once the answer is received, if it is."""
+        if self._once_received is not None and await self._received:
+            try:
+                await self._once_received()
+            except Exception:
+                logger.exception("what follows an answer failed")
 
 
 async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorError) -> None:
@@ -63,6 +93,13 @@ async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorErro
         job.fail(error)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    job: Job[Any]
+    work: Callable[[], Awaitable[Any]]
+    interrupts: bool
+
+
 class JobQueue:
     """Serial work with a bounded number of calls waiting; its task lives only while there is work."""
 
@@ -71,7 +108,7 @@ class JobQueue:
         self._name = name
         self._limit = limit
         self._idle = idle
-        self._waiting: deque[tuple[Job[Any], Callable[[], Awaitable[Any]]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._running: Job[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended: OrchestratorError | None = None
@@ -79,22 +116,29 @@ class JobQueue:
     async def submit(self, work: Callable[[Job[T]], Awaitable[T]], *, interrupts: bool = False) -> T:
         """Wait for a turn and the outcome; with `interrupts`, what runs now is asked to end early.
 
-        Raises BusyError where too many calls wait, and what the queue was ended with.
+        Calls that interrupt need no place among the others. Raises BusyError where too many wait, ShuttingDownError,
+        and what the queue was ended with.
         """
         if self._ended is not None:
             raise self._ended
-        if len(self._waiting) >= self._limit:
+        if interrupts and self._running is not None:
+            self._running.stop()
+        if sum(waiting.interrupts is interrupts for waiting in self._waiting) >= self._limit:
             raise BusyError(
                 f"{self._limit} calls wait for this session already.",
                 hint="Wait for their answers, or use another session for work that can run beside it.",
             )
-        job: Job[T] = Job()
-        self._waiting.append((job, lambda: work(job)))
-        if interrupts and self._running is not None:
-            self._running.stop()
         if self._task is None:
             self._task = self._tasks.spawn(self._work(), self._name)
-        return await job.answer()
+        job: Job[T] = Job()
+        place = _Waiting(job, lambda: work(job), interrupts)
+        self._waiting.append(place)
+        try:
+            return await job.answer()
+        except asyncio.CancelledError:
+            if place in self._waiting:  # else it had its turn
+                self._waiting.remove(place)
+            raise
 
     def end(self, error: OrchestratorError) -> None:
         """Answer every call with `error`, now and from now on; what runs is asked to end early."""
@@ -103,7 +147,7 @@ class JobQueue:
             self._running.stop()
             self._running.fail(error)
         while self._waiting:
-            self._waiting.popleft()[0].fail(error)
+            self._waiting.popleft().job.fail(error)
 
     async def ended(self) -> None:
         """Wait until nothing runs any more."""
@@ -118,11 +162,12 @@ class JobQueue:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                job, work = self._waiting.popleft()
+                waiting = self._waiting.popleft()
+                job = self._running = waiting.job
                 if job.awaited:
-                    self._running = job
-                    await carry_out(job, work(), BusyError("The call was cut short."))
-                    self._running = None
+                    await carry_out(job, waiting.work(), BusyError("The call was cut short."))
+                    await job.wind_up()
+                self._running = None
         finally:
             # No await from the last look at the queue to here: a call that comes now starts another task.
             self._running = None

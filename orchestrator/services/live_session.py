@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
+from orchestrator.domain.errors import OrchestratorError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile
-from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Loss, Namespace, Session
+from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Namespace, Session
 from orchestrator.domain.ports import Clock, Records
+from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.jobs import Job, JobQueue
-from orchestrator.services.results import Told, loss_note, lost_result, result_of
+from orchestrator.services.results import Told, loss_note, lost_result, not_run_result, result_of
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.tasks import Tasks
 
@@ -47,13 +48,11 @@ class LiveSession:
     """Everything that happens to one session happens in its queue, one thing after the other."""
 
     def __init__(self, session: Session, equipment: Equipment, unused: Callable[["LiveSession"], None]) -> None:
-        self._session = session
-        self._records = equipment.records
+        self._book = Bookkeeping(session, equipment.records)
         self._sandboxes = equipment.sandboxes
         self._clock = equipment.clock
         self._limits = limits = equipment.limits
         self._unused = unused
-        self._untold = session.untold_loss
         self._sandbox: Sandbox | None = None
         self._removal: asyncio.Task[None] | None = None
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
@@ -61,7 +60,12 @@ class LiveSession:
     @property
     def session(self) -> Session:
         """The record as of its last change of state."""
-        return self._session
+        return self._book.session
+
+    @property
+    def untold(self) -> bool:
+        """Whether something was lost that no caller has been told of, as far as is known."""
+        return self._book.untold is not None or not self._book.settled
 
     async def execute(self, code: str, time_limit: float) -> ExecutionResult:
         """Run a cell when its turn comes."""
@@ -89,136 +93,111 @@ class LiveSession:
         if self._removal is not None:
             await asyncio.wait([self._removal])
 
+    def abort(self) -> None:
+        """Cut short what still runs after `end`."""
+        self._queue.abort()
+
     def _idle(self) -> None:
-        if self._sandbox is None:
+        if self._sandbox is None and self._book.settled:
             self._unused(self)
 
     # in the queue
 
     async def _execute(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
         sandbox = await self._awake()
-        number = await self._records.open_execution(self._session.key, self._session.incarnation, code)
-        if number is None:
-            raise _deleted()
+        number = await self._book.open_execution(code)
         order = self._limits.order(number, code, time_limit)
         agent = sandbox.agent
         job.can_be_stopped_by(lambda: agent.interrupt(number))
         began = self._clock.monotonic()
         try:
             # No await between this look and the sending of the cell: an interrupt after it finds it there.
-            if not job.awaited:
-                return await self._not_sent(order)
+            if job.stopped or not job.awaited:
+                self._book.owe_close(number, "interrupted")
+                return await self._answer(job, lambda told: not_run_result(order, told))
             report = await agent.execute(order)
         except SandboxLostError as error:
-            return await self._lost_under_way(job, order, agent.lost or error.message, self._clock.monotonic() - began)
-        if report.lost_before is not None:
-            await self._namespace_gone(report.lost_before, before=number)
-        await self._close(order, report)
-        if not report.namespace_kept:
-            await self._namespace_gone(_why_killed(report))
-        return result_of(report, order, await self._told(job))
-
-    async def _not_sent(self, order: CellOrder) -> ExecutionResult:
-        # Its caller has gone while the row was opened. Nobody reads this answer.
-        await self._records.close_execution(
-            self._session.key,
-            order.execution,
-            "interrupted",
-            bound=(),
-            removed=(),
-            variable_count=None,
-        )
-        raise _deleted()
-
-    async def _lost_under_way(
-        self, job: Job[ExecutionResult], order: CellOrder, reason: str, duration: float
-    ) -> ExecutionResult:
-        await self._records.close_execution(
-            self._session.key, order.execution, "sandbox_lost", bound=(), removed=(), variable_count=0
-        )
-        await self._sandbox_gone(reason)
-        return lost_result(reason, order, await self._told(job), duration)
+            reason, duration = agent.lost or error.message, self._clock.monotonic() - began
+            self._book.owe_close(number, "sandbox_lost", variable_count=0)
+            self._sandbox_gone(reason)
+            return await self._answer(job, lambda told: lost_result(reason, order, told, duration))
+        self._owe(number, report)
+        return await self._answer(job, lambda told: result_of(report, order, told))
 
     async def _list(self) -> Namespace:
-        if self._sandbox is not None and self._sandbox.agent.lost is None:
+        sandbox = self._sandbox
+        if sandbox is not None:
             try:
-                return await self._sandbox.agent.list_variables()
+                if sandbox.agent.lost is None:
+                    return await sandbox.agent.list_variables()
+                self._sandbox_gone(sandbox.agent.lost)
             except SandboxLostError as error:
-                await self._sandbox_gone(self._sandbox.agent.lost or error.message)
-        elif self._sandbox is not None:
-            await self._sandbox_gone(str(self._sandbox.agent.lost))
-        return Namespace((), (), () if self._untold is None else (loss_note(self._untold),))
+                self._sandbox_gone(sandbox.agent.lost or error.message)
+        notes = await self._book.try_to_settle()
+        untold = self._book.untold
+        return Namespace((), (), notes if untold is None else (loss_note(untold), *notes))
 
     async def _clear(self) -> None:
+        await self._book.settle()
         if self._sandbox is not None:
             try:
                 await self._sandbox.agent.clear()
             except SandboxLostError as error:
-                await self._sandbox_gone(error.message)
-        if not await self._records.session_cleared(self._session.key, self._session.incarnation):
-            raise _deleted()
-        self._untold = None
+                self._sandbox_gone(error.message)
+        self._book.owe_clear()
+        await self._book.settle()
 
     async def _awake(self) -> Sandbox:
         """The session's live sandbox; a fresh one where it has none."""
+        if self._sandbox is not None and self._sandbox.agent.lost is not None:
+            self._sandbox_gone(self._sandbox.agent.lost)
+        await self._book.settle()
         if self._sandbox is not None:
-            if self._sandbox.agent.lost is None:
-                return self._sandbox
-            await self._sandbox_gone(self._sandbox.agent.lost)
-        creating = await self._records.begin_creating(self._session.key, self._session.incarnation)
-        if creating is None:
-            raise _deleted()
-        self._session = creating
+            return self._sandbox
+        creating = await self._book.creating()
         try:
-            sandbox = await self._sandboxes.start(creating.key, creating.incarnation)
+            sandbox = self._sandbox = await self._sandboxes.start(creating.key, creating.incarnation)
+            await self._book.ready()
         except BaseException:
-            await self._records.session_hibernated(creating.key, creating.incarnation)
-            raise
-        self._sandbox = sandbox
-        ready = await self._records.session_ready(creating.key, creating.incarnation)
-        if ready is None:
             self._drop_sandbox()
-            raise _deleted()
-        self._session = ready
+            self._book.owe_hibernation()
+            await self._book.try_to_settle()
+            raise
         return sandbox
 
-    # losses
+    # what happened
 
-    async def _sandbox_gone(self, reason: str) -> None:
-        self._drop_sandbox()
-        await self._namespace_gone(f"its sandbox was lost: {reason}")
-        await self._records.session_hibernated(self._session.key, self._session.incarnation)
-
-    async def _namespace_gone(self, cause: str, *, before: int | None = None) -> None:
-        key, incarnation = self._session.key, self._session.incarnation
-        self._untold = await self._records.namespace_lost(key, incarnation, cause, before=before)
-
-    async def _told(self, job: Job[ExecutionResult]) -> Told:
-        """What this answer tells beside its own; it counts as told only where somebody waits for the answer."""
-        loss: Loss | None = None
-        if self._untold is not None and job.awaited:
-            loss, self._untold = self._untold, None
-            await self._records.loss_told(self._session.key)
-        return Told(self._session.session_id, loss, self._limits.profile)
-
-    async def _close(self, order: CellOrder, report: CellReport) -> None:
-        await self._records.close_execution(
-            self._session.key,
-            order.execution,
+    def _owe(self, number: int, report: CellReport) -> None:
+        if report.lost_before is not None:
+            self._book.owe_loss(report.lost_before, before=number)
+        self._book.owe_close(
+            number,
             report.outcome,
             bound=report.bound,
             removed=report.removed,
             variable_count=report.variable_count,
         )
+        if not report.namespace_kept:
+            self._book.owe_loss(_why_killed(report))
+
+    def _sandbox_gone(self, reason: str) -> None:
+        self._drop_sandbox()
+        self._book.owe_loss(f"its sandbox was lost: {reason}")
+        self._book.owe_hibernation()
+
+    async def _answer(self, job: Job[ExecutionResult], result: Callable[[Told], ExecutionResult]) -> ExecutionResult:
+        """The result of what was done, recorded where that is possible, with the loss that is to be told."""
+        notes = await self._book.try_to_settle()
+        loss = self._book.untold
+        if loss is not None:
+            job.once_received(self._book.told)
+        answer = result(Told(self.session.session_id, loss, self._limits.profile))
+        return replace(answer, notes=(*answer.notes, *notes))
 
     def _drop_sandbox(self) -> None:
         if self._sandbox is not None:
             self._removal = self._sandboxes.end(self._sandbox)
             self._sandbox = None
-
-
-def _deleted() -> SessionDeletedError:
-    return SessionDeletedError("The session was deleted meanwhile.", hint="Call again to begin a new one.")
 
 
 def _why_killed(report: CellReport) -> str:

@@ -48,6 +48,29 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
 def lost_result(reason: str, order: CellOrder, told: Told, duration: float) -> ExecutionResult:
     """The answer to a call whose sandbox went away under its cell. `duration` in seconds."""
     stateful = told.session_id is not None
+    error = CellError(
+        code="sandbox_lost",
+        type=None,
+        message=f"The sandbox was lost while the cell ran: {reason}. What the cell did is unknown.",
+        traceback=None,
+        hint="Call again: a new sandbox with an empty namespace will be started." if stateful else "Call again.",
+    )
+    return _without_report(error, order, told, duration)
+
+
+def not_run_result(order: CellOrder, told: Told) -> ExecutionResult:
+    """The answer to a call that was interrupted before its cell was sent."""
+    error = CellError(
+        code="interrupted",
+        type=None,
+        message="The cell was interrupted before it began, while its sandbox was being started. Nothing was run.",
+        traceback=None,
+        hint="Call again.",
+    )
+    return _without_report(error, order, told, 0.0)
+
+
+def _without_report(error: CellError, order: CellOrder, told: Told, duration: float) -> ExecutionResult:
     return ExecutionResult(
         status="error",
         output="",
@@ -55,14 +78,8 @@ def lost_result(reason: str, order: CellOrder, told: Told, duration: float) -> E
         output_bytes=0,
         value=None,
         displays=(),
-        error=CellError(
-            code="sandbox_lost",
-            type=None,
-            message=f"The sandbox was lost while the cell ran: {reason}. What the cell did is unknown.",
-            traceback=None,
-            hint="Call again: a new sandbox with an empty namespace will be started." if stateful else "Call again.",
-        ),
-        execution=order.execution if stateful else None,
+        error=error,
+        execution=None if told.session_id is None else order.execution,
         duration_ms=round(duration * 1000, 3),
         session_id=told.session_id,
         bound=(),

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from orchestrator.domain.errors import BusyError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import SandboxRecord, SandboxState
-from orchestrator.domain.ports import Agent, Engine, Records
+from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records
 from orchestrator.services.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
 # Between tries to remove a container that the engine does not let go of, in seconds; the last one repeats.
 _REMOVAL_PAUSES = (0.5, 2.0, 10.0, 60.0)
+_CANCEL_PATIENCE = 5.0  # seconds for removals that were told to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,24 @@ class Sandbox:
 
 
 class Sandboxes:
-    """Makes and ends sandboxes; at most `limit` at a time, each for one session or one stateless call."""
+    """Makes and ends sandboxes; at most `limit` at a time, each for one session or one stateless call.
 
-    def __init__(self, records: Records, engine: Engine, tasks: Tasks, *, limit: int) -> None:
+    Made when an owner takes over: for `create_bound` seconds from then on, a create of an earlier owner may succeed.
+    """
+
+    def __init__(
+        self, records: Records, engine: Engine, tasks: Tasks, *, limit: int, create_bound: float = CREATE_BOUND
+    ) -> None:
         self._records = records
         self._engine = engine
         self._tasks = tasks
         self._limit = limit
         self._live = 0
-        self._removals: set[asyncio.Task[None]] = set()
+        self._creates_end = asyncio.get_running_loop().time() + create_bound
+        self._ours: set[str] = set()  # rows that this object has made and not closed yet
+        self._openings: set[asyncio.Task[None]] = set()
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._patient: set[str] = set()  # removals that wait for a create of an earlier owner
 
     async def start(self, session: str | None, incarnation: int) -> Sandbox:
         """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
@@ -54,7 +64,7 @@ class Sandboxes:
 
     async def _start(self, session: str | None, incarnation: int) -> Sandbox:
         image = await self._engine.prepare()
-        record = await self._records.open_sandbox(image.tag)
+        record = await self._open_row(image.tag)
         agent: Agent | None = None
         try:
             handle, agent = await self._engine.launch(record, image)
@@ -63,6 +73,32 @@ class Sandboxes:
             self._remove(record.id, agent, SandboxState.FAILED)
             raise
         return Sandbox(record.id, agent)
+
+    async def _open_row(self, image: str) -> SandboxRecord:
+        """A row, which is closed again where its caller goes away while it is made."""
+        row: asyncio.Future[SandboxRecord] = asyncio.get_running_loop().create_future()
+        opening = self._tasks.spawn(self._open_for(row, image), "open a sandbox's row")
+        self._openings.add(opening)
+        opening.add_done_callback(self._openings.discard)
+        try:
+            return await row
+        except asyncio.CancelledError:
+            if row.done() and not row.cancelled() and row.exception() is None:  # it came at the same moment
+                self._remove(row.result().id, None, SandboxState.FAILED)
+            raise
+
+    async def _open_for(self, row: "asyncio.Future[SandboxRecord]", image: str) -> None:
+        try:
+            record = await self._records.open_sandbox(image)
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits for the row
+            if not row.done():
+                row.set_exception(error)
+            return
+        self._ours.add(record.id)
+        if row.done():
+            self._remove(record.id, None, SandboxState.FAILED)
+        else:
+            row.set_result(record)
 
     async def _claim(
         self, record: SandboxRecord, handle: str, agent: Agent, session: str | None, incarnation: int
@@ -77,19 +113,37 @@ class Sandboxes:
         self._live -= 1
         return self._remove(sandbox.id, sandbox.agent, SandboxState.DESTROYING)
 
-    async def removed(self) -> None:
-        """Wait until all that is being removed is gone."""
-        while self._removals:
-            await asyncio.wait(self._removals)
+    async def removed(self, *, seconds: float) -> None:
+        """Wait until all that is being removed is gone; what is not by then is left to the next owner, by its row.
+
+        Nothing is removed any more afterwards. What an earlier owner may still be creating is not waited for.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while waited_for := self._under_way():
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.wait(waited_for, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        given_up = [*self._openings, *self._removals.values()]
+        if given_up:
+            logger.warning("%d sandboxes are left to the next owner: %s", len(given_up), ", ".join(self._removals))
+        for task in given_up:
+            task.cancel()
+        if given_up:
+            await asyncio.wait(given_up, timeout=_CANCEL_PATIENCE)
+
+    def _under_way(self) -> set[asyncio.Task[None]]:
+        return self._openings | {task for name, task in self._removals.items() if name not in self._patient}
 
     async def remove_leftovers(self) -> None:
-        """Remove what an earlier owner left, by record and by label. May be called at any time.
+        """Remove what an earlier owner left, by record and by label. May be called at any time, and again.
 
         Raises EngineUnavailableError where the engine cannot be asked.
         """
         for record in await self._records.sandboxes():
-            if record.state in (SandboxState.FAILED, SandboxState.DESTROYING):
-                self._remove(record.id, None, SandboxState.DESTROYING)
+            if record.id not in self._ours:
+                # One without a handle was being created: the engine may still be at it.
+                self._remove(record.id, None, SandboxState.DESTROYING, may_come=record.handle is None)
         # The engine first: a row is written before its container is made, so what has none by now has lost it.
         containers = await self._engine.containers()
         known = {record.id for record in await self._records.sandboxes()}
@@ -97,27 +151,45 @@ class Sandboxes:
             if container.sandbox_id not in known and not container.launched_here:
                 await self._engine.destroy(container.sandbox_id)
 
-    def _remove(self, sandbox_id: str, agent: Agent | None, state: SandboxState) -> asyncio.Task[None]:
-        removal = self._tasks.spawn(self._remove_until_gone(sandbox_id, agent, state), f"remove {sandbox_id[:8]}")
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+    def _remove(
+        self, sandbox_id: str, agent: Agent | None, state: SandboxState, *, may_come: bool = False
+    ) -> asyncio.Task[None]:
+        removal = self._removals.get(sandbox_id)
+        if removal is None:
+            work = self._remove_until_gone(sandbox_id, agent, state, may_come=may_come)
+            removal = self._removals[sandbox_id] = self._tasks.spawn(work, f"remove {sandbox_id[:8]}")
+            removal.add_done_callback(lambda _: self._removals.pop(sandbox_id, None))
         return removal
 
-    async def _remove_until_gone(self, sandbox_id: str, agent: Agent | None, state: SandboxState) -> None:
-        if agent is not None:
-            await agent.close()
+    async def _remove_until_gone(
+        self, sandbox_id: str, agent: Agent | None, state: SandboxState, *, may_come: bool
+    ) -> None:
         attempt = 0
         while True:
             try:
+                if agent is not None:
+                    await agent.close()
                 if state is SandboxState.FAILED:
                     await self._records.sandbox_ending(sandbox_id, SandboxState.FAILED)
                 await self._records.sandbox_ending(sandbox_id, SandboxState.DESTROYING)
                 await self._engine.destroy(sandbox_id)
+                if may_come:
+                    await self._no_create_under_way(sandbox_id)
+                    await self._engine.destroy(sandbox_id)
                 await self._records.close_sandbox(sandbox_id)
-            except OrchestratorError as error:
+            except Exception as error:
                 if attempt == 0:
-                    logger.warning("sandbox %s cannot be removed yet: %s", sandbox_id, error)
+                    unknown = None if isinstance(error, OrchestratorError) else error
+                    logger.warning("sandbox %s cannot be removed yet: %s", sandbox_id, error, exc_info=unknown)
                 await asyncio.sleep(_REMOVAL_PAUSES[min(attempt, len(_REMOVAL_PAUSES) - 1)])
                 attempt += 1
             else:
+                self._ours.discard(sandbox_id)
                 return
+
+    async def _no_create_under_way(self, sandbox_id: str) -> None:
+        self._patient.add(sandbox_id)
+        try:
+            await asyncio.sleep(self._creates_end - asyncio.get_running_loop().time())
+        finally:
+            self._patient.discard(sandbox_id)

@@ -15,7 +15,7 @@ from orchestrator.domain.errors import (
     ShuttingDownError,
 )
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionSummary
+from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionState, SessionSummary
 from orchestrator.domain.ports import Engine
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import Equipment, LiveSession
@@ -24,6 +24,9 @@ from orchestrator.services.results import Told, lost_result, result_of
 logger = logging.getLogger(__name__)
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+STOP_SECONDS = 20.0  # that a close waits for the engine
+_ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
+_STOPPED = "the orchestrator was stopped"
 _DELETE_PATIENCE = 15.0  # seconds that a delete waits for the engine; the rest happens behind it
 
 
@@ -99,29 +102,47 @@ class Sessions:
         live = await self._find(tenant, session_id_of(session_id))
         if not await self._records.session_destroying(live.session.key):
             raise _not_found(session_id)
+        self._check_open()  # where it is stopping, the row goes with all others
         self._forget(live)
         error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
         ending = self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
         await asyncio.wait([ending], timeout=_DELETE_PATIENCE)
 
-    async def close(self) -> None:
-        """End all calls and remove all sandboxes; their sessions end with them. Idempotent."""
+    async def close(self, *, seconds: float = STOP_SECONDS) -> None:
+        """End all calls, remove all sandboxes and delete all sessions, in use or not. Idempotent.
+
+        A session is kept where a loss is still to be told: what it held is gone, and its next caller learns so. Ends
+        in bounded time: what the engine has not removed after `seconds` is left to the next owner, as are rows that
+        cannot be written.
+        """
         self._closing = True
+        deadline = asyncio.get_running_loop().time() + seconds
         for task in self._stateless:
             task.cancel()
         error = _shutting_down()
-        async with asyncio.TaskGroup() as group:
-            for live in list(self._live.values()):
-                self._forget(live)
-                group.create_task(self._close_session(live, error))
-        await self._sandboxes.removed()
-
-    async def _close_session(self, live: LiveSession, error: OrchestratorError) -> None:
+        lives, self._live = list(self._live.values()), {}
+        kept = {live.session.key for live in lives if live.untold}
+        endings = [asyncio.create_task(live.end(error), name=f"end {live.session.key[:8]}") for live in lives]
+        if endings:
+            await asyncio.wait(endings, timeout=seconds)
+        await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
+        for live in lives:
+            live.abort()
+        if endings:
+            await asyncio.wait(endings, timeout=_ABORT_PATIENCE)
         try:
-            await self._records.session_destroying(live.session.key)
-            await self._end(live, error)
+            await self._delete_sessions(kept)
         except OrchestratorError as failure:
-            logger.warning("session %s could not be closed: %s", live.session.key, failure)
+            logger.warning("sessions are left to the next owner: %s", failure)
+
+    async def _delete_sessions(self, kept: set[str]) -> None:
+        for session in await self._records.all_sessions():
+            if session.key not in kept and session.untold_loss is None:
+                await self._records.session_destroying(session.key)
+                await self._records.delete_session(session.key)
+            elif session.state in (SessionState.CREATING, SessionState.READY):
+                await self._records.namespace_lost(session.key, session.incarnation, _STOPPED)
+                await self._records.session_hibernated(session.key, session.incarnation)
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
@@ -169,8 +190,10 @@ class Sessions:
         if live is not None:
             return live
         session = await self._records.find_session(tenant, session_id)
+        self._check_open()
         if session is None:
             raise _not_found(session_id)
+        # Another call may have come first; no await from here on.
         return self._live.get((tenant, session_id)) or self._enliven(session)
 
     def _enliven(self, session: Session) -> LiveSession:

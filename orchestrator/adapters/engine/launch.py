@@ -18,11 +18,9 @@ from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
 from orchestrator.domain.model import SandboxRecord
-from orchestrator.domain.ports import Clock, SandboxImage
+from orchestrator.domain.ports import CREATE_BOUND, Clock, SandboxImage
 
 LAUNCH_SECONDS: Final = 30.0
-# A create that nobody waits for any more can still succeed; after this long it is taken to have failed.
-CREATE_FATE_SECONDS: Final = 60.0
 INSPECT_SECONDS: Final = 15.0
 _STARTS_AT_ONCE: Final = 4  # more at once do not start faster
 
@@ -119,7 +117,7 @@ class Launch:
     async def create_settled(self) -> None:
         """Wait until it is known whether the container exists: the engine has answered, or will not any more."""
         if self._creating is not None and not self._creating.done():
-            left = self._began + CREATE_FATE_SECONDS - time.monotonic()
+            left = self._began + CREATE_BOUND - time.monotonic()
             await asyncio.wait({self._creating}, timeout=max(0.0, left))
 
     async def _create(self, image: SandboxImage) -> str:

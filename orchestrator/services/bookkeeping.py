@@ -1,0 +1,153 @@
+"""What a session's record has yet to be told: kept in order, and written again until it is."""
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
+from orchestrator.domain.model import Outcome, Session, SessionState
+from orchestrator.domain.ports import Records
+
+logger = logging.getLogger(__name__)
+
+
+class Bookkeeping:
+    """A session's record as its live session knows it. One call at a time.
+
+    What has happened is *owed* first and then written by `settle`, so that a full disk delays a record and never
+    loses it. Every owed write may be made twice: a cancelled one may have happened.
+    """
+
+    def __init__(self, session: Session, records: Records) -> None:
+        self.session = session
+        self.untold = session.untold_loss
+        self._records = records
+        self._owed: deque[Callable[[], Awaitable[None]]] = deque()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is owed."""
+        return not self._owed
+
+    # what has happened
+
+    def owe_close(
+        self,
+        number: int,
+        outcome: Outcome,
+        *,
+        bound: Sequence[str] = (),
+        removed: Sequence[str] = (),
+        variable_count: int | None = None,
+    ) -> None:
+        """An execution has ended."""
+
+        async def close() -> None:
+            await self._records.close_execution(
+                self.session.key, number, outcome, bound=bound, removed=removed, variable_count=variable_count
+            )
+
+        self._owed.append(close)
+
+    def owe_loss(self, cause: str, *, before: int | None = None) -> None:
+        """The namespace is gone; see `Records.namespace_lost`."""
+        key, incarnation = self.session.key, self.session.incarnation
+
+        async def lose() -> None:
+            self.untold = await self._records.namespace_lost(key, incarnation, cause, before=before)
+
+        self._owed.append(lose)
+
+    def owe_hibernation(self) -> None:
+        """The session has no sandbox any more, or got none."""
+        self._owed.append(self._hibernate)
+
+    def owe_clear(self) -> None:
+        """The namespace was emptied on request."""
+
+        async def clear() -> None:
+            if not await self._records.session_cleared(self.session.key, self.session.incarnation):
+                raise await self._refused()
+            self.untold = None
+
+        self._owed.append(clear)
+
+    async def told(self) -> None:
+        """A caller has the answer that tells the loss."""
+
+        async def forget() -> None:
+            await self._records.loss_told(self.session.key)
+
+        self.untold = None
+        self._owed.append(forget)
+        await self.try_to_settle()
+
+    # writing it
+
+    async def settle(self) -> None:
+        """Write what is owed. Raises what the records raise, and SessionDeletedError; the rest stays owed."""
+        try:
+            while self._owed:
+                await self._owed[0]()
+                self._owed.popleft()
+        except SessionDeletedError:
+            self._owed.clear()
+            raise
+
+    async def try_to_settle(self) -> tuple[str, ...]:
+        """Write what is owed; where that fails, a sentence that says so."""
+        try:
+            await self.settle()
+        except OrchestratorError as error:
+            logger.warning("session %s: what happened is not recorded yet: %s", self.session.key, error)
+            return (f"What happened could not be recorded yet: {error.message} It is tried again at the next call.",)
+        return ()
+
+    async def creating(self) -> Session:
+        """A sandbox is going to be made. Raises SessionDeletedError."""
+        session = await self._records.begin_creating(self.session.key, self.session.incarnation)
+        if session is None:
+            await self._hibernate()
+            session = await self._records.begin_creating(self.session.key, self.session.incarnation)
+        if session is None:
+            raise await self._refused()
+        self.session = session
+        return session
+
+    async def ready(self) -> None:
+        """It has one. Raises SessionDeletedError."""
+        session = await self._records.session_ready(self.session.key, self.session.incarnation)
+        if session is None:
+            raise await self._refused()
+        self.session = session
+
+    async def open_execution(self, code: str) -> int:
+        """The number of an execution that is going to be sent. Raises SessionDeletedError."""
+        number = await self._records.open_execution(self.session.key, self.session.incarnation, code)
+        if number is None:
+            raise await self._refused()
+        return number
+
+    async def _hibernate(self) -> None:
+        """Whatever of our earlier writes has happened, the row is `hibernated` afterwards."""
+        found = await self._look()
+        if found.state is not SessionState.HIBERNATED:
+            changed = await self._records.session_hibernated(found.key, found.incarnation)
+            if changed is None:
+                raise await self._refused()
+            self.session = changed
+
+    async def _look(self) -> Session:
+        found = await self._records.find_session(self.session.tenant, self.session.session_id)
+        if found is None or found.key != self.session.key:
+            raise SessionDeletedError("The session was deleted meanwhile.", hint="Call again to begin a new one.")
+        self.session = found
+        return found
+
+    async def _refused(self) -> OrchestratorError:
+        """Why a guarded change was refused."""
+        try:
+            found = await self._look()
+        except SessionDeletedError as error:
+            return error
+        return SandboxLostError(f"The session was found {found.state}, which it should not be.", hint="Call again.")
