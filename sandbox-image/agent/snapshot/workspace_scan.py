@@ -32,6 +32,10 @@ class WorkspaceLimits:
     bytes_read: int = 4 * 1000 * 1000 * 1000
 
 
+class GivenUpError(Exception):
+    """The pass ended early; nothing of it counts."""
+
+
 @dataclass
 class Scanned:
     """What a pass made, beside the pieces that it emitted."""
@@ -52,24 +56,26 @@ def scan(
     execution: int,
     *,
     limits: WorkspaceLimits | None = None,
-    pause: Callable[[], None] = lambda: None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Scanned:
     """Read everything below the directory `root`; its path inside the sandbox is /workspace.
 
-    `pause` is called between pieces and may raise, to give the pass up. Raises what it raises.
+    `give_up` is asked between pieces, so that a waiting cell is not held. Raises GivenUpError.
     """
-    walk = _Scan(pieces, execution, limits or WorkspaceLimits(), pause)
+    walk = _Scan(pieces, execution, limits or WorkspaceLimits(), give_up)
     walk.run(root)
     return walk.result
 
 
 class _Scan:
-    def __init__(self, pieces: PieceWriter, execution: int, limits: WorkspaceLimits, pause: Callable[[], None]) -> None:
+    def __init__(
+        self, pieces: PieceWriter, execution: int, limits: WorkspaceLimits, give_up: Callable[[], bool]
+    ) -> None:
         self._pieces = pieces
         self._packs = PackWriter(pieces)
         self._execution = execution
         self._limits = limits
-        self._pause = pause
+        self._give_up = give_up
         self._entries: list[dict[str, Any]] = []
         self._read_bytes = 0
         self.result = Scanned()
@@ -155,7 +161,8 @@ class _Scan:
             content: Any = bytearray() if small else []
             at = start
             while at < end:
-                self._pause()
+                if self._give_up():
+                    raise GivenUpError
                 data = os.pread(file, min(PIECE, end - at), at)
                 if not data:
                     break

@@ -1,5 +1,3 @@
-# ruff: noqa: ANN401, BLE001, PTH100, PTH108, PTH110, PTH118, PTH120, PTH123, S102, S108, S301, T201
-# It runs inside the sandbox: user code, its own pickles, answers on stdout; and it stays as lean as a zygote.
 """Runs inside the sandbox image: each case in a session of its own, saved, and restored in a fresh process.
 
 This process stays as pristine as the zygote is; sessions, restores and rehearsals are its forks. One line of JSON for

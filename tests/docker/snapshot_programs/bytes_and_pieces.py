@@ -1,0 +1,91 @@
+"""Equal sessions are equal bytes; a small change is a small snapshot; damaged pieces cost their own group."""
+
+import json
+import os
+import sys
+
+import numpy as np  # type: ignore[import-not-found,unused-ignore]
+
+sys.path[:0] = ["/cases", "/opt/agent"]
+
+from agent.snapshot.nodes import Limits  # type: ignore[import-not-found]
+from session import Pieces, fresh_main, restore, save  # type: ignore[import-not-found]
+
+ROOMY = Limits(variable=10**9, session=10**9)
+
+
+def equal_sessions_are_equal_bytes() -> None:
+    text = "class A:\n    def m(self): return x\nx = [1, {'k': (2.5, None)}]\ny = {'a': x}\n"
+    text += "s = {1, 2, 3}\nf = lambda: y\na = A()"
+    bodies = set()
+    for _ in range(2):
+        namespace = fresh_main()
+        exec(text, namespace)
+        bodies.add(save(namespace, {}).body)
+    assert len(bodies) == 1
+
+
+def a_small_change_is_a_small_snapshot() -> None:
+    namespace = fresh_main()
+    namespace["big"] = np.random.default_rng(1).random(6_000_000)
+    namespace.update({f"v{index}": [index] for index in range(2_000)})
+    pieces: Pieces = {}
+    first = save(namespace, pieces, limits=ROOMY)
+    assert first.new_bytes > 48_000_000
+    assert save(namespace, pieces, limits=ROOMY).new_bytes == 0
+    namespace["v77"].append(1)
+    assert save(namespace, pieces, limits=ROOMY).new_bytes < 20_000
+    namespace["big"][3_000_000] = 0
+    assert save(namespace, pieces, limits=ROOMY).new_bytes <= 1 << 20
+    namespace["new"] = [5]
+    del namespace["v500"]
+    assert save(namespace, pieces, limits=ROOMY).new_bytes < 40_000
+
+
+def a_damaged_piece_costs_its_group() -> None:
+    namespace = fresh_main()
+    namespace["one"] = np.arange(1_000_000.0)
+    namespace["two"] = np.ones(500_000)
+    namespace["small"] = [1]
+    pieces: Pieces = {}
+    saved = save(namespace, pieces, limits=ROOMY)
+    rows = {row["names"][0]: row for row in json.loads(saved.body)["groups"]}
+    digest = saved.pieces[rows["one"]["arrays"][0][1][3]]
+    data = bytearray(pieces[digest])
+    data[1000] ^= 1
+    pieces[digest] = bytes(data)
+    restored = fresh_main()
+    report = restore(restored, saved.body, pieces)
+    assert [name for name, _ in report.lost] == ["one"], report.lost
+    assert restored["two"].sum() == 500_000
+    assert restored["small"] == [1]
+
+
+def zeros_are_one_piece() -> None:
+    namespace = fresh_main()
+    namespace["z"] = np.zeros(20_000_000, "u1")
+    namespace["y"] = np.zeros(10_000_000, "u1")
+    pieces: Pieces = {}
+    saved = save(namespace, pieces, limits=ROOMY, compress=True)
+    assert len(saved.pieces) <= 6
+    restored = fresh_main()
+    assert not restore(restored, saved.body, pieces).lost
+    assert restored["z"].size == 20_000_000
+    assert not restored["z"].any()
+
+
+def nothing_is_left_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    namespace = fresh_main()
+    namespace["x"] = [1]
+    save(namespace, {})
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+if __name__ == "__main__":
+    equal_sessions_are_equal_bytes()
+    a_small_change_is_a_small_snapshot()
+    a_damaged_piece_costs_its_group()
+    zeros_are_one_piece()
+    nothing_is_left_open()
+    print("no fault")
