@@ -33,8 +33,15 @@ class Loader:
     def load(self, stream: Any, buffers: Sequence[int], read: ReadBeside) -> list[Any]:
         """The group's objects. Raises whatever user code raises."""
         self._read = read
-        self._at_end = []
         rebuild.current = self
+        try:
+            return self._load(stream, buffers)
+        finally:
+            # Nothing of ours may keep the session's values alive.
+            self._read, self._at_end = _nothing_beside, []
+            rebuild.current = None  # type: ignore[assignment]
+
+    def _load(self, stream: Any, buffers: Sequence[int]) -> list[Any]:
         file = io.BytesIO(b"".join((PREFIX, stream)))
         unpickler: Any = pickle.Unpickler(file, buffers=self._buffers(buffers))  # noqa: S301 - inside the sandbox
         unpickler.persistent_load = sys.intern

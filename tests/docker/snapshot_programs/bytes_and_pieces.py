@@ -6,7 +6,8 @@ import sys
 
 import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
-sys.path[:0] = ["/cases", "/opt/agent"]
+sys.path.insert(0, "/opt/agent")
+sys.path.insert(0, "/cases")
 
 from agent.snapshot.nodes import Limits  # type: ignore[import-not-found]
 from session import Pieces, fresh_main, restore, save  # type: ignore[import-not-found]
@@ -82,10 +83,21 @@ def nothing_is_left_open() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def the_agents_libraries_are_nobodys() -> None:
+    assert not {"xxhash", "zstandard", "cloudpickle"} & sys.modules.keys()
+    assert not [entry for entry in sys.path if entry.startswith("/opt/agent/lib")]
+    try:
+        exec("import xxhash", fresh_main())
+    except ImportError:
+        return
+    raise AssertionError("a session sees the agent's library")
+
+
 if __name__ == "__main__":
     equal_sessions_are_equal_bytes()
     a_small_change_is_a_small_snapshot()
     a_damaged_piece_costs_its_group()
     zeros_are_one_piece()
     nothing_is_left_open()
+    the_agents_libraries_are_nobodys()
     print("no fault")

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
-sys.path[:0] = ["/cases", "/opt/agent"]
+sys.path.insert(0, "/opt/agent")
+sys.path.insert(0, "/cases")
 
 from session import Pieces, fresh_main, in_fork, restore, save  # type: ignore[import-not-found]
 

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import Any
 
-sys.path[:0] = ["/cases", "/opt/agent"]
+sys.path.insert(0, "/opt/agent")
+sys.path.insert(0, "/cases")
 
 from agent.snapshot.pieces import PieceWriter  # type: ignore[import-not-found]
 from agent.snapshot.workspace_restore import restore_files, wanted_files  # type: ignore[import-not-found]
