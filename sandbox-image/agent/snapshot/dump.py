@@ -44,6 +44,7 @@ class Dump:
     views: list[tuple[Any, Any]] = field(default_factory=list)  # (array, view of it)
     foreign: list[tuple[int, int, Any, Any]] = field(default_factory=list)  # (from, to, array, the library's object)
     remarks: dict[str, None] = field(default_factory=dict)
+    byte_code: bool = False  # it holds code, which belongs to one minor version of Python
     plain: bool = True  # nothing in it can fail to load: no type that we don't know
     _methods: dict[int, Any] = field(default_factory=dict)
 

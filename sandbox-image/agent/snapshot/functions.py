@@ -65,8 +65,9 @@ def reduce_cell(_dump: "Dump", of: CellType) -> Any:
     return rebuild.cell, (), (content,), None, None, rebuild.set_cell
 
 
-def reduce_code(_dump: "Dump", of: CodeType) -> Any:
+def reduce_code(dump: "Dump", of: CodeType) -> Any:
     """Byte code belongs to one minor version of Python; the manifest names it."""
+    dump.byte_code = True
     try:
         return rebuild.code, (marshal.dumps(of, _MARSHAL_VERSION),)
     except ValueError:

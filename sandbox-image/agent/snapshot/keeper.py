@@ -20,6 +20,7 @@ from agent.snapshot.pieces import Emit
 from agent.snapshot.saving import Order, Saved, save
 
 _SILENCE = 10.0  # seconds that one variable may be silent
+_STORING_SILENCE = 60.0  # seconds without a piece that the host takes
 _MOST_CHILDREN = 16
 _OOM_SCORE = "1000"
 _NICENESS = 10
@@ -126,7 +127,7 @@ def _watch(pid: int, pipe: int, silence: float) -> tuple[str | None, str | None]
     word = b""
     buffered = b""
     while True:
-        if not select.select([pipe], [], [], silence)[0]:
+        if not select.select([pipe], [], [], silence if label else max(silence, _STORING_SILENCE))[0]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return label, "timed out"
@@ -137,7 +138,7 @@ def _watch(pid: int, pipe: int, silence: float) -> tuple[str | None, str | None]
         for one in lines:
             word, _, text = one.partition(b" ")
             if word == b"at":
-                label = bytes.fromhex(text.decode()).decode("utf-8", "surrogatepass")
+                label = bytes.fromhex(text.decode()).decode("utf-8", "surrogatepass") or None
             elif word == b"failed":
                 label = None
                 failure = bytes.fromhex(text.decode()).decode("utf-8", "replace")

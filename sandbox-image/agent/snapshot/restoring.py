@@ -117,6 +117,8 @@ class _Restore:
                 self._report.lost.append((name, f"importing {module!r}: {words_for(error)}"))
 
     def _group(self, number: int, row: dict[str, Any]) -> None:
+        if row.get("byte_code") and self._body["python"][:2] != list(sys.version_info[:2]):
+            self._failed[number] = "its byte code is of Python {}.{}".format(*self._body["python"])
         lost = next((other for other in row.get("needs", ()) if other in self._failed), None)
         if number not in self._failed and lost is not None:
             self._failed[number] = f"it needs what did not come back: {self._failed[lost]}"[:400]

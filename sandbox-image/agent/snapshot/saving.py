@@ -18,6 +18,7 @@ from agent.snapshot.pieces import Emit, PieceWriter
 from agent.snapshot.rehearsal import Rehearsal
 
 VERSION = 1
+HASHED = "session-orchestrator"  # its hash tells whether a restore iterates sets as this process does
 
 NameRow = list[Any]  # name, kind, type, size, status, reason, excerpt, digest
 
@@ -33,7 +34,7 @@ class Order:
     state: dict[str, Any] = field(default_factory=dict)  # of the process: see process_state.take
     rehearsed: frozenset[str] = frozenset()  # digests of groups that were loaded before
     rehearse: Callable[[], Any] | None = None  # gives a socket to a fresh rehearsal, or None; None: no rehearsals
-    rehearsal_bound: float = 10.0  # seconds that loading one group may take
+    rehearsal_bound: float = 5.0  # seconds that loading one group may take; below the silence that a keeper allows
     rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
     early: dict[str, Any] = field(default_factory=dict)  # see process_state.early
     imports: list[str] = field(default_factory=list)  # modules to import first: see process_state.imports
@@ -59,18 +60,29 @@ def save(
     announce: Callable[[str], None] = lambda _label: None,
     beat: Callable[[], None] = lambda: None,
 ) -> Saved:
-    """Save everything that can be; `announce` is told each time before user code may run, and for whom."""
+    """Save everything that can be; `announce` is told each time before user code may run, and for whom.
+
+    An empty label says that pieces go out now, as fast as they are taken.
+    """
     grouping = Grouping(namespace, order.limits, announce=announce, beat=beat, refused=order.refused, state=order.state)
     groups = grouping.run()
     rehearsal = Rehearsal(grouping, order, announce)
     groups = rehearsal.run(groups)
-    writer = _Writer(grouping, PieceWriter(emit, order.seed, order.known, compress=order.compress), rehearsal.digests)
+    announce("")  # from here on nobody's code runs
+
+    def emit_and_beat(digest: bytes, size: int, encoding: str, data: Any) -> None:
+        beat()
+        emit(digest, size, encoding, data)
+
+    writer = _Writer(
+        grouping, PieceWriter(emit_and_beat, order.seed, order.known, compress=order.compress), rehearsal.digests
+    )
     stored = writer.store(groups)
     names = _names(grouping, writer.digests, rehearsal.unrehearsed)
     body = {
         "version": VERSION,
         "python": list(sys.version_info[:3]),
-        "hash_seed": sys.flags.hash_randomization,
+        "hash": hash(HASHED),
         "order": [name for name, _ in grouping.order if type(name) is str],
         "early": order.early,
         "imports": order.imports,
@@ -156,6 +168,8 @@ class _Writer:
         digest = self._digest(group, dump, row)
         self.digests.update(dict.fromkeys(group.nodes, digest))
         row["digest"] = digest
+        if dump.byte_code:
+            row["byte_code"] = True
         group.dump = None
         return {key: value for key, value in row.items() if value != []}
 

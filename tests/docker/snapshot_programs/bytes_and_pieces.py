@@ -9,8 +9,9 @@ import numpy as np  # type: ignore[import-not-found,unused-ignore]
 sys.path.insert(0, "/opt/agent")
 sys.path.insert(0, "/cases")
 
+from agent.snapshot import restoring  # type: ignore[import-not-found]
 from agent.snapshot.nodes import Limits  # type: ignore[import-not-found]
-from session import Pieces, fresh_main, restore, save  # type: ignore[import-not-found]
+from session import SEED, Pieces, fresh_main, restore, save  # type: ignore[import-not-found]
 
 ROOMY = Limits(variable=10**9, session=10**9)
 
@@ -93,11 +94,43 @@ def the_agents_libraries_are_nobodys() -> None:
     raise AssertionError("a session sees the agent's library")
 
 
+def another_python_restores_what_is_portable() -> None:
+    namespace = fresh_main()
+    exec("def f(): return 1\nclass C: pass\nc = C()\nx = [1]\ncode = compile('1', '', 'eval')\ny = {'f': f}", namespace)
+    pieces: Pieces = {}
+    body = json.loads(save(namespace, pieces).body)
+    body["python"] = [3, 99, 0]
+    restored = fresh_main()
+    report = restore(restored, json.dumps(body).encode(), pieces)
+    assert dict(report.lost).keys() == {"f", "code", "y"}, report.lost
+    assert all("Python 3.99" in why for _, why in report.lost)
+    assert restored["x"] == [1]
+    assert type(restored["c"]) is restored["C"]
+
+
+def a_quarantined_group_is_named() -> None:
+    namespace = fresh_main()
+    namespace.update(a=[1], b=np.arange(50_000), c=[3])
+    pieces: Pieces = {}
+    saved = save(namespace, pieces)
+    number = next(number for number, names in enumerate(restoring.groups_of(saved.body)) if names == ["b"])
+    restored = fresh_main()
+
+    def fetch(digest: str, _size: int, target: memoryview) -> None:
+        target[:] = pieces[digest]
+
+    report = restoring.restore(restored, saved.body, fetch, SEED, quarantined={number: "it hung"})
+    assert report.lost == [("b", "it hung")]
+    assert [restored["a"], restored["c"]] == [[1], [3]]
+
+
 if __name__ == "__main__":
     equal_sessions_are_equal_bytes()
     a_small_change_is_a_small_snapshot()
     a_damaged_piece_costs_its_group()
     zeros_are_one_piece()
     nothing_is_left_open()
+    another_python_restores_what_is_portable()
+    a_quarantined_group_is_named()
     the_agents_libraries_are_nobodys()
     print("no fault")
