@@ -114,7 +114,7 @@ def is_session_code(of: Any, catalog: Catalog) -> bool:
     """Whether this is a function or class that has to be saved with the session."""
     if type(of) is FunctionType:
         return not catalog.is_importable(of)
-    return isinstance(of, type) and is_made_by_statement(of) and not catalog.is_importable(of)
+    return issubclass(type(of), type) and is_made_by_statement(of) and not catalog.is_importable(of)
 
 
 def is_made_by_statement(of: type) -> bool:

@@ -90,11 +90,11 @@ def reduce_disguised(_dump: "Dump", of: Any) -> Any:
 def _named_elsewhere() -> dict[type, tuple[str, str]]:
     """Types in C that don't stand where they say: of functions, dict views, mapping proxies and so on."""
     if not _ELSEWHERE:
-        for home in (_collections_abc, types):
+        for module, home in (("_collections_abc", _collections_abc), ("types", types)):
             for name, value in vars(home).items():
                 hidden = isinstance(value, type) and getattr(builtins, value.__name__, None) is not value
                 if hidden and value.__module__ == "builtins":
-                    _ELSEWHERE[value] = (home.__name__, name)
+                    _ELSEWHERE[value] = (module, name)
         _ELSEWHERE.pop(type(None), None)  # pickle knows these three
         _ELSEWHERE.pop(type(...), None)
         _ELSEWHERE.pop(type(NotImplemented), None)

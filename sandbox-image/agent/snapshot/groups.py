@@ -67,7 +67,7 @@ class Grouping:
         for name, value in self.order:
             if type(name) is not str:
                 continue
-            if isinstance(value, ModuleType) and is_importable_module(value):
+            if issubclass(type(value), ModuleType) and is_importable_module(value):
                 self.modules[name] = value.__name__
                 continue
             slot = self.catalog.slot_of(value) if is_session_code(value, self.catalog) else None

@@ -34,6 +34,7 @@ _FAMILIES: tuple[tuple[type, Handler], ...] = (
     (type, classes.reduce_class),
     (ModuleType, functions.reduce_module),
     (enum.Enum, classes.reduce_enum_member),
+    (property, oddities.reduce_property),
     (BaseException, oddities.reduce_exception),
 )
 # Types of the standard library whose instances surely load again.

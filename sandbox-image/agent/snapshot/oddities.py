@@ -51,7 +51,10 @@ def reduce_property(_dump: "Dump", of: Any) -> Any:
     """Its functions; the text only where it is not the getter's."""
     inherited = getattr(of.fget, "__doc__", None)
     arguments = (of.fget, of.fset, of.fdel) + (() if of.__doc__ == inherited else (of.__doc__,))
-    return type(of), arguments
+    if type(of) is property:
+        return property, arguments
+    fields = dict(getattr(of, "__dict__", {}))
+    return rebuild.property_, (type(of), *arguments), fields, None, None, rebuild.set_dict
 
 
 def reduce_wrapper(_dump: "Dump", of: Any) -> Any:
@@ -185,9 +188,9 @@ def reduce_generic_type(_dump: "Dump", of: Any) -> Any:
     return rebuild.generic_type, (kind, of.__name__, fields), module, None, None, rebuild.set_module_name
 
 
-def reduce_weak_method(_dump: "Dump", _of: Any) -> Any:
-    """Refused: its two halves are bookkeeping of the library that made it."""
-    raise RefusedError("a weak method cannot be saved")
+def reduce_stand_in(_dump: "Dump", of: Any) -> Any:
+    """Refused: asked how it is pickled, it answers for the object that it stands for, and would come back as a copy."""
+    raise RefusedError(f"a {type(of).__name__!r} cannot be saved: it stands for another object")
 
 
 EXACT: dict[type, Any] = {
@@ -201,7 +204,10 @@ EXACT: dict[type, Any] = {
     type({}.items()): reduce_dict_view,
     memoryview: reduce_memoryview,
     weakref.ref: reduce_reference,
-    weakref.WeakMethod: reduce_weak_method,
+    weakref.WeakMethod: reduce_stand_in,
+    weakref.ProxyType: reduce_stand_in,
+    weakref.CallableProxyType: reduce_stand_in,
+    super: reduce_stand_in,
     weakref.WeakKeyDictionary: reduce_weak_mapping,
     weakref.WeakSet: lambda _dump, of: (weakref.WeakSet, (list(of),)),
     weakref.WeakValueDictionary: reduce_weak_mapping,

@@ -174,6 +174,13 @@ def _abc_meta() -> Any:
     return abc.ABCMeta
 
 
+def property_(kind: type, *functions: Any) -> Any:
+    """A property of a subclass, past a constructor of its own."""
+    made: property = property.__new__(kind)
+    property.__init__(made, *functions)
+    return made
+
+
 def class_dict(of: type) -> Any:
     """The mapping proxy of a class."""
     return type.__dict__["__dict__"].__get__(of)
