@@ -14,7 +14,8 @@ FOLDER = Path(__file__).parent / "snapshot_programs"
 BOUND_S = 120
 
 
-@pytest.mark.parametrize("script", ["stale_hunt.py", "workspaces.py", "bytes_and_pieces.py"])
+@pytest.mark.parametrize("script", ["stale_hunt.py 1 40", "workspaces.py", "bytes_and_pieces.py"])
 def test_a_script_finds_no_fault(engine: docker.APIClient, script: str) -> None:
-    output = run_python(engine, FOLDER, [f"/cases/{script}"], bound_s=BOUND_S)
+    name, *arguments = script.split()
+    output = run_python(engine, FOLDER, [f"/cases/{name}", *arguments], bound_s=BOUND_S)
     assert output.splitlines()[-1:] == ["no fault"], output

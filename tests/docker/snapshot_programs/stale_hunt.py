@@ -178,10 +178,12 @@ def children(one: Any, other: Any, path: str) -> list[tuple[str, Any, Any]]:  # 
 
 
 if __name__ == "__main__":
+    # With arguments: the first program and how many, the same in every run; without: as many new ones as time allows.
     first = int(sys.argv[1]) if len(sys.argv) > 1 else int.from_bytes(os.urandom(3), "big")
+    most = int(sys.argv[2]) if len(sys.argv) > 2 else sys.maxsize
     ends = time.monotonic() + BUDGET_S
     done = 0
-    while time.monotonic() < ends:
+    while done < most and time.monotonic() < ends:
         if not in_fork(lambda seed=first + done: program(seed)):
             sys.exit(f"seed {first + done}")
         done += 1
