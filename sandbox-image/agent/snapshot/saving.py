@@ -78,7 +78,17 @@ def save(
         grouping, PieceWriter(emit_and_beat, order.seed, order.known, compress=order.compress), rehearsal.digests
     )
     stored = writer.store(groups)
-    names = _names(grouping, writer.digests, rehearsal.unrehearsed)
+    return Saved(
+        names=_names(grouping, writer.digests, rehearsal.unrehearsed),
+        pieces=[digest for digest, _ in writer.pieces.table],
+        body=_body(grouping, order, stored, writer.pieces.table),
+        rehearsed=sorted(rehearsal.passed),
+        remarks=[(label.partition(" ")[2], text) for label, text in grouping.remarks()],
+        new_bytes=writer.pieces.new_bytes,
+    )
+
+
+def _body(grouping: Grouping, order: Order, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
     body = {
         "version": VERSION,
         "python": list(sys.version_info[:3]),
@@ -90,12 +100,9 @@ def save(
         "code": _code_names(grouping),
         **stored,
         "not_saved": _not_saved(grouping),
-        "pieces": writer.pieces.table,
+        "pieces": table,
     }
-    remarks = [(label.partition(" ")[2], text) for label, text in grouping.remarks()]
-    pieces = [digest for digest, _ in writer.pieces.table]
-    data = json.dumps(body, separators=(",", ":")).encode()
-    return Saved(names, pieces, data, sorted(rehearsal.passed), remarks, writer.pieces.new_bytes)
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _code_names(grouping: Grouping) -> dict[str, str]:
