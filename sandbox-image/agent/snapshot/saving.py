@@ -68,15 +68,14 @@ def save(
     groups = grouping.run()
     rehearsal = Rehearsal(grouping, order, announce)
     groups = rehearsal.run(groups)
-    announce("")  # from here on nobody's code runs
+    announce("")  # no user code from here on, but for groups that were too large to be kept since the first pass
 
     def emit_and_beat(digest: bytes, size: int, encoding: str, data: Any) -> None:
         beat()
         emit(digest, size, encoding, data)
 
-    writer = _Writer(
-        grouping, PieceWriter(emit_and_beat, order.seed, order.known, compress=order.compress), rehearsal.digests
-    )
+    pieces = PieceWriter(emit_and_beat, order.seed, order.known, compress=order.compress)
+    writer = _Writer(grouping, pieces, rehearsal.digests, announce)
     stored = writer.store(groups)
     return Saved(
         names=_names(grouping, writer.digests, rehearsal.unrehearsed),
@@ -140,7 +139,10 @@ def _names(grouping: Grouping, digests: dict[Node, str], unrehearsed: set[Node])
 class _Writer:
     """Lays groups out in streams and cuts these into pieces."""
 
-    def __init__(self, grouping: Grouping, pieces: PieceWriter, known: dict[Group, str]) -> None:
+    def __init__(
+        self, grouping: Grouping, pieces: PieceWriter, known: dict[Group, str], announce: Callable[[str], None]
+    ) -> None:
+        self._announce = announce
         self._grouping = grouping
         self.pieces = pieces
         self._known = known
@@ -160,7 +162,9 @@ class _Writer:
     def _group(self, group: Group, numbers: dict[Group, int]) -> dict[str, Any]:
         dump = group.dump
         if dump is None or not dump.parts:
+            self._announce(group.nodes[0].label)
             dump = self._grouping.dump_of(group)
+            self._announce("")
         row: dict[str, Any] = {
             "code": [node.slot for node in group.code],
             "names": [node.name for node in group.nodes if node.name is not None],
