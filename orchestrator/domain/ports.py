@@ -3,7 +3,7 @@
 Every method may be cancelled at any await; what it then leaves behind is said here.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -19,6 +19,7 @@ from orchestrator.domain.model import (
     SandboxState,
     Session,
 )
+from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport, SaveOrder, SaveReport
 
 
 class Clock(Protocol):
@@ -100,8 +101,42 @@ class Agent(Protocol):
     async def clear(self) -> None:
         """Kill all that the session runs and start from an empty namespace; workspace files stay."""
 
+    async def save(self, order: SaveOrder) -> "Saving":
+        """Begin a save; returns when its moment is frozen, and cells may run from then on. One at a time.
+
+        Raises BusyError while a cell runs, SaveFailedError. Cancelling abandons it.
+        """
+
+    async def restore(self, order: RestoreOrder, pieces: AsyncIterator[Piece | DamagedPiece]) -> RestoreReport:
+        """Bring one section back, its files before its namespace, before the first cell of a worker.
+
+        `pieces` in the snapshot's order; not all of them need be taken. Bounded by progress: it ends when neither side
+        has done anything for some time. Raises SaveFailedError where it was interrupted: what is there now is not
+        known then, and only a fresh sandbox or a `clear` helps.
+        """
+
     async def close(self) -> None:
         """Let go of the connection; the sandbox is not destroyed by this. Idempotent."""
+
+
+class Saving(Protocol):
+    """A save under way, of a moment that is past. For one caller."""
+
+    @property
+    def files_read(self) -> bool:
+        """Whether the moment has the workspace's files."""
+
+    def pieces(self) -> AsyncGenerator[Piece, None]:
+        """The pieces that the head does not have, each once, as they come; a few are on their way at a time, so a slow
+        taker slows the save down. For `aclosing`: left early, the save is abandoned. Raises SaveFailedError and
+        SandboxLostError.
+        """
+
+    async def report(self) -> SaveReport:
+        """What was made, after the last piece. Raises SaveFailedError and SandboxLostError."""
+
+    def abandon(self) -> None:
+        """Have the agent stop it; returns at once. Idempotent, and harmless at the end."""
 
 
 class Engine(Protocol):

@@ -1,6 +1,6 @@
 """The nouns of snapshots: what an agent sends, what the host keeps of it, and what can go wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -205,6 +205,60 @@ class SavedListing:
     python: str
     names: Sequence[SavedName]
     unlisted: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOrder:
+    """What an agent is told to save. Sizes in bytes, times in seconds."""
+
+    intent: SnapshotIntent
+    environment: str
+    head: int | None  # whose raw digests need not be sent: the intent's, where they were made under its seed
+    variable_limit: int
+    session_limit: int
+    compress: bool  # off while somebody waits: it halves the speed
+    final: bool  # nothing else goes on once the moment is frozen: the sandbox is about to be removed
+    hold: float  # that a cell may be kept waiting while files are read
+    bound: float  # for all of it
+
+
+@dataclass(frozen=True, slots=True)
+class SaveReport:
+    """What an agent says that a save made, once all its pieces have come."""
+
+    manifest: Manifest
+    files_read: bool  # False: a cell waited, so the manifest has no files and the head's stand
+    cpu_seconds: float  # what the save took of the processor; a claim
+    remarks: tuple[tuple[str, str], ...]  # (name, what is lost although it is saved)
+
+
+SectionName = Literal["workspace", "namespace"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOrder:
+    """One section of a snapshot that an agent is to bring back. `bound` in seconds, for each group of values."""
+
+    sequence: int
+    section: SectionName
+    body: bytes
+    seed: int  # of the snapshot's raw digests
+    bound: float
+    quarantined: Mapping[int, str] = field(default_factory=dict)  # groups that are not to be tried, and why
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What came back of a section, and what did not; all of it claims."""
+
+    restored: int = 0  # names or files
+    lost: tuple[tuple[str, str], ...] = ()  # (name or path, why)
+    state_lost: tuple[tuple[str, str], ...] = ()  # (part of the process's state, why)
+    crashed: tuple[int, str] | None = None  # the group that ended the worker: to be asked again without it
+
+
+class SaveFailedError(OrchestratorError):
+    """Nothing was saved; the head stays what it was, and trying again later may help."""
 
 
 class SnapshotNotFoundError(OrchestratorError):
