@@ -14,7 +14,10 @@ SESSION_TRANSITIONS: Mapping[SessionState | None, frozenset[SessionState | None]
     None: frozenset({_S.HIBERNATED}),
     _S.CREATING: frozenset({_S.READY, _S.HIBERNATED, _S.DESTROYING}),
     # Back to creating: its sandbox was lost and the next call makes another.
-    _S.READY: frozenset({_S.CREATING, _S.HIBERNATED, _S.DESTROYING}),
+    _S.READY: frozenset({_S.CREATING, _S.SNAPSHOTTING, _S.HIBERNATED, _S.DESTROYING}),
+    # Back to ready: a call came in. Never straight to creating: a sandbox that is lost meanwhile is told as a loss
+    # first, which goes with the change to hibernated.
+    _S.SNAPSHOTTING: frozenset({_S.READY, _S.HIBERNATED, _S.DESTROYING}),
     _S.HIBERNATED: frozenset({_S.CREATING, _S.DESTROYING}),
     _S.DESTROYING: frozenset({None}),
 }

@@ -16,6 +16,7 @@ class SessionState(StrEnum):
 
     CREATING = "creating"  # a sandbox is being made for it, its first or its next
     READY = "ready"  # a claimed sandbox serves it
+    SNAPSHOTTING = "snapshotting"  # it still has its sandbox and is saved before that is removed
     HIBERNATED = "hibernated"  # it has no sandbox; the next call makes one
     DESTROYING = "destroying"  # on its way out; its name is free again
 

@@ -114,7 +114,8 @@ class SessionEntry(_Answer):
     """As of its last answer."""
     total_executions: int
     state: str
-    """`ready`: it has a live sandbox; `hibernated`: the next call makes one."""
+    """`ready`: it has a live sandbox; `snapshotting`: it is being saved before that is removed; `hibernated`: the next
+    call makes one."""
     last_used_at: str
     """ISO 8601, UTC."""
 

@@ -22,8 +22,12 @@ ALLOWED_SESSION_CHANGES = {
     ("creating", "hibernated"),
     ("creating", "destroying"),
     ("ready", "creating"),
+    ("ready", "snapshotting"),
     ("ready", "hibernated"),
     ("ready", "destroying"),
+    ("snapshotting", "ready"),
+    ("snapshotting", "hibernated"),
+    ("snapshotting", "destroying"),
     ("destroying", None),
 }
 ALLOWED_SANDBOX_CHANGES = {

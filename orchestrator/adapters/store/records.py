@@ -86,6 +86,10 @@ class SqliteRecords(Records, SnapshotRecords):
         """Guarded change to `ready`."""
         return await self._db.write(lambda tx: sessions.change_state(tx, key, incarnation, SessionState.READY))
 
+    async def session_snapshotting(self, key: str, incarnation: int, activity: int) -> bool:
+        """Guarded change to `snapshotting`."""
+        return await self._db.write(lambda tx: snapshots.begin_hibernating(tx, key, incarnation, activity))
+
     async def session_hibernated(self, key: str, incarnation: int) -> Session | None:
         """Guarded change to `hibernated`."""
         return await self._db.write(lambda tx: sessions.change_state(tx, key, incarnation, SessionState.HIBERNATED))

@@ -1,7 +1,6 @@
 """Which snapshot is intended and which is head, in SQLite. Each function runs inside one transaction.
 
-States are written out, because the session may be in some that this file's callers do not make yet; each guard is one
-statement, which names the incarnation that its caller saw.
+Each guard is one statement, which names the incarnation that its caller saw.
 """
 
 import json
@@ -35,6 +34,10 @@ _BEGIN_REPLACING: Final = f"""
     UPDATE sessions SET activity = activity + 1, used_at = ?
     WHERE key = ? AND incarnation = ? AND state IN ('ready', 'snapshotting', 'hibernated') AND {_NO_OPEN_EXECUTION}
     RETURNING incarnation, executions, activity
+"""  # noqa: S608 - every part stands above
+_BEGIN_HIBERNATING: Final = f"""
+    UPDATE sessions SET state = 'snapshotting'
+    WHERE key = ? AND incarnation = ? AND state = 'ready' AND activity = ? AND {_NO_OPEN_EXECUTION}
 """  # noqa: S608 - every part stands above
 _HIBERNATE_SAVED: Final = f"""
     UPDATE sessions SET state = 'hibernated'
@@ -104,6 +107,11 @@ def void(tx: Transaction, key: str, incarnation: int) -> bool:
         (_fresh_seed(), key, incarnation),
     )
     return changed == 1
+
+
+def begin_hibernating(tx: Transaction, key: str, incarnation: int, activity: int) -> bool:
+    """The guarded change to `snapshotting`."""
+    return tx.change(_BEGIN_HIBERNATING, (key, incarnation, activity)) == 1
 
 
 def hibernate_saved(tx: Transaction, key: str, incarnation: int, activity: int) -> bool:

@@ -22,10 +22,12 @@ Opener = Callable[[], AbstractAsyncContextManager[Records]]
 async def session_in(records: Records, state: SessionState, name: str = "s") -> Session:
     """A session in that state; of incarnation 1 where the state needs a sandbox, else 0."""
     made = await records.ensure_session(TENANT, name, ENVIRONMENT)
-    if state in {SessionState.CREATING, SessionState.READY}:
+    if state in {SessionState.CREATING, SessionState.READY, SessionState.SNAPSHOTTING}:
         assert await records.begin_creating(made.key, made.incarnation)
-    if state is SessionState.READY:
+    if state in {SessionState.READY, SessionState.SNAPSHOTTING}:
         assert await records.session_ready(made.key, made.incarnation + 1)
+    if state is SessionState.SNAPSHOTTING:
+        assert await records.session_snapshotting(made.key, made.incarnation + 1, made.activity)
     if state is SessionState.DESTROYING:
         assert await records.session_destroying(made.key)
     return await stored(records, made.key)

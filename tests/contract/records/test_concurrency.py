@@ -30,6 +30,7 @@ CALLS: dict[str, Call] = {
     "all_sessions": lambda r, _s, _b: r.all_sessions(),
     "begin_creating": lambda r, s, _b: r.begin_creating(s.key, s.incarnation),
     "session_ready": lambda r, s, _b: r.session_ready(s.key, s.incarnation),
+    "session_snapshotting": lambda r, s, _b: r.session_snapshotting(s.key, s.incarnation, s.activity),
     "session_hibernated": lambda r, s, _b: r.session_hibernated(s.key, s.incarnation),
     "session_destroying": lambda r, s, _b: r.session_destroying(s.key),
     "delete_session": lambda r, s, _b: r.delete_session(s.key),

@@ -29,6 +29,7 @@ async def test_records_outlive_their_connection(open_again: Opener) -> None:
     [
         (SessionState.CREATING, SessionState.HIBERNATED),
         (SessionState.READY, SessionState.HIBERNATED),
+        (SessionState.SNAPSHOTTING, SessionState.HIBERNATED),
         (SessionState.HIBERNATED, SessionState.HIBERNATED),
         (SessionState.DESTROYING, None),
     ],

@@ -8,7 +8,15 @@ import pytest
 from orchestrator.domain.lifecycle import SESSION_TRANSITIONS
 from orchestrator.domain.model import Session, SessionState
 from orchestrator.domain.ports import Records
-from tests.contract.records.steps import ENVIRONMENT, TENANT, ready_session, run_cell, session_in, stored
+from tests.contract.records.steps import (
+    ENVIRONMENT,
+    TENANT,
+    opened,
+    ready_session,
+    run_cell,
+    session_in,
+    stored,
+)
 from tests.manual_clock import ManualClock
 
 Change = Callable[[Records, Session], Awaitable[object]]
@@ -16,6 +24,9 @@ Change = Callable[[Records, Session], Awaitable[object]]
 CHANGES: dict[SessionState | None, Change] = {
     SessionState.CREATING: lambda records, session: records.begin_creating(session.key, session.incarnation),
     SessionState.READY: lambda records, session: records.session_ready(session.key, session.incarnation),
+    SessionState.SNAPSHOTTING: lambda records, session: records.session_snapshotting(
+        session.key, session.incarnation, session.activity
+    ),
     SessionState.HIBERNATED: lambda records, session: records.session_hibernated(session.key, session.incarnation),
     SessionState.DESTROYING: lambda records, session: records.session_destroying(session.key),
     None: lambda records, session: records.delete_session(session.key),
@@ -58,6 +69,30 @@ async def test_a_change_that_saw_another_incarnation_changes_nothing(
 
     assert await stale(session.key, session.incarnation + seen) is None
     assert await stored(records, session.key) == session
+
+
+@pytest.mark.parametrize(("incarnation", "activity"), [(0, 1), (2, 1), (1, 0), (1, 2)])
+async def test_a_hibernation_begins_only_of_what_its_caller_saw(
+    records: Records, incarnation: int, activity: int
+) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session)
+
+    assert not await records.session_snapshotting(session.key, incarnation, activity)
+    assert (await stored(records, session.key)).state is SessionState.READY
+    assert await records.session_snapshotting(session.key, 1, 1)
+
+
+async def test_no_hibernation_begins_while_a_cell_is_open_and_no_cell_while_one_is_under_way(records: Records) -> None:
+    session = await ready_session(records)
+    number = await opened(records, session)
+    assert not await records.session_snapshotting(session.key, 1, 1)
+    await records.close_execution(session.key, number, "ok", bound=[], removed=[], variable_count=0)
+
+    assert await records.session_snapshotting(session.key, 1, 1)
+    assert await records.open_execution(session.key, 1, "x = 1") is None
+    assert await records.session_ready(session.key, 1), "a call came in: the hibernation is abandoned"
+    assert await run_cell(records, session) == number + 1
 
 
 async def test_a_change_returns_the_row_as_it_is_stored(records: Records) -> None:

@@ -1,0 +1,152 @@
+"""What the records are to services. Each docstring is the contract, as in ports.py."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.domain.model import (
+    ExecutionRecord,
+    Loss,
+    Outcome,
+    SandboxRecord,
+    SandboxState,
+    Session,
+)
+
+
+class Records(Protocol):
+    """The truth about sessions, sandboxes and executions.
+
+    Each method is one transaction: committed when it returns, and atomic under cancellation (it has happened whole or
+    not at all; a cancelled caller looks again). Calls may run concurrently; writes are serial. Every session method
+    names the tenant where it takes a caller's session id; methods that take a key are for the worker that found it.
+    Guarded changes return None or False where the row is not in a state, or of an incarnation, that allows them
+    (domain/lifecycle.py): the caller then refuses or looks again. Raises StoreFullError where the disk is full,
+    StoreUnusableError where the records can't be read, ShuttingDownError after `close`.
+    """
+
+    @property
+    def installation(self) -> str:
+        """This data directory's own id: 32 hexadecimal characters, made once."""
+
+    async def remembered(self, key: str) -> str | None:
+        """What was last noted under `key`, for answers that are dear to find out."""
+
+    async def remember(self, key: str, value: str) -> None:
+        """Note it."""
+
+    # sessions
+
+    async def find_session(self, tenant: str, session_id: str) -> Session | None:
+        """The session of that name, unless it is being destroyed."""
+
+    async def ensure_session(self, tenant: str, session_id: str, environment: str) -> Session:
+        """That session; made in state `hibernated`, incarnation 0, with nothing in it, where there is none."""
+
+    async def sessions(self, tenant: str) -> Sequence[Session]:
+        """All sessions of a tenant that are not being destroyed, oldest first."""
+
+    async def all_sessions(self) -> Sequence[Session]:
+        """All sessions of all tenants in every state, for recovery and shutdown."""
+
+    async def begin_creating(self, key: str, incarnation: int) -> Session | None:
+        """Guarded change to `creating`; raises the incarnation by one and returns the row."""
+
+    async def session_ready(self, key: str, incarnation: int) -> Session | None:
+        """Guarded change to `ready`: from `creating`, or from `snapshotting` where the hibernation is abandoned."""
+
+    async def session_snapshotting(self, key: str, incarnation: int, activity: int) -> bool:
+        """Guarded change from `ready` to `snapshotting`, before a hibernation: of this incarnation, its activity still
+        the one that the caller saw, and no execution open. `SnapshotRecords.hibernate_saved` and `session_ready` lead
+        out of it.
+        """
+
+    async def session_hibernated(self, key: str, incarnation: int) -> Session | None:
+        """Guarded change to `hibernated`, after a failed create or when its sandbox is gone."""
+
+    async def session_destroying(self, key: str) -> bool:
+        """Guarded change to `destroying`: the name is free from now on. False where it was already."""
+
+    async def delete_session(self, key: str) -> None:
+        """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
+
+    async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
+        """Record that the namespace of this incarnation is gone; call it before the incarnation is raised.
+
+        The loss spans the executions from `namespace_since` to the last one, with the names that they bound and did
+        not remove since. It is one where there is such a name, or where an execution is open, since nobody knows
+        what that one bound. It stays `untold_loss` until `loss_told`, joined with one that was untold before.
+        Returns what is untold now; None where there is nothing to tell, or the incarnation is another. The next
+        execution begins a new namespace; the variable count becomes 0. With `before`, the namespace went before that
+        execution, still open, began: it is not in the loss, and the first of the new namespace.
+        """
+
+    async def loss_told(self, key: str) -> None:
+        """The caller has been told; forget the untold loss."""
+
+    async def session_cleared(self, key: str, incarnation: int) -> bool:
+        """Raise `activity` and `used_at`; a new namespace begins with the next execution, which is no loss; forgets
+        an untold one. Guarded: the session is of this incarnation and not being destroyed.
+        """
+
+    # executions
+
+    async def open_execution(self, key: str, incarnation: int, code: str) -> int | None:
+        """Commit an open row before the cell is sent, with its code and the session's raised `activity` and
+        `used_at`: its number. Guarded: the session is `ready` and of this incarnation.
+        """
+
+    async def close_execution(
+        self,
+        key: str,
+        number: int,
+        outcome: Outcome,
+        *,
+        bound: Sequence[str],
+        removed: Sequence[str],
+        variable_count: int | None,
+    ) -> None:
+        """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
+        are noted only while the namespace that the execution saw is the present one; a count of None leaves the
+        last one. Trims the ledger to the last 200 executions and the cells' text to the newest 10 MB.
+        """
+
+    async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
+        """The newest executions of a session, newest first; empty where there is no such session."""
+
+    async def cell(self, tenant: str, session_id: str, number: int) -> str | None:
+        """The code of one execution, while it is kept."""
+
+    # sandboxes
+
+    async def open_sandbox(self, image: str) -> SandboxRecord:
+        """A new row in `creating`, with an id, a secret, and a uid that no other row has; BusyError where none is
+        left.
+        """
+
+    async def sandbox_created(self, sandbox_id: str, handle: str) -> bool:
+        """Guarded change from `creating` to `unclaimed`."""
+
+    async def sandbox_claimed(self, sandbox_id: str, session: str | None, incarnation: int) -> bool:
+        """Guarded change from `unclaimed` to `claimed`, by a session or (None) a stateless call."""
+
+    async def sandbox_ending(self, sandbox_id: str, state: SandboxState) -> bool:
+        """Guarded change to `failed` or `destroying`."""
+
+    async def close_sandbox(self, sandbox_id: str) -> None:
+        """Delete the row of a sandbox in `destroying`, its container being proven absent. Idempotent."""
+
+    async def sandboxes(self) -> Sequence[SandboxRecord]:
+        """All rows."""
+
+    # recovery
+
+    async def recover(self, cause: str) -> int:
+        """For an owner that has just taken over a data directory: no session has a sandbox any more.
+
+        Sessions that were `creating`, `ready` or `snapshotting` become `hibernated` with their namespace lost for
+        `cause`; open executions become `outcome_unknown`; sandbox rows become `destroying`; sessions in `destroying`
+        are deleted. Returns how many sessions were touched.
+        """
+
+    async def close(self) -> None:
+        """Finish what was begun and close the file. Idempotent."""
