@@ -16,7 +16,7 @@ def loss_of(first: int, last: int, cause: str, names: Sequence[str]) -> Loss:
 
 
 def joined(before: Loss | None, after: Loss) -> Loss:
-    """Two losses that nobody has been told of, told as one."""
+    """Two losses that nobody has been told of, told as one; it spans what was saved between them, if anything was."""
     if before is None:
         return after
     cause = before.cause if after.cause in before.cause else f"{before.cause}; {after.cause}"

@@ -70,14 +70,17 @@ class Records(Protocol):
         """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
-        """Record that the namespace of this incarnation is gone; call it before the incarnation is raised.
+        """Record that the namespace of this incarnation is gone and the session stands at its head snapshot, or at
+        nothing where it has none; call it before the incarnation is raised, and `void_snapshots` before it where one
+        may be in flight.
 
-        The loss spans the executions from `namespace_since` to the last one, with the names that they bound and did
-        not remove since. It is one where there is such a name, or where an execution is open, since nobody knows
-        what that one bound. It stays `untold_loss` until `loss_told`, joined with one that was untold before.
-        Returns what is untold now; None where there is nothing to tell, or the incarnation is another. The next
-        execution begins a new namespace; the variable count becomes 0. With `before`, the namespace went before that
-        execution, still open, began: it is not in the loss, and the first of the new namespace.
+        The loss spans the executions of the namespace after the one that the head holds, with the names that these
+        bound last and did not remove since. Each such execution makes a loss, whatever it bound: it may have changed
+        an object or a file. None is in two losses. It stays `untold_loss` until `loss_told`, joined with one that was
+        untold before. Returns what is untold now; None where there is nothing to tell, or the incarnation is another.
+        The next execution begins a new namespace; names and the variable count become what the head holds. With
+        `before`, the namespace went before that execution, still open, began: it is not in the loss, and the first of
+        the new namespace.
         """
 
     async def loss_told(self, key: str) -> None:

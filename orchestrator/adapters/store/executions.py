@@ -5,13 +5,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.adapters.store import names
 from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.model import ExecutionRecord, Outcome, SessionState
 
 KEPT_EXECUTIONS = 200
 KEPT_CELL_BYTES = 10_000_000
-# Of one session. More is counted by nobody: what is bound last is what somebody misses.
-KEPT_NAMES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
     (session,) = tx.rows("SELECT executions, namespace_since, cell_bytes FROM sessions WHERE key = ?", (key,))
     is_present = number >= session["namespace_since"]
     if is_present:
-        _note_names(tx, key, number, answer)
+        names.note(tx, key, number, answer.bound, answer.removed)
     dropped = _trim(tx, key, session["executions"] - KEPT_EXECUTIONS, session["cell_bytes"])
     tx.change(
         """
@@ -102,28 +101,6 @@ def code_of(tx: Transaction, tenant: str, session_id: str, number: int) -> str |
         (tenant, session_id, number),
     )
     return None if row is None else row["code"].decode("utf-8", "surrogatepass")
-
-
-def _note_names(tx: Transaction, key: str, number: int, answer: Answer) -> None:
-    tx.change_each("DELETE FROM names WHERE session = ? AND name = ?", [(key, name) for name in answer.removed])
-    if not answer.bound:
-        return
-    tx.change_each(
-        """
-        INSERT INTO names (session, name, execution) VALUES (?, ?, ?)
-        ON CONFLICT (session, name) DO UPDATE SET execution = excluded.execution
-        """,
-        [(key, name, number) for name in answer.bound[:KEPT_NAMES]],
-    )
-    (kept,) = tx.rows("SELECT count(*) AS names FROM names WHERE session = ?", (key,))
-    if kept["names"] > KEPT_NAMES:
-        tx.change(
-            """
-            DELETE FROM names WHERE session = ? AND name IN
-                (SELECT name FROM names WHERE session = ? ORDER BY execution, name LIMIT ?)
-            """,
-            (key, key, kept["names"] - KEPT_NAMES),
-        )
 
 
 def _trim(tx: Transaction, key: str, horizon: int, cell_bytes: int) -> int:

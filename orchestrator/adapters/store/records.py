@@ -174,7 +174,7 @@ class SqliteRecords(Records, SnapshotRecords):
 
     async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
         """What the head of that session holds."""
-        return await self._db.read(lambda tx: snapshots.listing(tx, tenant, session_id))
+        return await self._db.read(lambda tx: snapshots.listing_of(tx, tenant, session_id))
 
     async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
         """Intend a snapshot of what the session holds now."""

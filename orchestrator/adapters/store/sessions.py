@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from orchestrator.adapters.store import names, snapshots
 from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.lifecycle import sandbox_sources, session_sources
 from orchestrator.domain.losses import joined, loss_of
@@ -125,7 +126,7 @@ def clear(tx: Transaction, key: str, incarnation: int) -> bool:
         (tx.now, key, incarnation, SessionState.DESTROYING),
     )
     if changed:
-        tx.change("DELETE FROM names WHERE session = ?", (key,))
+        names.forget(tx, key)
     return changed == 1
 
 
@@ -149,23 +150,18 @@ def recover(tx: Transaction, cause: str) -> int:
 
 
 def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str, before: int | None = None) -> Loss | None:
-    key, first = row["key"], row["namespace_since"]
-    last = row["executions"] if before is None else before - 1
-    names = [
-        found["name"] for found in tx.rows("SELECT name FROM names WHERE session = ? ORDER BY execution, name", (key,))
-    ]
-    is_open = tx.row(
-        "SELECT 1 FROM executions WHERE session = ? AND number BETWEEN ? AND ? AND outcome IS NULL LIMIT 1",
-        (key, first, last),
-    )
+    key, since = row["key"], row["namespace_since"]
     untold = _loss(row["untold_loss"])
-    if names or is_open:
-        untold = joined(untold, loss_of(first, last, cause, names))
-    tx.change("DELETE FROM names WHERE session = ?", (key,))
+    last = row["executions"] if before is None else before - 1
+    if last + 1 < since:
+        return untold  # a namespace begun meanwhile, by a clear, is not the one that went
+    head = snapshots.listing(tx, key)
+    first = max(since, 1 if head is None else head.execution + 1)
+    if first <= last:
+        untold = joined(untold, loss_of(first, last, cause, names.bound_between(tx, key, first, last)))
     tx.change(
-        "UPDATE sessions SET namespace_since = ?, variable_count = 0, untold_loss = ? WHERE key = ?",
-        # Never backwards: a namespace begun meanwhile, by a clear, is not the one that went.
-        (max(first, last + 1), untold and json.dumps(asdict(untold)), key),
+        "UPDATE sessions SET namespace_since = ?, variable_count = ?, untold_loss = ? WHERE key = ?",
+        (last + 1, names.fall_back(tx, key, last, head), untold and json.dumps(asdict(untold)), key),
     )
     return untold
 

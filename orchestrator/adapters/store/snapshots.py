@@ -58,20 +58,21 @@ def every(tx: Transaction) -> Sequence[SnapshotRecord]:
     return [_record(row) for row in tx.rows("SELECT * FROM snapshots ORDER BY session")]
 
 
-def listing(tx: Transaction, tenant: str, session_id: str) -> SavedListing | None:
+def listing(tx: Transaction, key: str) -> SavedListing | None:
     """What the head of that session holds."""
-    row = tx.row(
-        """
-        SELECT heads.*, head_execution FROM sessions
-            JOIN snapshots ON snapshots.session = sessions.key JOIN heads ON heads.session = sessions.key
-        WHERE tenant = ? AND session_id = ? AND state <> 'destroying'
-        """,
-        (tenant, session_id),
-    )
+    row = tx.row("SELECT heads.*, head_execution FROM heads JOIN snapshots USING (session) WHERE session = ?", (key,))
     if row is None:
         return None
     names = tuple(SavedName(*fields) for fields in json.loads(row["names"]))
     return SavedListing(row["head_execution"], row["python"], names, row["unlisted"])
+
+
+def listing_of(tx: Transaction, tenant: str, session_id: str) -> SavedListing | None:
+    """The same, of a session that a caller names."""
+    row = tx.row(
+        "SELECT key FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'", (tenant, session_id)
+    )
+    return None if row is None else listing(tx, row["key"])
 
 
 def intend(tx: Transaction, key: str, incarnation: int) -> SnapshotIntent | None:

@@ -41,16 +41,34 @@ async def test_a_name_bound_before_the_ledger_begins_is_in_the_loss(records: Rec
     assert loss == Loss(1, 251, "gone", ("df", "i"))
 
 
-async def test_nothing_is_lost_where_nothing_ran_or_nothing_was_left_bound(records: Records) -> None:
+async def test_nothing_is_lost_where_nothing_ran(records: Records) -> None:
     session = await ready_session(records)
-    assert await records.namespace_lost(session.key, session.incarnation, "gone") is None
 
-    await run_cell(records, session, bound=["x"])
-    await run_cell(records, session, removed=["x"])
     assert await records.namespace_lost(session.key, session.incarnation, "gone") is None
 
     after = await stored(records, session.key)
-    assert (after.untold_loss, after.namespace_since) == (None, 3)
+    assert (after.untold_loss, after.namespace_since) == (None, 1)
+
+
+async def test_executions_that_bound_nothing_or_left_nothing_bound_are_lost_all_the_same(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    await run_cell(records, session, removed=["x"])
+    await run_cell(records, session)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") == Loss(1, 3, "gone")
+    assert (await stored(records, session.key)).namespace_since == 4
+
+
+async def test_no_execution_is_in_two_losses(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session)
+    await records.namespace_lost(session.key, session.incarnation, "gone")
+    await records.loss_told(session.key)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "gone again") is None
+    await run_cell(records, session)
+    assert await records.namespace_lost(session.key, session.incarnation, "gone again") == Loss(2, 2, "gone again")
 
 
 async def test_an_execution_that_is_still_open_may_have_bound_something(records: Records) -> None:
