@@ -57,6 +57,12 @@ def fall_back(tx: Transaction, key: str, last: int, head: SavedListing | None) -
     return len(held) + head.unlisted
 
 
+def stand_at(tx: Transaction, key: str, head: SavedListing) -> int:
+    """What the head holds is there and nothing else: how many variables."""
+    forget(tx, key)
+    return fall_back(tx, key, 0, head)
+
+
 def forget(tx: Transaction, key: str) -> None:
     """All of them."""
     tx.change("DELETE FROM names WHERE session = ?", (key,))

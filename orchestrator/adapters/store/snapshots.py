@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Final
 
+from orchestrator.adapters.store import names
 from orchestrator.adapters.store.connection import Transaction
 from orchestrator.domain.snapshots import (
     NameStatus,
@@ -63,8 +64,8 @@ def listing(tx: Transaction, key: str) -> SavedListing | None:
     row = tx.row("SELECT heads.*, head_execution FROM heads JOIN snapshots USING (session) WHERE session = ?", (key,))
     if row is None:
         return None
-    names = tuple(SavedName(*fields) for fields in json.loads(row["names"]))
-    return SavedListing(row["head_execution"], row["python"], names, row["unlisted"])
+    listed = tuple(SavedName(*fields) for fields in json.loads(row["names"]))
+    return SavedListing(row["head_execution"], row["python"], listed, row["unlisted"])
 
 
 def listing_of(tx: Transaction, tenant: str, session_id: str) -> SavedListing | None:
@@ -149,7 +150,7 @@ def _fresh_seed() -> int:
 
 
 def _make_head(tx: Transaction, key: str, stored: StoredSnapshot, states: Sequence[str]) -> bool:
-    changed = tx.change(
+    made = tx.row(
         """
         UPDATE snapshots SET
             head = intended, head_execution = :execution, head_activity = intended_activity,
@@ -157,6 +158,7 @@ def _make_head(tx: Transaction, key: str, stored: StoredSnapshot, states: Sequen
         WHERE session = :key AND intended = :sequence AND intended_incarnation = :incarnation
           AND EXISTS (SELECT 1 FROM sessions WHERE key = :key AND incarnation = :incarnation
                       AND state IN (SELECT value FROM json_each(:states)))
+        RETURNING intended_execution, intended_replaces
         """,
         {
             "key": key,
@@ -166,14 +168,27 @@ def _make_head(tx: Transaction, key: str, stored: StoredSnapshot, states: Sequen
             "states": json.dumps(states),
         },
     )
-    if changed:
-        _list(tx, key, stored)
-    return changed == 1
+    if made is None:
+        return False
+    _list(tx, key, stored)
+    if made["intended_replaces"]:
+        _stand_at(tx, key, stored, made["intended_execution"])
+    return True
+
+
+def _stand_at(tx: Transaction, key: str, stored: StoredSnapshot, replaced: int) -> None:
+    """Nothing of what was replaced, up to that execution, is a loss to anybody, neither now nor later."""
+    manifest = stored.manifest
+    listing = SavedListing(manifest.execution, manifest.python, manifest.names, manifest.unlisted_names)
+    tx.change(
+        "UPDATE sessions SET namespace_since = ?, variable_count = ?, untold_loss = NULL WHERE key = ?",
+        (max(replaced, manifest.execution) + 1, names.stand_at(tx, key, listing), key),
+    )
 
 
 def _list(tx: Transaction, key: str, stored: StoredSnapshot) -> None:
-    names = stored.manifest.names
-    listed = _most_telling(names)
+    saved = stored.manifest.names
+    listed = _most_telling(saved)
     tx.change(
         """
         INSERT INTO heads (session, python, names, unlisted) VALUES (?, ?, ?, ?)
@@ -184,18 +199,18 @@ def _list(tx: Transaction, key: str, stored: StoredSnapshot) -> None:
             key,
             stored.manifest.python,
             json.dumps([astuple(name) for name in listed], separators=(",", ":")),
-            len(names) - len(listed) + stored.manifest.unlisted_names,
+            len(saved) - len(listed) + stored.manifest.unlisted_names,
         ),
     )
 
 
-def _most_telling(names: Sequence[SavedName]) -> Sequence[SavedName]:
+def _most_telling(saved: Sequence[SavedName]) -> Sequence[SavedName]:
     """In their order; where there are too many, those that were refused before those that were saved."""
-    if len(names) <= LISTED_NAMES:
-        return names
+    if len(saved) <= LISTED_NAMES:
+        return saved
     refused: NameStatus = "refused"
-    ranked = sorted(range(len(names)), key=lambda place: (names[place].status != refused, place))
-    return [names[place] for place in sorted(ranked[:LISTED_NAMES])]
+    ranked = sorted(range(len(saved)), key=lambda place: (saved[place].status != refused, place))
+    return [saved[place] for place in sorted(ranked[:LISTED_NAMES])]
 
 
 def _record(row: sqlite3.Row) -> SnapshotRecord:

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.adapters.store import names
 from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.domain.model import Loss, Session
-from tests.contract.records.snapshot_steps import intended, named, saved, written
+from tests.contract.records.snapshot_steps import intended, named, replacing, saved, written
 from tests.contract.records.steps import opened, ready_session, run_cell, stored
 
 
@@ -140,6 +140,48 @@ async def test_what_a_long_head_does_not_list_is_counted_and_its_names_take_boun
 
     assert (await stored(sqlite, session.key)).variable_count == 6_000
     assert len(await bindings(sqlite, session)) == names.KEPT_NAMES
+
+
+async def test_what_was_replaced_on_purpose_is_never_told_as_lost(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session, bound=["x", "y"])
+    await saved(sqlite, session, named("x"), named("y"))
+    await run_cell(sqlite, session, bound=["z"])
+    await sqlite.namespace_lost(session.key, 1, "gone")
+    await run_cell(sqlite, session, bound=["z"], variable_count=3)
+
+    rollback = await replacing(sqlite, session)
+    assert await sqlite.snapshot_committed(session.key, written(rollback, named("x"), named("refused", "refused")))
+
+    after = await stored(sqlite, session.key)
+    assert (after.untold_loss, after.namespace_since, after.variable_count) == (None, 4, 1)
+    assert await bindings(sqlite, session) == {"x": 3}
+    assert await _lost(sqlite, session) is None
+
+
+async def test_a_replacement_that_did_not_become_head_replaces_nothing(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session, bound=["x"])
+    clear = await replacing(sqlite, session)
+    await sqlite.void_snapshots(session.key, 1)
+
+    assert not await sqlite.snapshot_committed(session.key, written(clear))
+
+    assert await bindings(sqlite, session) == {"x": 1}
+    assert await _lost(sqlite, session) == Loss(1, 1, "gone", ("x",))
+
+
+async def test_a_replacement_whose_manifest_claims_an_earlier_execution_brings_no_loss_back(
+    sqlite: SqliteRecords,
+) -> None:
+    session = await ready_session(sqlite)
+    for _ in range(3):
+        await run_cell(sqlite, session, bound=["x"])
+    imported = replace(await replacing(sqlite, session), execution=1)
+    await sqlite.snapshot_committed(session.key, written(imported, named("y")))
+
+    assert await _lost(sqlite, session) is None
+    assert (await stored(sqlite, session.key)).namespace_since == 4
 
 
 async def test_recovery_tells_what_came_after_the_head_and_leaves_the_session_there(sqlite: SqliteRecords) -> None:
