@@ -148,7 +148,8 @@ class Records(Protocol):
 
         Sessions that were `creating`, `ready` or `snapshotting` become `hibernated` with their namespace lost for
         `cause`; open executions become `outcome_unknown`; sandbox rows become `destroying`; sessions in `destroying`
-        are deleted. Returns how many sessions were touched.
+        are deleted. Snapshots that were committed and not yet head are adopted before
+        (`SnapshotRecords.adopt_snapshot`), so that they are not told as lost. Returns how many sessions were touched.
         """
 
     async def close(self) -> None:

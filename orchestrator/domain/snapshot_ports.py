@@ -197,8 +197,9 @@ class SnapshotRecords(Protocol):
         """
 
     async def adopt_snapshot(self, key: str, stored: StoredSnapshot) -> bool:
-        """For recovery: make head a snapshot found committed in the file. Guarded: `hibernated`, and exactly the one
-        that the records intend, of the session's present incarnation.
+        """For recovery, by the owner that has just taken over the data directory, and before `Records.recover`, which
+        then tells as lost only what came after this head: make head a snapshot found committed in the file. Guarded:
+        exactly the one that the records intend, of the session's present incarnation, in any state but `destroying`.
         """
 
     async def void_snapshots(self, key: str, incarnation: int) -> bool:

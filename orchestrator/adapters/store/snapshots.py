@@ -12,6 +12,7 @@ from typing import Final
 
 from orchestrator.adapters.store import names
 from orchestrator.adapters.store.connection import Transaction
+from orchestrator.domain.model import SessionState
 from orchestrator.domain.snapshots import (
     NameStatus,
     SavedListing,
@@ -94,8 +95,8 @@ def committed(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:
 
 
 def adopt(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:
-    """The same, by recovery: of a session that has no sandbox."""
-    return _make_head(tx, key, stored, ("hibernated",))
+    """The same, by recovery: whatever the dead owner was doing with the session."""
+    return _make_head(tx, key, stored, [state for state in SessionState if state is not SessionState.DESTROYING])
 
 
 def void(tx: Transaction, key: str, incarnation: int) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.store.records import SqliteRecords, open_records
-from orchestrator.domain.model import SessionState
+from orchestrator.domain.model import Loss, SessionState
 from orchestrator.domain.snapshots import (
     SnapshotIntent,
 )
@@ -218,13 +218,15 @@ async def test_a_hibernated_session_is_cleared_without_being_woken(sqlite: Sqlit
 # --- recovery ----------------------------------------------------------------------------------------------------
 
 
-async def test_recovery_adopts_exactly_what_was_intended(sqlite: SqliteRecords) -> None:
+@pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.DESTROYING])
+async def test_recovery_adopts_exactly_what_was_intended_in_whatever_state(
+    sqlite: SqliteRecords, state: SessionState
+) -> None:
     session = await ready_session(sqlite)
     await run_cell(sqlite, session)
     older = await intended(sqlite, session)
     newer = await replacing(sqlite, session)
-    assert not await sqlite.adopt_snapshot(session.key, written(newer)), "its worker is alive"
-    await sqlite.recover("killed")
+    await in_state(sqlite, session, state)
 
     assert not await sqlite.adopt_snapshot(session.key, written(older))
     assert await sqlite.adopt_snapshot(session.key, written(newer))
@@ -232,6 +234,38 @@ async def test_recovery_adopts_exactly_what_was_intended(sqlite: SqliteRecords) 
     record = await sqlite.snapshot_record(session.key)
     assert record is not None
     assert (record.head, record.since, record.intended) == (newer.sequence, newer.sequence, None)
+
+
+async def test_recovery_adopts_nothing_for_a_session_on_its_way_out(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    intent = await intended(sqlite, session)
+    await sqlite.session_destroying(session.key)
+
+    assert not await sqlite.adopt_snapshot(session.key, written(intent))
+
+
+async def test_what_recovery_adopts_first_is_not_told_as_lost(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session, bound=["x"])
+    intent = await intended(sqlite, session)
+    await run_cell(sqlite, session, bound=["y"])
+
+    assert await sqlite.adopt_snapshot(session.key, written(intent, named("x")))
+    await sqlite.recover("killed")
+
+    after = await stored(sqlite, session.key)
+    assert (after.untold_loss, after.variable_count) == (Loss(2, 2, "killed", ("y",)), 1)
+
+
+async def test_a_clear_that_recovery_adopts_first_is_no_loss(sqlite: SqliteRecords) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session, bound=["x"])
+    clear = await replacing(sqlite, session)
+
+    assert await sqlite.adopt_snapshot(session.key, written(clear))
+    await sqlite.recover("killed")
+
+    assert (await stored(sqlite, session.key)).untold_loss is None
 
 
 async def test_recovery_adopts_nothing_once_the_session_has_woken_again(sqlite: SqliteRecords) -> None:
