@@ -19,6 +19,7 @@ from orchestrator.adapters.data_directory import DataDirectory, Kind
 from orchestrator.adapters.engine.candidates import Endpoint
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import Probe, find_engine, survey, unavailable
+from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.store.records import open_records
@@ -163,6 +164,7 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
         installation=records.installation,
         find=functools.partial(_find_engine, settings.docker_host),
         image_of=_image_finder(settings.image),
+        put_agent=_agent_putter(settings.image),
         profile=settings.profile,
         channel_parent=settings.runtime_dir / CHANNELS_NAME,
         channel=settings.channel,
@@ -181,10 +183,23 @@ def _find_engine(docker_host: str | None) -> Probe:
     raise unavailable(probes)
 
 
-def _image_finder(chosen: str | None) -> Callable[[docker.APIClient], SandboxImage | None]:
-    def find(api: docker.APIClient) -> SandboxImage | None:
+def _image_finder(chosen: str | None) -> Callable[[docker.APIClient, str | None], SandboxImage | None]:
+    """Finds the image of an environment, or the default one; a chosen image is the answer to every question."""
+
+    def find(api: docker.APIClient, environment: str | None) -> SandboxImage | None:
         if chosen is not None:
             return sandbox_image_of(api, chosen)
+        if environment is not None:
+            return find_sandbox_image_on(api, read_image_files(), environment)
         return find_sandbox_image(api, read_image_files())
 
     return find
+
+
+def _agent_putter(chosen: str | None) -> Callable[[docker.APIClient, str], SandboxImage | None]:
+    """Puts the current agent on an environment; not where an image was chosen, whose agent is the operator's choice."""
+
+    def put(api: docker.APIClient, environment: str) -> SandboxImage | None:
+        return put_agent(api, read_image_files(), environment, logger.info) if chosen is None else None
+
+    return put

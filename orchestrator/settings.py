@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     Default `auto`: `unix` where a probe shows that a container reaches the host's socket, else `attach`."""
 
     image: str | None = Field(default=None, min_length=1)
-    """Tag of the image that sandboxes start from; it must hold our agent.
-    Default None: the image that `orchestrator image build` made from the present inputs."""
+    """Tag of the image that all sandboxes start from, whatever environment a session began on; it must hold our agent.
+    Default None: found by environment; without one, what `orchestrator image build` made from the present inputs."""
 
     docker_host: str | None = Field(default=None, min_length=1)
     """Address of the Docker Engine, such as `unix:///run/docker.sock`.

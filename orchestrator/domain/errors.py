@@ -85,6 +85,10 @@ class EngineUnavailableError(OrchestratorError):
     retryable = True
 
 
+class ImageGoneError(EngineUnavailableError):
+    """The image was there when it was looked for, and is not now; `Engine.prepare` looks anew."""
+
+
 class StoreFullError(OrchestratorError):
     """The host's disk has no room for a record."""
 

@@ -49,7 +49,7 @@ class BasePython:
     @property
     def minor(self) -> str:
         """Such as 3.11."""
-        return ".".join(self.version.split(".")[:2])
+        return minor_of(self.version)
 
     def platforms(self) -> list[str]:
         """The wheel platforms that run here, newest first; pip does not derive the older ones from the newest."""
@@ -57,6 +57,11 @@ class BasePython:
         tags = [f"manylinux_{major}_{minor}_{self.machine}" for minor in range(newest, 16, -1)]
         older = ["manylinux2014"] if self.machine != "x86_64" else ["manylinux2014", "manylinux2010", "manylinux1"]
         return [*tags, *(f"{name}_{self.machine}" for name in older)]
+
+
+def minor_of(version: str) -> str:
+    """Such as 3.11, of 3.11.2: what byte code and wheels are made for."""
+    return ".".join(version.split(".")[:2])
 
 
 def digest(parts: Mapping[str, bytes | str]) -> str:

@@ -137,13 +137,21 @@ class Engine(Protocol):
     Calls may run concurrently.
     """
 
-    async def prepare(self) -> SandboxImage:
-        """The image for new sandboxes, after making sure that the engine answers; cheap when it was asked before."""
+    async def prepare(self, environment: str | None = None) -> SandboxImage:
+        """The image for new sandboxes, after making sure that the engine answers; cheap when it was asked before.
+
+        With the digest of an environment: the image of exactly that one with the current agent, which is put on it
+        first (seconds) where it has an older one. Where the engine has that environment no more, or the settings name
+        one image for all, another image is the answer: its `environment` tells. None: the default image. Callers who
+        ask at once share the work, which goes on where one of them is cancelled. Raises BusyError, too, where another
+        build takes long.
+        """
 
     async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, Agent]:
         """Create and start the record's container and wait for its agent's hello: (handle, agent).
 
-        A second launch of one record is a conflict, never a twin. When it fails or is cancelled, a container may
+        A second launch of one record is a conflict, never a twin. Raises ImageGoneError where the image was removed
+        since `prepare`, which then looks anew. When it fails or is cancelled, a container may
         exist or still appear: the caller marks the record and calls `destroy`.
         """
 

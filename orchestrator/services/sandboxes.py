@@ -4,9 +4,9 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from orchestrator.domain.errors import BusyError, OrchestratorError, SandboxLostError
+from orchestrator.domain.errors import BusyError, ImageGoneError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import SandboxRecord, SandboxState
-from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records
+from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records, SandboxImage
 from orchestrator.services.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ class Sandbox:
 
     id: str
     agent: Agent
+    environment: str  # digest of the one that it has, which may be another than was asked for
+    python: str  # such as 3.11
 
 
 class Sandboxes:
@@ -44,11 +46,12 @@ class Sandboxes:
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._patient: set[str] = set()  # removals that wait for a create of an earlier owner
 
-    async def start(self, session: str | None, incarnation: int) -> Sandbox:
+    async def start(self, session: str | None, incarnation: int, environment: str | None = None) -> Sandbox:
         """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
 
-        Raises BusyError where the limit is reached, EngineUnavailableError, StoreFullError. Whatever was begun when it
-        fails or is cancelled is removed in the background.
+        It has that environment (None: the default one) while the engine has it, else another, which it names. Raises
+        BusyError where the limit is reached or an image build takes long, EngineUnavailableError, StoreFullError.
+        Whatever was begun when it fails or is cancelled is removed in the background.
         """
         if self._live >= self._limit:
             raise BusyError(
@@ -57,13 +60,15 @@ class Sandboxes:
             )
         self._live += 1
         try:
-            return await self._start(session, incarnation)
+            try:
+                return await self._start(await self._engine.prepare(environment), session, incarnation)
+            except ImageGoneError:  # removed since it was looked for
+                return await self._start(await self._engine.prepare(environment), session, incarnation)
         except BaseException:
             self._live -= 1
             raise
 
-    async def _start(self, session: str | None, incarnation: int) -> Sandbox:
-        image = await self._engine.prepare()
+    async def _start(self, image: SandboxImage, session: str | None, incarnation: int) -> Sandbox:
         record = await self._open_row(image.tag)
         agent: Agent | None = None
         try:
@@ -72,7 +77,7 @@ class Sandboxes:
         except BaseException:
             self._remove(record.id, agent, SandboxState.FAILED)
             raise
-        return Sandbox(record.id, agent)
+        return Sandbox(record.id, agent, image.environment, image.python)
 
     async def _open_row(self, image: str) -> SandboxRecord:
         """A row, which is closed again where its caller goes away while it is made."""

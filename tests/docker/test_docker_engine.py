@@ -16,10 +16,11 @@ from orchestrator.adapters.channel.unix_transport import channel_directory
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.engine.failures import EngineConflictError
+from orchestrator.adapters.engine.image_choice import FindImage
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
+from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError, SandboxLostError
 from orchestrator.domain.hardening import LABEL_INSTALLATION, SandboxProfile, container_name
 from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, SandboxState
 from orchestrator.domain.ports import SandboxImage
@@ -46,7 +47,7 @@ class Memory(dict[str, str]):
         self[key] = value
 
 
-def image_of(api: docker.APIClient) -> SandboxImage | None:
+def image_of(api: docker.APIClient, _environment: str | None) -> SandboxImage | None:
     return find_sandbox_image(api, read_image_files())
 
 
@@ -62,7 +63,7 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
         installation: str = "",
         memory: Memory | None = None,
         parent: Path = tmp_path / "c",
-        find_image: Callable[[docker.APIClient], SandboxImage | None] = image_of,
+        find_image: FindImage = image_of,
     ) -> DockerEngine:
         memory = Memory() if memory is None else memory
         installation = installation or secrets.token_hex(16)
@@ -72,6 +73,7 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
                 installation=installation,
                 find=find_engine,
                 image_of=find_image,
+                put_agent=lambda _api, _environment: None,
                 profile=SandboxProfile(),
                 channel_parent=parent,
                 channel=channel,  # type: ignore[arg-type] # from a parameter
@@ -292,12 +294,12 @@ async def test_attach_is_chosen_where_the_engine_does_not_see_our_files(make: Ma
 
 async def test_absent_image_is_named_with_what_to_do(make: Make) -> None:
     with pytest.raises(EngineUnavailableError) as none_built:
-        await make(find_image=lambda _api: None).prepare()
+        await make(find_image=lambda _api, _environment: None).prepare()
     assert none_built.value.hint == "Run `orchestrator image build`."
     engine = make()
     gone = SandboxImage("session-orchestrator/sandbox:no-such-tag", "e", "a", "3.11")
     row = record(gone)
-    with pytest.raises(EngineUnavailableError) as removed:
+    with pytest.raises(ImageGoneError) as removed:
         await engine.launch(row, gone)
     assert removed.value.hint == "Run `orchestrator image build`."
     await engine.destroy(row.id)

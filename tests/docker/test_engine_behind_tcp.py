@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine import docker_engine
+from orchestrator.adapters.engine import image_choice
 from orchestrator.adapters.engine.candidates import Endpoint
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import Probe, api_client, dial, find_engine
@@ -94,7 +94,8 @@ async def engine(relay: Relay, tmp_path: Path) -> AsyncIterator[DockerEngine]:
     engine = DockerEngine(
         installation=installation,
         find=relay.probe,
-        image_of=lambda api: find_sandbox_image(api, read_image_files()),
+        image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
+        put_agent=lambda _api, _environment: None,
         profile=SandboxProfile(),
         channel_parent=tmp_path / "c",
         channel="attach",
@@ -152,7 +153,7 @@ async def test_create_that_the_engine_does_after_its_caller_has_gone_is_waited_o
 async def test_engine_that_answers_nothing_holds_a_caller_for_its_bound_and_all_callers_once(
     engine: DockerEngine, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_engine, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(image_choice, "FIND_SECONDS", 0.3)
     relay.slow, relay.seconds = b"GET", 3.0
     began = time.monotonic()
     answers = await asyncio.gather(*(engine.prepare() for _ in range(8)), return_exceptions=True)

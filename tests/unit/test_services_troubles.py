@@ -14,6 +14,8 @@ from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import (
     BusyError,
+    EngineUnavailableError,
+    ImageGoneError,
     OrchestratorError,
     SandboxLostError,
     ShuttingDownError,
@@ -105,12 +107,19 @@ class FakeEngine(Engine):
         self.may_destroy = asyncio.Event()
         self.may_destroy.set()
         self.failures: list[Exception] = []
+        self.images: dict[str | None, SandboxImage] = {}
+        self.removed_images: list[str] = []
         self.destroyed: list[str] = []
 
-    async def prepare(self) -> SandboxImage:
-        return IMAGE
+    async def prepare(self, environment: str | None = None) -> SandboxImage:
+        return self.images.get(environment, IMAGE)
 
-    async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, Agent]:  # noqa: ARG002
+    async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, Agent]:
+        assert record.image == image.tag
+        if image.tag in self.removed_images:
+            self.images = {None: IMAGE}
+            self.removed_images.remove(image.tag)
+            raise ImageGoneError("It is gone.")
         await self.may_launch.wait()
         agent = self.there[record.id] = FakeAgent()
         self.agents.append(agent)
@@ -408,3 +417,30 @@ async def test_calls_that_race_with_the_end_are_told_that_it_is_the_end(tmp_path
         tasks = Tasks(group)
     with pytest.raises(ShuttingDownError):
         tasks.spawn(asyncio.sleep(0), "late")
+
+
+async def test_sandbox_says_which_environment_it_got(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        older = opened.engine.images["older"] = SandboxImage("older", "o" * 64, "a" * 64, "3.12")
+        kept = await opened.sandboxes.start(None, 1, "older")
+        assert (kept.environment, kept.python) == (older.environment, "3.12")
+        default = await opened.sandboxes.start(None, 1, "gone")
+        assert (default.environment, default.python) == (IMAGE.environment, "3.11")
+        for sandbox in (kept, default):
+            opened.sandboxes.end(sandbox)
+
+
+async def test_image_removed_since_it_was_found_is_looked_for_once_more(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        opened.engine.images["older"] = SandboxImage("older", "o" * 64, "a" * 64, "3.12")
+        opened.engine.removed_images = ["older"]
+        sandbox = await opened.sandboxes.start(None, 1, "older")
+        assert sandbox.environment == IMAGE.environment
+        await opened.sandboxes.end(sandbox)
+        opened.engine.removed_images = [IMAGE.tag, IMAGE.tag]
+        with pytest.raises(EngineUnavailableError):
+            await opened.sandboxes.start(None, 1)
+        both = [await opened.sandboxes.start(None, 1) for _ in range(2)]  # nothing counts that is not there
+        for sandbox in both:
+            opened.sandboxes.end(sandbox)
+    assert opened.engine.there == {}

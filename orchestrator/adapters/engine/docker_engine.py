@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +16,15 @@ from orchestrator.adapters.engine.access import EngineAccess
 from orchestrator.adapters.engine.channel_probe import ChannelKind, choose_channel
 from orchestrator.adapters.engine.endpoint import Probe
 from orchestrator.adapters.engine.failures import EngineConflictError
+from orchestrator.adapters.engine.image_choice import FindImage, ImageChoice, PutAgent
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
-from orchestrator.domain.errors import EngineUnavailableError
+from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
 from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import Clock, OwnedContainer, SandboxImage
 
 PROBE_HELLO_SECONDS: Final = 5.0
-PREPARED_SECONDS: Final = 5.0  # for how long an answered `prepare` is not asked again
 REMOVE_SECONDS: Final = 60.0
 ASK_SECONDS: Final = 15.0
 # Of the throw-away sandboxes that the channel is probed with; they run no user code and live a moment.
@@ -38,7 +37,7 @@ T = TypeVar("T")
 class DockerEngine:
     """Creates, reaches and removes sandboxes, all under the label of one installation.
 
-    `find` looks for an engine and `image_of` for the sandbox image (None: not built); both block and run in threads.
+    `find` looks for an engine and blocks in a thread, as do `image_of` and `put_agent`, which `ImageChoice` explains.
     `channel_parent` is a short path on this host's tmpfs, private to this installation. `recall` and `remember` keep
     what a probe found out, by engine, boot and image.
     """
@@ -48,7 +47,8 @@ class DockerEngine:
         *,
         installation: str,
         find: Callable[[], Probe],
-        image_of: Callable[[docker.APIClient], SandboxImage | None],
+        image_of: FindImage,
+        put_agent: PutAgent,
         profile: SandboxProfile,
         channel_parent: Path,
         channel: Literal["auto", "unix", "attach"],
@@ -57,7 +57,6 @@ class DockerEngine:
         remember: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._installation = installation
-        self._image_of = image_of
         self._channel_parent = channel_parent
         self._channel = channel
         self._recall = recall
@@ -74,22 +73,22 @@ class DockerEngine:
         )
         self._launches: dict[str, Launch] = {}
         self._tidying: set[asyncio.Task[None]] = set()
-        self._preparing: asyncio.Task[SandboxImage] | None = None
-        self._prepared: tuple[SandboxImage, float] | None = None
+        self._images = ImageChoice(
+            self._access, self._tending, find=image_of, put_agent=put_agent, settle=self._choose_kind
+        )
         self._kinds: dict[str, ChannelKind] = {}
 
-    async def prepare(self) -> SandboxImage:
-        """The image for new sandboxes. Callers share one attempt, so that a stuck engine holds each of them up once."""
-        if self._prepared is not None and time.monotonic() < self._prepared[1]:
-            return self._prepared[0]
-        if self._preparing is None:
-            self._preparing = asyncio.create_task(self._prepare(), name="engine-prepare")
-            self._preparing.add_done_callback(self._prepare_ended)
-        return await asyncio.shield(self._preparing)
+    async def prepare(self, environment: str | None = None) -> SandboxImage:
+        """The image for new sandboxes: of that environment while the engine has it, else the default one."""
+        return await self._images.of(environment)
 
     async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, AgentChannel]:
         """Create, start, and wait for the hello."""
-        return await self._launch(record, image, await self._choose_kind(image), hello_seconds=LAUNCH_SECONDS)
+        try:
+            return await self._launch(record, image, await self._choose_kind(image), hello_seconds=LAUNCH_SECONDS)
+        except ImageGoneError:
+            self._images.forget(image)
+            raise
 
     async def destroy(self, sandbox_id: str) -> None:
         """Remove the container and the channel's directory."""
@@ -117,9 +116,7 @@ class DockerEngine:
 
     async def close(self) -> None:
         """Let go of everything; sandboxes stay."""
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.wait({self._preparing}, timeout=REMOVE_SECONDS)
+        await self._images.close()
         launches, self._launches = self._launches, {}
         channels = [launch.channel for launch in launches.values() if launch.channel is not None]
         for launch in launches.values():
@@ -129,21 +126,6 @@ class DockerEngine:
             await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
         with contextlib.suppress(EngineUnavailableError):  # stuck calls, which end with the process
             await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
-
-    async def _prepare(self) -> SandboxImage:
-        image = await self._ask("Looking for the sandbox image", self._image_of)
-        if image is None:
-            raise EngineUnavailableError(
-                "The engine does not have the sandbox image.", hint="Run `orchestrator image build`."
-            )
-        await self._choose_kind(image)
-        self._prepared = image, time.monotonic() + PREPARED_SECONDS
-        return image
-
-    def _prepare_ended(self, task: asyncio.Task[SandboxImage]) -> None:
-        self._preparing = None
-        if not task.cancelled():
-            task.exception()  # told to who waits; nobody may
 
     async def _launch(
         self, record: SandboxRecord, image: SandboxImage, kind: ChannelKind, *, hello_seconds: float

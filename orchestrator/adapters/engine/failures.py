@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from orchestrator.domain.errors import EngineUnavailableError
+from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
 
 _CONFLICT = 409
 _SERVER_ERROR = 500
@@ -35,7 +35,7 @@ def engine_failures(doing: str) -> Iterator[None]:
     try:
         yield
     except ImageNotFound as failure:
-        raise EngineUnavailableError(
+        raise ImageGoneError(
             "The engine does not have the sandbox image.", hint="Run `orchestrator image build`."
         ) from failure
     except APIError as failure:

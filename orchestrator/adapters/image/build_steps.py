@@ -19,6 +19,7 @@ from requests.exceptions import RequestException
 from orchestrator.adapters.host_packages import Report
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.images import LABEL_KIND, LEFTOVER, BasePython
+from orchestrator.domain.model import PRODUCT
 
 # Builds and pulls may be silent while a layer is written; each read is bounded by the client's time-out.
 _PULL_SECONDS = 900.0
@@ -49,9 +50,16 @@ def engine_failures(what: str) -> Iterator[None]:
 
 
 def find_images(api: docker.APIClient, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Tagged images that carry all these labels, newest first; one request."""
+    """Images under names of ours that carry all these labels, newest first; one request.
+
+    `RepoTags` holds only such names: whatever was built on an image of ours has inherited its labels.
+    """
     wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = [image for image in api.images(filters={"label": wanted}) if image.get("RepoTags")]
+    found = []
+    for image in api.images(filters={"label": wanted}):
+        named = [name for name in image.get("RepoTags") or () if name.startswith(f"{PRODUCT}/")]
+        if named:
+            found.append({**image, "RepoTags": named})
     return sorted(found, key=lambda image: -int(image["Created"]))
 
 
@@ -160,17 +168,24 @@ def build_context() -> Iterator[BuildContext]:
 
 
 def build(
-    api: docker.APIClient, context: BuildContext, *, tag: str, base: str, labels: Mapping[str, str], report: Report
+    api: docker.APIClient,
+    context: BuildContext,
+    *,
+    tag: str,
+    arguments: Mapping[str, str],
+    labels: Mapping[str, str],
+    report: Report,
 ) -> None:
     """Build with the classic builder: no docker CLI, no buildx, and no network for any step."""
     context.close()
     told: list[str] = []
-    with engine_failures(f"Building {tag}"):
+    failed = False
+    with engine_failures(f"Building {tag}"), _without_leftovers(api):
         events = api.build(
             fileobj=context.stream,
             custom_context=True,
             tag=tag,
-            buildargs={"BASE": base},
+            buildargs=dict(arguments),
             labels=dict(labels),
             network_mode="none",
             rm=True,
@@ -181,11 +196,22 @@ def build(
             line = str(event.get("stream") or event.get("error") or "").rstrip()
             if line:
                 told.append(line)
-            if "error" in event:
-                raise ImageBuildError(f"Building {tag} failed:\n" + "\n".join(told[-_LAST_LINES:]))
+            failed = failed or "error" in event  # the last event, and read to its end the connection is free again
             if step := _TOLD_STEPS.match(line):
                 report(step[1])
-        # What the build stages and a rebuild leave has no tag; only images with our own label are looked at.
-        with suppress(APIError):
+        if failed:
+            raise ImageBuildError(f"Building {tag} failed:\n" + "\n".join(told[-_LAST_LINES:]))
+
+
+@contextmanager
+def _without_leftovers(api: docker.APIClient) -> Iterator[None]:
+    """Afterwards remove what build stages, failed builds and rebuilds leave: it is ours by its label, and has no tag.
+
+    No environment is lost by this: another one has another tag, so that only a rebuild of the very same takes its tag.
+    """
+    try:
+        yield
+    finally:
+        with suppress(DockerException, RequestException):
             ours = {"dangling": True, "label": [LABEL_KIND]}
             api.prune_images(filters=ours)  # type: ignore[no-untyped-call] # the stubs leave it out

@@ -1,13 +1,14 @@
 """Makes the sandbox image: base, environment, agent libraries, agent; each only where its inputs changed."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 
 from orchestrator.adapters.host_packages import Report
 from orchestrator.adapters.image import debian_base
+from orchestrator.adapters.image.agent_layer import Environment, add_agent, described
 from orchestrator.adapters.image.build_lock import build_lock, lock_path
 from orchestrator.adapters.image.build_steps import (
     ImageBuildError,
@@ -31,7 +32,6 @@ from orchestrator.domain.images import (
     BasePython,
     ImageFiles,
     agent_digest,
-    digest,
     environment_digest,
     environment_inputs,
     libraries_inputs,
@@ -42,34 +42,24 @@ from orchestrator.domain.ports import SandboxImage
 REGISTRY_BASE = "python:3.13-slim"
 
 
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    tag: str
-    inputs: str
-    digest: str
-    python: str
-
-
 def find_sandbox_image(
     api: docker.APIClient, files: ImageFiles, *, chosen_base: str | None = None
 ) -> SandboxImage | None:
     """The image that these sources ask for, or None where it is not built. One request."""
     inputs, agent = environment_inputs(files, chosen_base), agent_digest(files)
-    found = find_images(api, {LABEL_KIND: "sandbox", LABEL_INPUTS: inputs, LABEL_AGENT: agent})
-    if not found:
-        return None
-    return _described(found[0]["RepoTags"][0], found[0]["Labels"])
+    found = find_images(api, {LABEL_INPUTS: inputs})
+    # Of several environments that were made for the same inputs the newest counts: the agent may have been put on an
+    # older one since, for a session that keeps it.
+    newest = [image["Labels"][LABEL_ENVIRONMENT] for image in found if image["Labels"][LABEL_KIND] == "environment"]
+    wanted = {LABEL_KIND: "sandbox", LABEL_AGENT: agent} | ({LABEL_ENVIRONMENT: newest[0]} if newest else {})
+    ready = (image for image in found if wanted.items() <= image["Labels"].items())
+    return next((described(image["RepoTags"][0], image["Labels"]) for image in ready), None)
 
 
 def sandbox_image_of(api: docker.APIClient, name: str) -> SandboxImage | None:
     """The sandbox image of that name, such as one of a custom environment; None where it is absent or not ours."""
     found = api.images(name=name, filters={"label": [f"{LABEL_KIND}=sandbox"]})
-    return _described(name, found[0]["Labels"]) if found else None
-
-
-def _described(name: str, labels: dict[str, str]) -> SandboxImage:
-    minor = ".".join(labels[LABEL_PYTHON].split(".")[:2])
-    return SandboxImage(name, labels[LABEL_ENVIRONMENT], labels[LABEL_AGENT], minor)
+    return described(name, found[0]["Labels"]) if found else None
 
 
 class ImageBuilder:
@@ -90,8 +80,8 @@ class ImageBuilder:
             if ready := self._ready(chosen_base):
                 return ready
             environment = self._environment(chosen_base)
-            libraries = self._libraries(environment)
-            return self._sandbox(environment, libraries)
+            libraries = replace(environment, base=self._libraries(environment))
+            return add_agent(self._api, self._files, libraries, self._report)
 
     def _ready(self, chosen_base: str | None) -> SandboxImage | None:
         if self._rebuild:
@@ -102,19 +92,19 @@ class ImageBuilder:
             self._report(f"{ready.tag} is up to date")
         return ready
 
-    def _environment(self, chosen_base: str | None) -> _Environment:
+    def _environment(self, chosen_base: str | None) -> Environment:
         inputs = environment_inputs(self._files, chosen_base)
         found = find_images(self._api, {LABEL_KIND: "environment", LABEL_INPUTS: inputs})
         if found and not self._rebuild:
             labels = found[0]["Labels"]
             self._report(f"using the environment {found[0]['RepoTags'][0]}")
-            return _Environment(found[0]["RepoTags"][0], inputs, labels[LABEL_ENVIRONMENT], labels[LABEL_PYTHON])
+            return Environment(found[0]["RepoTags"][0], inputs, labels[LABEL_ENVIRONMENT], labels[LABEL_PYTHON])
         base, name = self._base(chosen_base)
         python = describe_python(self._api, base)
         self._report(f"base {name} has Python {python.version} for {python.machine}")
         return self._make_environment(inputs, base, name, python)
 
-    def _make_environment(self, inputs: str, base: str, name: str, python: BasePython) -> _Environment:
+    def _make_environment(self, inputs: str, base: str, name: str, python: BasePython) -> Environment:
         with tempfile.TemporaryDirectory(prefix="so-environment-") as folder, build_context() as context:
             self._report("fetching the packages of the environment")
             wheels = download_wheels(self._files.requirements, python, Path(folder) / "wheels", self._report)
@@ -136,8 +126,8 @@ class ImageBuilder:
             }
             self._report("installing them without a network (a minute or two)")
             made = tag("environment", identity)
-            build(self._api, context, tag=made, base=base, labels=labels, report=self._report)
-        return _Environment(made, inputs, identity, python.version)
+            build(self._api, context, tag=made, arguments={"BASE": base}, labels=labels, report=self._report)
+        return Environment(made, inputs, identity, python.version)
 
     def _base(self, chosen: str | None) -> tuple[str, str]:
         """The image to build on and its name in digests."""
@@ -168,12 +158,12 @@ class ImageBuilder:
                 import_archive(self._api, archive, repository, version, {LABEL_KIND: "base"})
         return made, f"debian-{debian_base.codename()}"
 
-    def _libraries(self, environment: _Environment) -> str:
+    def _libraries(self, environment: Environment) -> str:
         inputs = libraries_inputs(self._files, environment.digest)
         made = tag("agent-libraries", inputs)
         if has_image(self._api, made) and not self._rebuild:
             return made
-        python = describe_python(self._api, environment.tag)
+        python = describe_python(self._api, environment.base)
         with tempfile.TemporaryDirectory(prefix="so-libraries-") as folder, build_context() as context:
             self._report("fetching the agent's libraries")
             download_wheels(self._files.agent_requirements, python, Path(folder), self._report)
@@ -181,26 +171,6 @@ class ImageBuilder:
             context.add("context/install_libraries.py", self._files.agent_libraries["build/install_libraries.py"])
             context.add_folder("context/wheels", Path(folder))
             labels = {LABEL_KIND: "agent-libraries", LABEL_INPUTS: inputs}
-            build(self._api, context, tag=made, base=environment.tag, labels=labels, report=self._report)
+            arguments = {"BASE": environment.base}
+            build(self._api, context, tag=made, arguments=arguments, labels=labels, report=self._report)
         return made
-
-    def _sandbox(self, environment: _Environment, libraries: str) -> SandboxImage:
-        agent = agent_digest(self._files)
-        made = tag("sandbox", digest({"environment": environment.digest, "agent": agent}))
-        with build_context() as context:
-            self._report("adding the agent as the last layer")
-            context.add("Dockerfile", self._files.agent["agent.Dockerfile"])
-            context.add("agent/DIGEST", agent.encode())
-            for path, content in self._files.agent.items():
-                if path.startswith("agent/"):
-                    context.add(path, content)
-            labels = {
-                LABEL_KIND: "sandbox",
-                LABEL_INPUTS: environment.inputs,
-                LABEL_ENVIRONMENT: environment.digest,
-                LABEL_AGENT: agent,
-                LABEL_PYTHON: environment.python,
-            }
-            build(self._api, context, tag=made, base=libraries, labels=labels, report=self._report)
-        minor = ".".join(environment.python.split(".")[:2])
-        return SandboxImage(made, environment.digest, agent, minor)

@@ -22,7 +22,7 @@ def read_image_files(requirements: Path | None = None, folder: Path | None = Non
     return ImageFiles(
         environment=_read(home, "environment.Dockerfile", "build/install_environment.py", "build/strip_root.py"),
         agent_libraries=_read(home, "agent-libraries.Dockerfile", "build/install_libraries.py"),
-        agent={**_read(home, "agent.Dockerfile"), **_read_tree(home, "agent")},
+        agent={**_read(home, "agent.Dockerfile", "agent-again.Dockerfile"), **_read_tree(home, "agent")},
         requirements=(requirements or home / "requirements.lock").read_bytes(),
         agent_requirements=(home / "agent-requirements.lock").read_bytes(),
         pip_requirements=(home / "build-requirements.lock").read_bytes(),
