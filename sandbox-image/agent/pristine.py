@@ -13,6 +13,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
 from signal import signal as set_handler
 from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
+from sys import __unraisablehook__ as print_unraisable
 from threading import current_thread, get_ident
 from threading import enumerate as threads
 
@@ -44,6 +45,7 @@ __all__ = [
     "getrlimit",
     "leave",
     "open_descriptor",
+    "print_unraisable",
     "pthread_sigmask",
     "set_handler",
     "setrlimit",
