@@ -16,9 +16,8 @@ import docker
 
 from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
-from orchestrator.adapters.engine.candidates import Endpoint
 from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.adapters.engine.endpoint import Probe, find_engine, survey, unavailable
+from orchestrator.adapters.engine.endpoint import find_engine
 from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.store.records import open_records
@@ -161,7 +160,7 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
     """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
     return DockerEngine(
         installation=records.installation,
-        find=functools.partial(_find_engine, settings.docker_host),
+        find=functools.partial(find_engine, settings.docker_host),
         image_of=_image_finder(settings.image),
         profile=settings.profile,
         channel_parent=settings.runtime_dir / CHANNELS_NAME,
@@ -170,15 +169,6 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
         recall=records.remembered,
         remember=records.remember,
     )
-
-
-def _find_engine(docker_host: str | None) -> Probe:
-    if docker_host is None:
-        return find_engine()
-    probes = survey(places=[Endpoint(docker_host, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)])
-    if probes[-1].works:
-        return probes[-1]
-    raise unavailable(probes)
 
 
 def _image_finder(chosen: str | None) -> Callable[[docker.APIClient], SandboxImage | None]:

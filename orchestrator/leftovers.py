@@ -9,8 +9,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory, holder
-from orchestrator.adapters.engine.candidates import Endpoint
-from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine, survey
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import RECORDS_NAME
@@ -60,15 +59,9 @@ async def leftovers(settings: Settings) -> list[str]:
 
 
 def _containers(docker_host: str | None, label: str) -> list[str]:
-    with closing(api_client(_engine(docker_host))) as api:
+    with closing(api_client(find_engine(docker_host))) as api:
         rows = api.containers(all=True, filters={"label": [label]})
     return [f"container {row['Names'][0].lstrip('/')} ({row['State']})" for row in rows]
-
-
-def _engine(docker_host: str | None) -> Probe:
-    if docker_host is None:
-        return find_engine()
-    return survey(places=[Endpoint(docker_host, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)])[-1]
 
 
 def _runs(pid: int, data_dir: Path) -> bool:
