@@ -32,18 +32,19 @@ class HasSessions(Protocol):
         """The service behind the tools."""
 
 
-Opened = Callable[[], AbstractAsyncContextManager[HasSessions]]
+Opened = Callable[[Settings], AbstractAsyncContextManager[HasSessions]]
 
 
-def run_owner(settings: Settings, opened: Opened, *, report_descriptor: int | None) -> None:
+def run_owner(load: Callable[[], Settings], opened: Opened, *, report_descriptor: int | None) -> None:
     """Serve relays until nobody has been connected for `owner_linger` seconds, or until a signal.
 
-    `opened` takes the data directory's lock and gives it back at its end. `report_descriptor` is the pipe of the relay
-    that started this process: it is told in one line how the start went, and logs go to a file instead of standard
-    error. Raises OrchestratorError where the owner cannot start.
+    `load` reads the settings; `opened` takes the data directory's lock and gives it back at its end.
+    `report_descriptor` is the pipe of the relay that started this process: it is told in one line how the start went,
+    and logs go to a file instead of standard error. Raises OrchestratorError where the owner cannot start.
     """
     report = _Report(report_descriptor)
     try:
+        settings = load()
         _private(settings)
         _log_to(settings if report_descriptor is not None else None)
         logger.info("owner %s of %s, process %d", __version__, settings.data_dir, os.getpid())
@@ -121,7 +122,7 @@ async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
     stop = _Stop()
     stop.target = asyncio.current_task()
     with stop.at_signals():
-        async with opened() as orchestrator:
+        async with opened(settings) as orchestrator:
             server = build_server(orchestrator.sessions)
             serving = asyncio.create_task(
                 serve_connections(

@@ -170,17 +170,18 @@ def main() -> None:
     parser.add_argument("--report-descriptor", type=int)
     parser.add_argument("--fail")
     options = parser.parse_args()
-    settings = Settings.load(data_dir=options.data_dir)
 
     @asynccontextmanager
-    async def open_fake() -> AsyncIterator[_Opened]:
+    async def open_fake(settings: Settings) -> AsyncIterator[_Opened]:
         if options.fail:
             raise InvalidRequestError(options.fail)
         async with opened(settings, settings.data_dir.parent / "events") as orchestrator:
             yield orchestrator
 
     try:
-        run_owner(settings, open_fake, report_descriptor=options.report_descriptor)
+        run_owner(
+            lambda: Settings.load(data_dir=options.data_dir), open_fake, report_descriptor=options.report_descriptor
+        )
     except OrchestratorError as failure:
         raise SystemExit(str(failure)) from failure
 

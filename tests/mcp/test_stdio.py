@@ -174,6 +174,13 @@ async def test_an_owner_that_cannot_start_says_why_on_standard_error(spawn: Spaw
     assert b"No Docker Engine answers." in err
 
 
+async def test_a_misspelt_setting_is_named_on_standard_error(spawn: Spawn) -> None:
+    relay = await spawn(ORCHESTRATOR_OWNER_LINGR="5")
+    out, err = await relay.close()
+    assert (relay.process.returncode, out) == (1, b"")
+    assert b"ORCHESTRATOR_OWNER_LINGR: there is no such setting (is ORCHESTRATOR_OWNER_LINGER meant?)" in err
+
+
 async def test_an_owner_that_ended_leaves_the_next_relay_to_start_another(installation: Installation) -> None:
     async with Client(installation.server) as client:
         await client.call_tool("python_repl", {"code": "x"})
