@@ -42,6 +42,7 @@ def demo(
     """Watch an MCP client drive Python sessions in real containers; ends by showing that nothing is left."""
     began = time.monotonic()
     with told_to_the_terminal(), _installation() as settings:
+        _check_output(output)
         tour = _Tour(output)
         asyncio.run(tour.run(settings))
         tour.summarise(time.monotonic() - began)
@@ -159,9 +160,13 @@ class _Tour:
     def _keep_figures(self, result: "CallToolResult", name: str) -> int:
         images = [block for block in result.content if block.type == "image"]
         for image in images:
-            self._output.mkdir(parents=True, exist_ok=True)
             path = self._output / f"{len(self._figures) + 1}-{name}.png"
-            path.write_bytes(base64.b64decode(image.data))
+            try:
+                path.unlink(missing_ok=True)  # an older one may be another user's
+                path.write_bytes(base64.b64decode(image.data))
+            except OSError as failure:
+                self._fail(f"the figure {path} cannot be written: {failure.strerror}")
+                continue
             self._figures.append(path)
             self._console.print(Text(f"  (image content, written to {path})", style="green"))
         return len(images)
@@ -175,6 +180,19 @@ class _Tour:
     def _fail(self, failure: str) -> None:
         self.failures.append(failure)
         self._console.print(Text(f"FAILED: {failure}", style="bold red"))
+
+
+def _check_output(output: Path) -> None:
+    """Before anything is started: the figures come late in the tour."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as failure:
+        raise OrchestratorError(
+            f"The directory {output} for the figures cannot be written to: {failure.strerror}.",
+            hint="Remove it (with sudo where an earlier demo ran through sudo), or name another one with --output.",
+        ) from failure
 
 
 @contextmanager
