@@ -28,7 +28,7 @@ from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, Sand
 from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
-from orchestrator.services.tasks import Tasks
+from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ class Orchestrator:
     ...     result = await o.execute("x + 1", session_id="s")
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, patience: Patience) -> None:
         self.sessions = sessions
+        self._patience = patience
 
     @classmethod
     @asynccontextmanager
@@ -69,13 +70,18 @@ class Orchestrator:
             async with open_records(settings.data_dir / RECORDS_NAME, clock) as records:
                 await records.recover(_OWNER_GONE)
                 engine = build_engine(settings, records, clock)
+                patience = Patience()
                 try:
-                    async with _running(settings, records, engine, clock) as sessions:
-                        yield cls(sessions)
+                    async with _running(settings, records, engine, clock, patience) as sessions:
+                        yield cls(sessions, patience)
                 finally:
-                    await engine.close()
+                    await _closed(engine, patience)
         finally:
             directory.release()
+
+    def hurry(self) -> None:
+        """Let the block end without waiting for the engine: what it has not removed is left to the next owner."""
+        self._patience.lose()
 
     async def execute(
         self,
@@ -105,10 +111,12 @@ class Orchestrator:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, records: Records, engine: Engine, clock: Clock) -> AsyncIterator[Sessions]:
+async def _running(
+    settings: Settings, records: Records, engine: Engine, clock: Clock, patience: Patience
+) -> AsyncIterator[Sessions]:
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
-        tasks = Tasks(group)
+        tasks = Tasks(group, patience)
         sandboxes = Sandboxes(records, engine, tasks, limit=settings.max_sandboxes)
         sessions = Sessions(engine, Equipment(records, sandboxes, tasks, clock, limits_of(settings)))
         clearing = tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers")
@@ -120,6 +128,18 @@ async def _running(settings: Settings, records: Records, engine: Engine, clock: 
         await sessions.close()
     if failure is not None:
         raise failure
+
+
+async def _closed(engine: Engine, patience: Patience) -> None:
+    closing = asyncio.create_task(engine.close(), name="close the engine")
+    try:
+        await patience.wait([closing])
+    finally:
+        if not closing.done():
+            closing.cancel()
+        await asyncio.wait([closing])
+    if not closing.cancelled():
+        closing.result()
 
 
 def _private(directory: Path) -> None:

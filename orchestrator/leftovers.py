@@ -47,6 +47,20 @@ async def end_owner(settings: Settings) -> int | None:
             await asyncio.sleep(_POLL_SECONDS)  # the lock is given back a moment before the process is gone
 
 
+def hurry_owner(settings: Settings) -> None:
+    """Ask the owner once more: where it is ending, it leaves what the engine has not removed to the next one."""
+    found = holder(settings.data_dir)
+    if found is not None and found.kind == "owner" and _runs(found.pid, settings.data_dir):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+
+
+async def recorded(settings: Settings) -> bool:
+    """Whether the records name a sandbox that nobody has seen gone."""
+    async with open_records(settings.data_dir / RECORDS_NAME, SystemClock()) as records:
+        return bool(await records.sandboxes())
+
+
 async def leftovers(settings: Settings) -> list[str]:
     """What is left of an installation whose owner has ended: one phrase each. Asks the engine itself, not our records.
 

@@ -31,6 +31,9 @@ class HasSessions(Protocol):
     def sessions(self) -> Sessions:
         """The service behind the tools."""
 
+    def hurry(self) -> None:
+        """Let the end wait for nothing any more."""
+
 
 Opened = Callable[[Settings], AbstractAsyncContextManager[HasSessions]]
 
@@ -94,11 +97,12 @@ class _Report:
 
 
 class _Stop:
-    """Signals cancel what can be cancelled now: the opening, then the serving; an ordered end is left alone."""
+    """The first signal cancels the opening or the serving, and an ordered end begins; the next makes it a quick one."""
 
     def __init__(self) -> None:
         self.asked = False
         self.target: asyncio.Task[None] | None = None
+        self.hurry: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def at_signals(self) -> Iterator[None]:
@@ -113,9 +117,11 @@ class _Stop:
 
     def _stop(self, number: int) -> None:
         logger.info("signal %d", number)
-        self.asked = True
-        if self.target is not None:
+        if not self.asked and self.target is not None:
             self.target.cancel()
+        elif self.asked and self.hurry is not None:
+            self.hurry()
+        self.asked = True
 
 
 async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
@@ -123,6 +129,7 @@ async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
     stop.target = asyncio.current_task()
     with stop.at_signals():
         async with opened(settings) as orchestrator:
+            stop.hurry = orchestrator.hurry
             server = build_server(orchestrator.sessions)
             serving = asyncio.create_task(
                 serve_connections(

@@ -131,6 +131,7 @@ class House:
     def __init__(self, records: SqliteRecords, engine: FakeEngine, tasks: Tasks, limits: Limits) -> None:
         self.records = records
         self.engine = engine
+        self.tasks = tasks
         self.sandboxes = Sandboxes(records, engine, tasks, limit=2, create_bound=0.3)
         equipment = Equipment(records, self.sandboxes, tasks, SystemClock(), limits)
         self.sessions = Sessions(engine, equipment)
@@ -178,8 +179,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     raise AssertionError("never")
 
 
-async def begun(opened: House) -> bool:
-    return len(await opened.records.sandboxes()) > 0
+async def begun(opened: House, rows: int = 1) -> bool:
+    return len(await opened.records.sandboxes()) >= rows
 
 
 async def closed(opened: House) -> bool:

@@ -25,6 +25,24 @@ async def test_closing_ends_though_the_engine_is_away_and_leaves_the_rows(
     assert "left to the next owner" in caplog.text
 
 
+async def test_who_loses_patience_waits_for_no_engine_and_the_rows_stay_for_the_next_owner(tmp_path: Path) -> None:
+    async with asyncio.timeout(3):
+        async with house(tmp_path, stop_seconds=60) as opened:
+            await opened.run("1")
+            opened.engine.may_launch.clear()  # one that is just being made
+            starting = asyncio.create_task(opened.run("3", "t"))
+            await until(lambda: begun(opened, 2))
+            opened.engine.may_destroy.clear()
+            asyncio.get_running_loop().call_later(0.2, opened.tasks.patience.lose)
+    with pytest.raises(ShuttingDownError):
+        await starting
+    assert [state for _, state in rows_left(tmp_path)] == ["destroying"] * 2
+    async with house(tmp_path) as opened:
+        await opened.records.recover("its owner ended")
+        await opened.sandboxes.remove_leftovers()
+        await until(lambda: closed(opened))
+
+
 async def test_a_removal_outlives_an_error_that_nobody_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
