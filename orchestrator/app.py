@@ -16,9 +16,8 @@ import docker
 
 from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
-from orchestrator.adapters.engine.candidates import Endpoint
 from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.adapters.engine.endpoint import Probe, find_engine, survey, unavailable
+from orchestrator.adapters.engine.endpoint import find_engine
 from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
@@ -30,7 +29,7 @@ from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, Sand
 from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
-from orchestrator.services.tasks import Tasks
+from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,9 @@ class Orchestrator:
     ...     result = await o.execute("x + 1", session_id="s")
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, patience: Patience) -> None:
         self.sessions = sessions
+        self._patience = patience
 
     @classmethod
     @asynccontextmanager
@@ -71,13 +71,18 @@ class Orchestrator:
             async with open_records(settings.data_dir / RECORDS_NAME, clock) as records:
                 await records.recover(_OWNER_GONE)
                 engine = build_engine(settings, records, clock)
+                patience = Patience()
                 try:
-                    async with _running(settings, records, engine, clock) as sessions:
-                        yield cls(sessions)
+                    async with _running(settings, records, engine, clock, patience) as sessions:
+                        yield cls(sessions, patience)
                 finally:
-                    await engine.close()
+                    await _closed(engine, patience)
         finally:
             directory.release()
+
+    def hurry(self) -> None:
+        """Let the block end without waiting for the engine: what it has not removed is left to the next owner."""
+        self._patience.lose()
 
     async def execute(
         self,
@@ -107,10 +112,12 @@ class Orchestrator:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, records: Records, engine: Engine, clock: Clock) -> AsyncIterator[Sessions]:
+async def _running(
+    settings: Settings, records: Records, engine: Engine, clock: Clock, patience: Patience
+) -> AsyncIterator[Sessions]:
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
-        tasks = Tasks(group)
+        tasks = Tasks(group, patience)
         sandboxes = Sandboxes(records, engine, tasks, limit=settings.max_sandboxes)
         sessions = Sessions(engine, Equipment(records, sandboxes, tasks, clock, limits_of(settings)))
         clearing = tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers")
@@ -122,6 +129,18 @@ async def _running(settings: Settings, records: Records, engine: Engine, clock: 
         await sessions.close()
     if failure is not None:
         raise failure
+
+
+async def _closed(engine: Engine, patience: Patience) -> None:
+    closing = asyncio.create_task(engine.close(), name="close the engine")
+    try:
+        await patience.wait([closing])
+    finally:
+        if not closing.done():
+            closing.cancel()
+        await asyncio.wait([closing])
+    if not closing.cancelled():
+        closing.result()
 
 
 def _private(directory: Path) -> None:
@@ -162,7 +181,7 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
     """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
     return DockerEngine(
         installation=records.installation,
-        find=functools.partial(_find_engine, settings.docker_host),
+        find=functools.partial(find_engine, settings.docker_host),
         image_of=_image_finder(settings.image),
         put_agent=_agent_putter(settings.image),
         profile=settings.profile,
@@ -172,15 +191,6 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
         recall=records.remembered,
         remember=records.remember,
     )
-
-
-def _find_engine(docker_host: str | None) -> Probe:
-    if docker_host is None:
-        return find_engine()
-    probes = survey(places=[Endpoint(docker_host, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)])
-    if probes[-1].works:
-        return probes[-1]
-    raise unavailable(probes)
 
 
 def _image_finder(chosen: str | None) -> Callable[[docker.APIClient, str | None], SandboxImage | None]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory, holder
-from orchestrator.adapters.engine.candidates import Endpoint
-from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine, survey
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import RECORDS_NAME
@@ -48,6 +47,20 @@ async def end_owner(settings: Settings) -> int | None:
             await asyncio.sleep(_POLL_SECONDS)  # the lock is given back a moment before the process is gone
 
 
+def hurry_owner(settings: Settings) -> None:
+    """Ask the owner once more: where it is ending, it leaves what the engine has not removed to the next one."""
+    found = holder(settings.data_dir)
+    if found is not None and found.kind == "owner" and _runs(found.pid, settings.data_dir):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+
+
+async def recorded(settings: Settings) -> bool:
+    """Whether the records name a sandbox that nobody has seen gone."""
+    async with open_records(settings.data_dir / RECORDS_NAME, SystemClock()) as records:
+        return bool(await records.sandboxes())
+
+
 async def leftovers(settings: Settings) -> list[str]:
     """What is left of an installation whose owner has ended: one phrase each. Asks the engine itself, not our records.
 
@@ -60,15 +73,9 @@ async def leftovers(settings: Settings) -> list[str]:
 
 
 def _containers(docker_host: str | None, label: str) -> list[str]:
-    with closing(api_client(_engine(docker_host))) as api:
+    with closing(api_client(find_engine(docker_host))) as api:
         rows = api.containers(all=True, filters={"label": [label]})
     return [f"container {row['Names'][0].lstrip('/')} ({row['State']})" for row in rows]
-
-
-def _engine(docker_host: str | None) -> Probe:
-    if docker_host is None:
-        return find_engine()
-    return survey(places=[Endpoint(docker_host, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)])[-1]
 
 
 def _runs(pid: int, data_dir: Path) -> bool:

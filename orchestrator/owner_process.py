@@ -31,19 +31,23 @@ class HasSessions(Protocol):
     def sessions(self) -> Sessions:
         """The service behind the tools."""
 
+    def hurry(self) -> None:
+        """Let the end wait for nothing any more."""
 
-Opened = Callable[[], AbstractAsyncContextManager[HasSessions]]
+
+Opened = Callable[[Settings], AbstractAsyncContextManager[HasSessions]]
 
 
-def run_owner(settings: Settings, opened: Opened, *, report_descriptor: int | None) -> None:
+def run_owner(load: Callable[[], Settings], opened: Opened, *, report_descriptor: int | None) -> None:
     """Serve relays until nobody has been connected for `owner_linger` seconds, or until a signal.
 
-    `opened` takes the data directory's lock and gives it back at its end. `report_descriptor` is the pipe of the relay
-    that started this process: it is told in one line how the start went, and logs go to a file instead of standard
-    error. Raises OrchestratorError where the owner cannot start.
+    `load` reads the settings; `opened` takes the data directory's lock and gives it back at its end.
+    `report_descriptor` is the pipe of the relay that started this process: it is told in one line how the start went,
+    and logs go to a file instead of standard error. Raises OrchestratorError where the owner cannot start.
     """
     report = _Report(report_descriptor)
     try:
+        settings = load()
         _private(settings)
         _log_to(settings if report_descriptor is not None else None)
         logger.info("owner %s of %s, process %d", __version__, settings.data_dir, os.getpid())
@@ -93,11 +97,12 @@ class _Report:
 
 
 class _Stop:
-    """Signals cancel what can be cancelled now: the opening, then the serving; an ordered end is left alone."""
+    """The first signal cancels the opening or the serving, and an ordered end begins; the next makes it a quick one."""
 
     def __init__(self) -> None:
         self.asked = False
         self.target: asyncio.Task[None] | None = None
+        self.hurry: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def at_signals(self) -> Iterator[None]:
@@ -112,16 +117,19 @@ class _Stop:
 
     def _stop(self, number: int) -> None:
         logger.info("signal %d", number)
-        self.asked = True
-        if self.target is not None:
+        if not self.asked and self.target is not None:
             self.target.cancel()
+        elif self.asked and self.hurry is not None:
+            self.hurry()
+        self.asked = True
 
 
 async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
     stop = _Stop()
     stop.target = asyncio.current_task()
     with stop.at_signals():
-        async with opened() as orchestrator:
+        async with opened(settings) as orchestrator:
+            stop.hurry = orchestrator.hurry
             server = build_server(orchestrator.sessions)
             serving = asyncio.create_task(
                 serve_connections(

@@ -4,17 +4,38 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine, survey
-from orchestrator.adapters.engine.install import ensure_engine, sudo_needed
+from orchestrator.adapters.engine import endpoint, install
+from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.domain.ports import SandboxImage
 
-__all__ = ["Probe", "build_image", "ensure_engine", "find_engine", "find_image", "sudo_needed", "survey"]
-
 # A step of a build may be silent for minutes, while wheels are compiled to byte code or a layer is written.
 _BUILD_READ_SECONDS = 900
+
+
+def survey() -> list[Probe]:
+    """What each place answers where an engine may be, up to the first that works."""
+    return endpoint.survey(_docker_host())
+
+
+def ensure_engine(report: Callable[[str], None]) -> Probe:
+    """See `install.ensure_engine`."""
+    return install.ensure_engine(report, _docker_host())
+
+
+def engine_for_a_command() -> tuple[list[str], dict[str, str]]:
+    """The prefix with which a command reaches the engine, and what its environment must say for docker's own tools.
+
+    The prefix is sudo's where the engine's socket lets only root in, else empty.
+    """
+    docker_host = _docker_host()
+    found, prefix = install.within_reach(docker_host)
+    told = {"DOCKER_HOST": found.endpoint.base_url} if prefix or docker_host else {}
+    if docker_host:
+        told |= {"DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}  # the setting knows none
+    return prefix, told
 
 
 def build_image(
@@ -26,12 +47,19 @@ def build_image(
 ) -> SandboxImage:
     """Build the sandbox image where its inputs changed, with the engine that answers."""
     files = read_image_files(requirements)
-    with closing(api_client(find_engine(), timeout_seconds=_BUILD_READ_SECONDS)) as api:
+    with closing(api_client(find_engine(_docker_host()), timeout_seconds=_BUILD_READ_SECONDS)) as api:
         return ImageBuilder(api, files, report, rebuild=rebuild).build(chosen_base)
 
 
 def find_image(*, chosen_base: str | None = None, requirements: Path | None = None) -> SandboxImage | None:
     """The sandbox image that the sources ask for, or None where it is not built."""
     files = read_image_files(requirements)
-    with closing(api_client(find_engine())) as api, engine_failures("Looking for images"):
+    with closing(api_client(find_engine(_docker_host()))) as api, engine_failures("Looking for images"):
         return find_sandbox_image(api, files, chosen_base=chosen_base)
+
+
+def _docker_host() -> str | None:
+    # Imported here: not every command asks for an engine, and settings are dear.
+    from orchestrator.settings import Settings  # noqa: PLC0415
+
+    return Settings.load().docker_host

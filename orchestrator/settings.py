@@ -3,6 +3,9 @@
 (`places.py` reads the two directories as well, for the relay, which has no time for pydantic.)
 """
 
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -111,13 +114,18 @@ class Settings(BaseSettings):
     def load(cls, **overrides: object) -> Self:
         """Settings from the environment, `overrides` (those that are not None) above it.
 
-        Raises SettingsError that names every fault.
+        Raises SettingsError that names every fault, be it a variable with our prefix that is no setting: a limit that
+        nobody hears is worse than a start that fails.
         """
+        faults = list(_unknown(os.environ, cls.model_fields))
         try:
             given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-            return cls(**given)
+            settings = cls(**given)
         except ValidationError as failure:
-            raise SettingsError(_sentence(failure), hint="Correct or unset what is named.") from failure
+            raise _wrong([*_told(failure), *faults]) from failure
+        if faults:
+            raise _wrong(faults)
+        return settings
 
     @property
     def output_head(self) -> int:
@@ -148,9 +156,21 @@ class Settings(BaseSettings):
             raise SettingsError(failure.message, hint=failure.hint) from failure
 
 
-def _sentence(failure: ValidationError) -> str:
-    faults = []
+def _wrong(faults: Iterable[str]) -> SettingsError:
+    return SettingsError(f"Wrong settings: {'; '.join(faults)}.", hint="Correct or unset what is named.")
+
+
+def _told(failure: ValidationError) -> Iterator[str]:
     for fault in failure.errors(include_url=False, include_input=False):
         name = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
-        faults.append(f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}")
-    return f"Wrong settings: {'; '.join(faults)}."
+        yield f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _unknown(environ: Mapping[str, str], fields: Iterable[str]) -> Iterator[str]:
+    """A fault for each variable that has our prefix and is no setting; an empty one is as good as unset."""
+    known = {field.upper() for field in fields}
+    for variable, value in environ.items():
+        prefix, name = variable[: len(PREFIX)].upper(), variable[len(PREFIX) :].upper()
+        if prefix == PREFIX and value and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield f"{variable}: there is no such setting" + "".join(f" (is {PREFIX}{one} meant?)" for one in near)

@@ -165,4 +165,4 @@ class Engine(Protocol):
         """All containers with this installation's label."""
 
     async def close(self) -> None:
-        """Let go of connections and threads; sandboxes stay. Idempotent."""
+        """Let go of connections and threads; sandboxes stay. Cancelled, it waits for no engine first. Idempotent."""

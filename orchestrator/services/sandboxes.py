@@ -121,14 +121,15 @@ class Sandboxes:
     async def removed(self, *, seconds: float) -> None:
         """Wait until all that is being removed is gone; what is not by then is left to the next owner, by its row.
 
-        Nothing is removed any more afterwards. What an earlier owner may still be creating is not waited for.
+        Ends early where patience is lost. Nothing is removed any more afterwards. What an earlier owner may still be
+        creating is not waited for.
         """
         deadline = asyncio.get_running_loop().time() + seconds
         while waited_for := self._under_way():
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            if left <= 0 or self._tasks.patience.lost:
                 break
-            await asyncio.wait(waited_for, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await self._tasks.patience.wait(waited_for, seconds=left, first=True)
         given_up = [*self._openings, *self._removals.values()]
         if given_up:
             logger.warning("%d sandboxes are left to the next owner: %s", len(given_up), ", ".join(self._removals))

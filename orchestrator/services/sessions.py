@@ -112,8 +112,8 @@ class Sessions:
         """End all calls, remove all sandboxes and delete all sessions, in use or not. Idempotent.
 
         A session is kept where a loss is still to be told: what it held is gone, and its next caller learns so. Ends
-        in bounded time: what the engine has not removed after `seconds` is left to the next owner, as are rows that
-        cannot be written.
+        in bounded time: what the engine has not removed after `seconds`, or when patience is lost, is left to the next
+        owner, as are rows that cannot be written.
         """
         self._closing = True
         deadline = asyncio.get_running_loop().time() + seconds
@@ -123,8 +123,7 @@ class Sessions:
         lives, self._live = list(self._live.values()), {}
         kept = {live.session.key for live in lives if live.untold}
         endings = [asyncio.create_task(live.end(error), name=f"end {live.session.key[:8]}") for live in lives]
-        if endings:
-            await asyncio.wait(endings, timeout=seconds)
+        await self._tasks.patience.wait(endings, seconds=seconds)
         await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
         for live in lives:
             live.abort()

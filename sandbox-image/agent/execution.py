@@ -7,19 +7,18 @@ import builtins
 import errno
 import io
 import linecache
-import os
 import signal
 import sys
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import CodeType, FrameType, ModuleType, TracebackType
+from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from agent import pristine
 from agent.displays import Display, collect_figures, drop_figures
 from agent.names import countable, stored_by
+from agent.tracebacks import line_reached, message, trace_text
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,7 +41,6 @@ _HANDLED_IN_CELLS = {
 }
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE, without importing inspect
 MAX_TEXT = 64 * 1024  # bytes of a value's repr, and of a traceback
-_MAX_MESSAGE = 4_000  # characters
 _MAX_SOURCES = 2_000_000  # characters of cell sources kept for tracebacks
 
 _ORIGINAL_BUILTINS = dict(vars(builtins))
@@ -81,8 +79,10 @@ class Interpreter:
         self._mask: set[Any] = set()  # the signals that cells have blocked
         self._codes: list[CodeType] = []  # of the present cell
         self._reached = 0  # the last line of it that began to run
-        # The supervisor's nudge: it ends a blocking system call, and is nothing else.
-        pristine.set_handler(signal.SIGURG, lambda _number, _frame: None)
+        self._raised = False  # the present cell's interrupt was raised
+        self._swallowed = False  # and Python dropped it
+        pristine.set_handler(signal.SIGURG, self._nudged)
+        sys.unraisablehook = self._unraisable
         self._await_signals()
 
     def run(self, code: str, execution: int) -> Report:
@@ -110,7 +110,7 @@ class Interpreter:
                     raise KeyboardInterrupt
                 act()
             finally:
-                self._interruptible = self._signalled = False
+                self._interruptible = self._signalled = self._raised = self._swallowed = False
         except BaseException as error:
             report.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "exception"
             report.error = report.error or (type(error).__name__, "")
@@ -129,8 +129,20 @@ class Interpreter:
 
     def _sigint(self, _number: int, _frame: FrameType | None) -> None:
         if self._interruptible:
+            self._raised = True
             raise KeyboardInterrupt
         self._signalled = True
+
+    def _nudged(self, _number: int, _frame: FrameType | None) -> None:
+        """The supervisor's nudge has ended a blocking system call; an interrupt that was dropped is raised again."""
+        if self._swallowed and self._interruptible:
+            self._swallowed = False
+            raise KeyboardInterrupt
+
+    def _unraisable(self, dropped: "sys.UnraisableHookArgs") -> None:
+        """Python prints and drops what is raised in a `__del__` or in the callback of a weak reference."""
+        self._swallowed |= self._raised and dropped.exc_type is KeyboardInterrupt
+        pristine.print_unraisable(dropped)
 
     def _execute(self, code: str, filename: str, report: Report) -> None:
         try:
@@ -144,10 +156,10 @@ class Interpreter:
         except SystemExit as exit_:
             report.notes.append(_exit_note(exit_))
             report.exit_code = exit_.code & 0xFF if isinstance(exit_.code, int) else int(exit_.code is not None)
-            self._reached = _line_reached(exit_.__traceback__, filename)
+            self._reached = line_reached(exit_.__traceback__, filename)
         except BaseException as error:
             self._restore_builtins(report)
-            self._reached = _line_reached(error.__traceback__, filename)
+            self._reached = line_reached(error.__traceback__, filename)
             self._describe_error(error, report)
 
     def _compile(self, code: str, filename: str) -> tuple[CodeType | None, CodeType | None]:
@@ -192,8 +204,8 @@ class Interpreter:
             report.status = "disk_full"
         else:
             report.status = "exception"
-        report.error = (type.__dict__["__name__"].__get__(kind), _message(error))
-        report.traceback = _format(error)
+        report.error = (type.__dict__["__name__"].__get__(kind), message(error))
+        report.traceback = trace_text(error)
 
     def _collect(self, report: Report) -> None:
         # A cell that was asked to stop has only its grace left, which drawing might use up.
@@ -234,7 +246,7 @@ def _exit_note(exit_: SystemExit) -> str:
     code = exit_.code
     if code is None or type(code) is int:
         return f"The cell ended itself by sys.exit({'' if code is None else code}); the session goes on."
-    return f"The cell ended itself by sys.exit: {_message(exit_)}; the session goes on."
+    return f"The cell ended itself by sys.exit: {message(exit_)}; the session goes on."
 
 
 def _lines(code: str) -> list[str]:
@@ -247,53 +259,3 @@ def _ends_with_semicolon(code: str, last: ast.Expr) -> bool:
     end = last.end_lineno or 0
     rest = lines[end - 1].encode()[last.end_col_offset or 0 :] if 0 < end <= len(lines) else b""
     return rest.lstrip().startswith(b";")
-
-
-def _line_reached(trace: TracebackType | None, filename: str) -> int:
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == filename:
-            return trace.tb_lineno
-        trace = trace.tb_next
-    return 0
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as failure:
-        return f"<its __str__ raised {type(failure).__name__}>"
-    return str.__str__(text)[:_MAX_MESSAGE]
-
-
-def _format(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and _ours(trace):
-        trace = trace.tb_next
-    try:
-        formatted = traceback.TracebackException(type(error), error, trace, compact=True)
-        _strip(formatted)
-        return "".join(formatted.format())
-    except Exception as failure:
-        return f"<the traceback could not be formatted: {type(failure).__name__}>\n"
-
-
-def _ours(trace: TracebackType) -> bool:
-    return trace.tb_frame.f_code.co_filename.startswith(_HERE)
-
-
-def _strip(formatted: traceback.TracebackException) -> None:
-    """Take our frames, and asyncio's below them, out of chained exceptions as well."""
-    pending: list[traceback.TracebackException] = [formatted]
-    while pending:
-        one = pending.pop()
-        frames: Iterable[traceback.FrameSummary] = one.stack
-        kept = [frame for frame in frames if not frame.filename.startswith(_HERE)]
-        first = next((i for i, frame in enumerate(kept) if frame.filename.startswith("<cell ")), None)
-        if first is None and any(frame.filename.endswith("asyncio/runners.py") for frame in kept):
-            first = len(kept)  # only how asyncio ended the cell
-        one.stack = traceback.StackSummary.from_list(kept[first or 0 :])
-        pending += [link for link in (one.__cause__, one.__context__) if link is not None]
-        pending += one.exceptions or []  # of a group
-
-
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep

@@ -12,7 +12,8 @@ from os import open as open_descriptor
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
 from signal import signal as set_handler
-from socket import MSG_DONTWAIT, recv_fds
+from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
+from sys import __unraisablehook__ as print_unraisable
 from threading import current_thread, get_ident
 from threading import enumerate as threads
 
@@ -20,15 +21,18 @@ BUILTINS = dict(vars(builtins))
 
 __all__ = [
     "BUILTINS",
+    "CMSG_LEN",
     "F_DUPFD_CLOEXEC",
     "MSG_DONTWAIT",
     "O_RDONLY",
     "O_RDWR",
     "O_WRONLY",
     "RLIMIT_NOFILE",
+    "SCM_RIGHTS",
     "SIGINT",
     "SIG_BLOCK",
     "SIG_SETMASK",
+    "SOL_SOCKET",
     "Signals",
     "close",
     "current_thread",
@@ -41,8 +45,8 @@ __all__ = [
     "getrlimit",
     "leave",
     "open_descriptor",
+    "print_unraisable",
     "pthread_sigmask",
-    "recv_fds",
     "set_handler",
     "setrlimit",
     "stat",

@@ -25,6 +25,7 @@ __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _RESERVED_DESCRIPTORS = 16  # for us, when a cell has used up all that it may
 _READ_SIZE = 256 * 1024
+_CONTROL_SIZE = pristine.CMSG_LEN(4 * 4)  # of four descriptors
 _MAX_NAMES_BYTES = 200_000  # of the names in one report, as JSON
 _MAX_DETAIL_TEXT = 4_000  # characters of a message or a note
 _MAX_NOTES = 40
@@ -43,6 +44,7 @@ class Worker:
 
     def __init__(self, supervisor: socket.socket, answers: int) -> None:
         self._supervisor = supervisor
+        self._receive_message = supervisor.recvmsg
         self._answers = answers
         self._pid = pristine.getpid()
         self._decoder = Decoder()
@@ -76,15 +78,18 @@ class Worker:
                 self._inspect(header)
 
     def _receive(self, flags: int) -> None:
+        # Not by socket.recv_fds: it ignores the flags that it is given (CPython's issue 107898), and would wait here.
         try:
-            data, descriptors, _, _ = pristine.recv_fds(self._supervisor, _READ_SIZE, 4, flags)
+            data, controls, _, _ = self._receive_message(_READ_SIZE, _CONTROL_SIZE, flags)
         except BlockingIOError:
             return
         except OSError:
             pristine.leave(LOST_CHANNEL)
         if not data:
             pristine.leave(0)
-        self._descriptors += descriptors
+        for level, kind, passed in controls:
+            if (level, kind) == (pristine.SOL_SOCKET, pristine.SCM_RIGHTS):
+                self._descriptors += memoryview(passed).cast("i")
         self._frames += self._decoder.feed(data)
 
     def _asked_to_stop(self, execution: int) -> bool:

@@ -75,7 +75,7 @@ LAYERS: Mapping[str, Layer] = {
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters"),
         libraries=frozenset({"docker"}),
     ),
-    "orchestrator.provisioning": Layer((*_EVERYWHERE, "orchestrator.adapters")),
+    "orchestrator.provisioning": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters")),
     "orchestrator.leftovers": Layer(
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
     ),

@@ -19,7 +19,7 @@ class Row:
     """What the table says of a file."""
 
     path: str
-    library: str
+    third_party: str
     purpose: str
 
 
@@ -53,8 +53,8 @@ def faults_of_table(document: str, files: list[str], sources: Mapping[str, Sourc
     faults += [f"{path} has two rows" for path in dict.fromkeys(listed) if listed.count(path) > 1]
     for row in rows:
         actual = libraries.get(row.path, NO_LIBRARY)
-        if row.path in files and row.library != actual:
-            faults.append(f"{row.path} uses {actual}, and its row says {row.library}")
+        if row.path in files and row.third_party != actual:
+            faults.append(f"{row.path} uses {actual}, and its row says {row.third_party}")
         if not row.purpose or len(row.purpose) > MAX_PURPOSE:
             faults.append(f"{row.path}: its row does not say in one line what it is for")
     return faults

@@ -5,6 +5,7 @@ Run as a program it is what a relay starts; imported, it lends its sessions to t
 
 import argparse
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -104,7 +105,7 @@ class FakeSessions:
         """Note it."""
         del tenant
         self._find(session_id)
-        self._note(f"cleared {session_id}")
+        self.note(f"cleared {session_id}")
 
     async def delete(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
         """Forget it."""
@@ -113,18 +114,19 @@ class FakeSessions:
         del self.known[session_id]
 
     async def _sleep(self, seconds: float, session_id: str | None) -> None:
-        self._note(f"started {session_id}")
+        self.note(f"started {session_id}")
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
-            self._note(f"cancelled {session_id}")
+            self.note(f"cancelled {session_id}")
             raise
 
     def _find(self, session_id: str) -> None:
         if session_id_of(session_id) not in self.known:
             raise SessionNotFoundError(f"There is no session {session_id!r}.", hint="List the sessions.")
 
-    def _note(self, event: str) -> None:
+    def note(self, event: str) -> None:
+        """Write it down."""
         with self.events.open("a") as file:
             file.write(event + "\n")
 
@@ -147,19 +149,28 @@ def _obeyed(order: str, argument: str, code: str, session_id: str | None) -> Exe
 @dataclass
 class _Opened:
     sessions: FakeSessions
+    hurried: asyncio.Event
+
+    def hurry(self) -> None:
+        """As an end with nothing to do."""
+        self.hurried.set()
 
 
 @asynccontextmanager
 async def opened(settings: Settings, events: Path) -> AsyncIterator[_Opened]:
-    """What `Orchestrator.open` is to the real owner."""
+    """What `Orchestrator.open` is to the real owner. With a file `slow` beside the events, its end takes a minute."""
     directory = DataDirectory.own(settings.data_dir, kind="owner", version=__version__, socket=settings.owner_socket)
-    with events.open("a") as file:
-        file.write("opened\n")
+    sessions = FakeSessions(events, {})
+    sessions.note("opened")
+    orchestrator = _Opened(sessions, asyncio.Event())
     try:
-        yield _Opened(FakeSessions(events, {}))
+        yield orchestrator
     finally:
-        with events.open("a") as file:
-            file.write("closed\n")
+        if events.with_name("slow").exists():
+            sessions.note("closing")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(orchestrator.hurried.wait(), 60)
+        sessions.note("closed")
         directory.release()
 
 
@@ -170,17 +181,18 @@ def main() -> None:
     parser.add_argument("--report-descriptor", type=int)
     parser.add_argument("--fail")
     options = parser.parse_args()
-    settings = Settings.load(data_dir=options.data_dir)
 
     @asynccontextmanager
-    async def open_fake() -> AsyncIterator[_Opened]:
+    async def open_fake(settings: Settings) -> AsyncIterator[_Opened]:
         if options.fail:
             raise InvalidRequestError(options.fail)
         async with opened(settings, settings.data_dir.parent / "events") as orchestrator:
             yield orchestrator
 
     try:
-        run_owner(settings, open_fake, report_descriptor=options.report_descriptor)
+        run_owner(
+            lambda: Settings.load(data_dir=options.data_dir), open_fake, report_descriptor=options.report_descriptor
+        )
     except OrchestratorError as failure:
         raise SystemExit(str(failure)) from failure
 

@@ -174,6 +174,13 @@ async def test_an_owner_that_cannot_start_says_why_on_standard_error(spawn: Spaw
     assert b"No Docker Engine answers." in err
 
 
+async def test_a_misspelt_setting_is_named_on_standard_error(spawn: Spawn) -> None:
+    relay = await spawn(ORCHESTRATOR_OWNER_LINGR="5")
+    out, err = await relay.close()
+    assert (relay.process.returncode, out) == (1, b"")
+    assert b"ORCHESTRATOR_OWNER_LINGR: there is no such setting (is ORCHESTRATOR_OWNER_LINGER meant?)" in err
+
+
 async def test_an_owner_that_ended_leaves_the_next_relay_to_start_another(installation: Installation) -> None:
     async with Client(installation.server) as client:
         await client.call_tool("python_repl", {"code": "x"})
@@ -210,6 +217,39 @@ async def test_a_signal_ends_the_owner_and_its_relays_say_so(installation: Insta
     assert not installation.settings.owner_socket.exists()
     _, err = await relay.close()
     assert b"connection to the owner process was closed" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_second_signal_cuts_the_owners_end_short(installation: Installation, spawn: Spawn, number: int) -> None:
+    (installation.root / "slow").touch()
+    relay = await spawn()
+    await relay.initialize()
+    pid = installation.owner_pid
+    assert pid is not None
+    os.kill(pid, number)
+    await eventually(lambda: "closing" in installation.events, "the end begins")
+    await asyncio.sleep(0.2)
+    assert installation.events[-1] == "closing"
+    os.kill(pid, number)
+    await eventually(lambda: installation.owner_pid is None, "the owner ends")
+    assert installation.events[-2:] == ["closing", "closed"]
+
+
+async def test_a_signal_to_an_owner_that_ends_by_itself_leaves_its_end_alone(
+    installation: Installation, spawn: Spawn
+) -> None:
+    (installation.root / "slow").touch()
+    relay = await spawn(ORCHESTRATOR_OWNER_LINGER="0.3")
+    await relay.initialize()
+    await relay.close()
+    await eventually(lambda: "closing" in installation.events, "the end begins")
+    pid = installation.owner_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    assert installation.events[-1] == "closing"
+    os.kill(pid, signal.SIGTERM)
+    await eventually(lambda: installation.owner_pid is None, "the owner ends")
 
 
 async def test_an_owner_ends_by_itself_when_its_last_client_left(installation: Installation, spawn: Spawn) -> None:

@@ -20,6 +20,7 @@ from tests.mcp.fake_owner import FakeSessions
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 HOW_IT_WORKS = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+PROTOCOL = (ROOT / "sandbox-image" / "PROTOCOL.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sandbox-image" / "PROTOCOL.md"]
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -111,6 +112,33 @@ def test_configurations_to_paste_start_a_relay(configuration: str) -> None:
     assert command[-2].endswith("/.venv/bin/orchestrator")
     assert command[-1] == "mcp"
     assert server.keys() <= {"type", "command", "args"}
+
+
+def refusals_of(tree: ast.Module) -> set[str]:
+    """The codes that stand in calls of `refuse`, and in what a function called `_refusal` returns."""
+    returned = [
+        node.value
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and function.name == "_refusal"
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return)
+    ]
+    codes = [value.elts[0] for value in returned if isinstance(value, ast.Tuple)]
+    codes += [
+        node.args[1]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "refuse"
+        and not any(isinstance(argument, ast.Starred) for argument in node.args)
+    ]
+    return {code.value for code in codes if isinstance(code, ast.Constant) and isinstance(code.value, str)}
+
+
+def test_the_protocol_lists_every_refusal_of_the_agent() -> None:
+    told = {unquoted(code)[0] for code, _, _ in rows_below(PROTOCOL, "### Refusals")}
+    files = (ROOT / "sandbox-image" / "agent").rglob("*.py")
+    assert told == set().union(*(refusals_of(ast.parse(path.read_text("utf-8"))) for path in files))
 
 
 def test_the_library_example_calls_what_is_there() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.engine.candidates import Endpoint
-from orchestrator.adapters.engine.endpoint import Probe, probe, survey, unavailable
+from orchestrator.adapters.engine.endpoint import Probe, find_engine, probe, survey, unavailable
+from orchestrator.domain.errors import EngineUnavailableError
 
 VERSION = {"Version": "20.10.24", "ApiVersion": "1.41"}
 
@@ -102,3 +105,40 @@ def test_the_refusal_is_named_before_the_absence() -> None:
     assert "unix:///b" in failure.message
     assert failure.hint is not None
     assert "equals root" in failure.hint
+
+
+def test_the_setting_is_heard_above_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    with listener(tmp_path / "s", answering(json.dumps(VERSION).encode())) as endpoint:
+        found = find_engine(endpoint.base_url)
+    assert found.endpoint == Endpoint(endpoint.base_url, "ORCHESTRATOR_DOCKER_HOST", exclusive=True)
+    with pytest.raises(EngineUnavailableError, match=r"tcp://localhost:1 \(ORCHESTRATOR_DOCKER_HOST\)"):
+        find_engine("localhost:1")
+
+
+def orchestrator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "command", ["engine ensure", "engine status", "engine run -- true", "image build", "image show"]
+)
+def test_every_command_asks_the_engine_that_the_setting_names_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DOCKER_HOST", f"unix://{tmp_path}/none")
+    ended = orchestrator(*command.split())
+    assert ended.returncode == 1
+    assert f"unix://{tmp_path}/none (ORCHESTRATOR_DOCKER_HOST)" in ended.stdout + ended.stderr
+
+
+def test_a_command_that_is_run_finds_the_same_engine_with_tools_of_docker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    with listener(tmp_path / "s", answering(json.dumps(VERSION).encode())) as endpoint:
+        monkeypatch.setenv("ORCHESTRATOR_DOCKER_HOST", endpoint.base_url)
+        ended = orchestrator("engine", "run", "--", "sh", "-c", 'echo "$DOCKER_HOST $DOCKER_TLS_VERIFY"')
+    assert (ended.stdout, ended.returncode) == (f"{endpoint.base_url} \n", 0)

@@ -64,6 +64,42 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ORCHESTRATOR_SANDBOX_MEMROY", "ORCHESTRATOR_SANDBOX_MEMORY"),
+        ("ORCHESTRATOR_MEMORY", "ORCHESTRATOR_SANDBOX_MEMORY"),
+        ("orchestrator_max_sandbox", "ORCHESTRATOR_MAX_SANDBOXES"),
+        ("ORCHESTRATOR_LINGER", "ORCHESTRATOR_OWNER_LINGER"),
+        ("ORCHESTRATOR_DOCKERHOST", "ORCHESTRATOR_DOCKER_HOST"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert f"{variable}: there is no such setting (is {meant} meant?)" in caught.value.message
+
+
+def test_a_variable_like_none_of_ours_is_named_beside_all_other_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_QUEUE_LIMIT", "0")
+    monkeypatch.setenv("ORCHESTRATOR_XYZ", "secret")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert "ORCHESTRATOR_QUEUE_LIMIT: " in caught.value.message
+    assert caught.value.message.endswith("; ORCHESTRATOR_XYZ: there is no such setting.")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_empty_variable_and_one_without_our_prefix_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_XYZ", "")
+    monkeypatch.setenv("ORCHESTRATORS", "3")
+    monkeypatch.setenv("orchestrator_queue_limit", "3")
+    assert Settings.load().queue_limit == 3
+
+
+@pytest.mark.parametrize(
     "environment",
     [
         {},

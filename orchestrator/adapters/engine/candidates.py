@@ -1,4 +1,4 @@
-"""Where a Docker Engine may be: what the environment, docker's own configuration and custom say."""
+"""Where a Docker Engine may be: what our setting, the environment, docker's own configuration and custom say."""
 
 import hashlib
 import json
@@ -25,6 +25,14 @@ class Endpoint:
     source: str
     tls: TlsFiles | None = None
     exclusive: bool = False
+
+
+SETTING = "ORCHESTRATOR_DOCKER_HOST"
+
+
+def chosen(docker_host: str) -> Endpoint:
+    """The place that our own setting names, above all that docker's own tools hear."""
+    return Endpoint(_with_scheme(docker_host.strip()), SETTING, exclusive=True)
 
 
 def candidates(environ: Mapping[str, str], home: Path, uid: int) -> Iterator[Endpoint]:

@@ -115,15 +115,22 @@ class DockerEngine:
         return [_owned(row, self._launches) for row in rows]
 
     async def close(self) -> None:
-        """Let go of everything; sandboxes stay."""
-        await self._images.close()
+        """Let go of everything; sandboxes stay. Cancelling cuts short only the waiting for probes of the channel."""
+        try:
+            await self._images.close()
+            if self._tidying:
+                await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        for task in self._tidying:
+            task.cancel()
         launches, self._launches = self._launches, {}
         channels = [launch.channel for launch in launches.values() if launch.channel is not None]
         for launch in launches.values():
             launch.end("its connection was closed")
         await asyncio.gather(*(channel.close() for channel in channels))
-        if self._tidying:
-            await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
         with contextlib.suppress(EngineUnavailableError):  # stuck calls, which end with the process
             await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
 

@@ -20,7 +20,7 @@ from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.tls import TLSConfig
 from docker.utils import compare_version
 
-from orchestrator.adapters.engine.candidates import Endpoint, TlsFiles, candidates
+from orchestrator.adapters.engine.candidates import Endpoint, TlsFiles, candidates, chosen
 from orchestrator.domain.errors import EngineUnavailableError
 
 PROBE_SECONDS = 4.0
@@ -45,19 +45,29 @@ class Probe:
         return self.verdict == "works"
 
 
-def survey(*, timeout_seconds: float = PROBE_SECONDS, places: Iterable[Endpoint] | None = None) -> list[Probe]:
-    """Probe the places in order, up to the first that works. At most `timeout_seconds` for each."""
+def survey(
+    docker_host: str | None = None,
+    *,
+    timeout_seconds: float = PROBE_SECONDS,
+    places: Iterable[Endpoint] | None = None,
+) -> list[Probe]:
+    """Probe the places in order, up to the first that works. At most `timeout_seconds` for each.
+
+    `docker_host` is the setting of that name: where it is set, nothing else is looked at.
+    """
+    if places is None:
+        places = [chosen(docker_host)] if docker_host else candidates(os.environ, Path.home(), os.getuid())
     probes: list[Probe] = []
-    for endpoint in places if places is not None else candidates(os.environ, Path.home(), os.getuid()):
+    for endpoint in places:
         probes.append(probe(endpoint, timeout_seconds=timeout_seconds))
         if probes[-1].works:
             break
     return probes
 
 
-def find_engine(*, timeout_seconds: float = PROBE_SECONDS) -> Probe:
+def find_engine(docker_host: str | None = None, *, timeout_seconds: float = PROBE_SECONDS) -> Probe:
     """Return the first engine that answers, or raise `EngineUnavailableError` naming what is wrong with the others."""
-    probes = survey(timeout_seconds=timeout_seconds)
+    probes = survey(docker_host, timeout_seconds=timeout_seconds)
     if probes[-1].works:
         return probes[-1]
     raise unavailable(probes)
@@ -69,9 +79,9 @@ def unavailable(probes: list[Probe]) -> EngineUnavailableError:
         for found in probes:
             if found.verdict == verdict:
                 where = f"{found.endpoint.base_url} ({found.endpoint.source})"
-                chosen = found.endpoint.exclusive and verdict in {"absent", "silent"}
+                named = found.endpoint.exclusive and verdict in {"absent", "silent"}
                 return EngineUnavailableError(
-                    f"No Docker Engine is usable: {where} {found.detail}.", hint=_CHOSEN_HINT if chosen else hint
+                    f"No Docker Engine is usable: {where} {found.detail}.", hint=_NAMED_HINT if named else hint
                 )
     return EngineUnavailableError("No Docker Engine is usable: no place to look at.", hint=_HINTS["absent"])
 
@@ -83,11 +93,16 @@ _HINTS: dict[Verdict, str] = {
         "(membership equals root on this machine)."
     ),
     "silent": "Look at the engine's log or restart it; the orchestrator never restarts a running engine by itself.",
-    "not_an_engine": "Point DOCKER_HOST or the docker context at a Docker Engine.",
-    "unsupported": "Point DOCKER_HOST or the docker context at a unix:// or tcp:// address.",
+    "not_an_engine": "Point ORCHESTRATOR_DOCKER_HOST, DOCKER_HOST or the docker context at a Docker Engine.",
+    "unsupported": (
+        "Point ORCHESTRATOR_DOCKER_HOST, DOCKER_HOST or the docker context at a unix:// or tcp:// address."
+    ),
     "absent": "Run `orchestrator engine ensure`, which starts an engine or says what to install.",
 }
-_CHOSEN_HINT = "Start the engine there, or unset DOCKER_HOST and DOCKER_CONTEXT to use this machine's own."
+_NAMED_HINT = (
+    "Start the engine there, or unset ORCHESTRATOR_DOCKER_HOST, DOCKER_HOST and DOCKER_CONTEXT "
+    "to use this machine's own."
+)
 
 
 def api_client(found: Probe, *, timeout_seconds: float = 60) -> docker.APIClient:

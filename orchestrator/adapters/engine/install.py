@@ -42,18 +42,19 @@ _ADVICE_BY_DISTRIBUTION = (
 )
 
 
-def ensure_engine(report: Report) -> Probe:
+def ensure_engine(report: Report, docker_host: str | None = None) -> Probe:
     """Return a probe of an engine that answers, or that runs but refuses this user while root can use it.
 
-    Installs and starts one where there is none. Raises `EngineUnavailableError` with what to do where it cannot.
+    Installs and starts one where there is none and nobody has chosen a place, be it with the setting `docker_host`.
+    Raises `EngineUnavailableError` with what to do where it cannot.
     """
-    probes = survey()
+    probes = survey(docker_host)
     blocked = [found for found in probes if found.verdict == "no_permission"]
     if probes[-1].works or blocked:
         return _accepted(probes[-1] if probes[-1].works else blocked[0], report)
     if any(found.verdict == "silent" for found in probes):
         report("an engine is there but does not answer yet: waiting for it")
-        if late := _wait(_SERVICE_SECONDS):
+        if late := _wait(_SERVICE_SECONDS, docker_host):
             return _accepted(late, report)
     if any(found.endpoint.exclusive or found.verdict in {"silent", "not_an_engine"} for found in probes):
         # Somebody chose this engine, or one is there and is stuck: starting another beside it would surprise.
@@ -98,11 +99,11 @@ def advice(platform: str, ids: set[str]) -> str:
     return "Install Docker Engine (moby) from your distribution's packages and start it."
 
 
-def sudo_needed() -> tuple[Probe, list[str]] | None:
-    """The engine that refuses this user and the prefix with which root reaches it; None where none is needed."""
-    probes = survey()
+def within_reach(docker_host: str | None = None) -> tuple[Probe, list[str]]:
+    """An engine, and the prefix with which a command reaches it: empty where it lets this user in, else sudo's."""
+    probes = survey(docker_host)
     if probes[-1].works:
-        return None
+        return probes[-1], []
     blocked = [found for found in probes if found.verdict == "no_permission"]
     prefix = root_prefix() if blocked else None
     if not blocked or not prefix:
@@ -156,11 +157,11 @@ def _started_by(command: list[str], seconds: float, report: Report) -> Probe | N
     return _wait(seconds)
 
 
-def _wait(seconds: float) -> Probe | None:
+def _wait(seconds: float, docker_host: str | None = None) -> Probe | None:
     """Probe until an engine answers or refuses this user; None when the time is over."""
     deadline = time.monotonic() + seconds
     while True:
-        for found in survey(timeout_seconds=1.0):
+        for found in survey(docker_host, timeout_seconds=1.0):
             if found.works or (found.verdict == "no_permission" and os.geteuid() != 0):
                 return found
         if time.monotonic() > deadline:

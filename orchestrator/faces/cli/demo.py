@@ -4,11 +4,12 @@ import asyncio
 import base64
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _CALL_SECONDS = 180.0  # the first container on a cold disk takes its time
 _NAME = "demo"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _HOPELESS = ("engine_unavailable", "store_full", "internal", "shutting_down")
 
 
@@ -41,9 +43,14 @@ def demo(
 ) -> None:
     """Watch an MCP client drive Python sessions in real containers; ends by showing that nothing is left."""
     began = time.monotonic()
-    with told_to_the_terminal(), _installation() as settings:
+    with told_to_the_terminal(), _installation() as (settings, keep_records):
+        _check_output(output)
         tour = _Tour(output)
-        asyncio.run(tour.run(settings))
+        try:
+            asyncio.run(tour.run(settings))
+        finally:
+            if tour.may_be_left:
+                keep_records()
         tour.summarise(time.monotonic() - began)
     if tour.failures:
         raise typer.Exit(EXIT_FAILED)
@@ -54,16 +61,64 @@ class _Tour:
 
     def __init__(self, output: Path) -> None:
         self.failures: list[str] = []
+        self.may_be_left = False
+        self._hurried = False
         self._output = output
         self._figures: list[Path] = []
         self._calls = 0
         self._console = Console(highlight=False, soft_wrap=True)
 
     async def run(self, settings: "Settings") -> None:
-        """The whole tour, and the proof after it."""
-        from mcp import Client, MCPError, StdioServerParameters  # noqa: PLC0415 - dear, and only the demo needs it
+        """The whole tour, and the proof after it. A signal ends it early; a second one does not wait for the engine."""
+        from orchestrator.leftovers import end_owner, leftovers, recorded  # noqa: PLC0415 - dear, and only needed here
 
-        from orchestrator.leftovers import end_owner, leftovers  # noqa: PLC0415 - likewise
+        tour = asyncio.create_task(self._drive(settings), name="tour")
+        with self._stopped_by_signals(tour, settings):
+            await asyncio.wait([tour])
+            self._heading("The end: the owner process is told to stop")
+            self.may_be_left = True
+            ended = await end_owner(settings)
+            self.may_be_left = self._hurried or await recorded(settings)
+            self._say(f"Owner process {ended} has ended.")
+            left = await leftovers(settings)
+            self.may_be_left = bool(left)
+        for what in left:
+            self._fail(f"left behind: {what}")
+        if not left:
+            self._say(
+                "Asked the engine, the process list and the file system: no container, process or socket is left."
+            )
+        if tour.cancelled():
+            self._fail("ended by a signal")
+        else:
+            tour.result()
+
+    @contextmanager
+    def _stopped_by_signals(self, tour: "asyncio.Task[None]", settings: "Settings") -> Iterator[None]:
+        from orchestrator.leftovers import hurry_owner  # noqa: PLC0415 - as above
+
+        asked = False
+
+        def stop() -> None:
+            nonlocal asked
+            if asked:
+                self._hurried = True
+                hurry_owner(settings)
+            else:
+                asked = True
+                tour.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def _drive(self, settings: "Settings") -> None:
+        from mcp import Client, MCPError, StdioServerParameters  # noqa: PLC0415 - dear, and only the demo needs it
 
         command = ["-m", "orchestrator", "mcp", "--data-dir", str(settings.data_dir)]
         environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir)}
@@ -81,17 +136,6 @@ class _Tour:
             self._fail(f"the connection to the server ended: {failures.exceptions[0]}")
         except* _AbandonedError:
             self._say("The rest would fail alike and is left out.")
-        finally:
-            self._heading("The end: the owner process is told to stop")
-            ended = await end_owner(settings)
-        self._say(f"Owner process {ended} has removed its containers and ended.")
-        left = await leftovers(settings)
-        for what in left:
-            self._fail(f"left behind: {what}")
-        if not left:
-            self._say(
-                "Asked the engine, the process list and the file system: no container, process or socket is left."
-            )
 
     def summarise(self, seconds: float) -> None:
         """Name the figures and what failed."""
@@ -159,9 +203,13 @@ class _Tour:
     def _keep_figures(self, result: "CallToolResult", name: str) -> int:
         images = [block for block in result.content if block.type == "image"]
         for image in images:
-            self._output.mkdir(parents=True, exist_ok=True)
             path = self._output / f"{len(self._figures) + 1}-{name}.png"
-            path.write_bytes(base64.b64decode(image.data))
+            try:
+                path.unlink(missing_ok=True)  # an older one may be another user's
+                path.write_bytes(base64.b64decode(image.data))
+            except OSError as failure:
+                self._fail(f"the figure {path} cannot be written: {failure.strerror}")
+                continue
             self._figures.append(path)
             self._console.print(Text(f"  (image content, written to {path})", style="green"))
         return len(images)
@@ -177,9 +225,25 @@ class _Tour:
         self._console.print(Text(f"FAILED: {failure}", style="bold red"))
 
 
+def _check_output(output: Path) -> None:
+    """Before anything is started: the figures come late in the tour."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as failure:
+        raise OrchestratorError(
+            f"The directory {output} for the figures cannot be written to: {failure.strerror}.",
+            hint="Remove it (with sudo where an earlier demo ran through sudo), or name another one with --output.",
+        ) from failure
+
+
 @contextmanager
-def _installation() -> "Iterator[Settings]":
-    """A data directory and a runtime directory of the demo's own, gone at its end."""
+def _installation() -> "Iterator[tuple[Settings, Callable[[], None]]]":
+    """A data directory and a runtime directory of the demo's own, gone at its end.
+
+    The data directory can be kept: its records are all by which anybody finds the containers that it names.
+    """
     from orchestrator.settings import Settings  # noqa: PLC0415 - pydantic is dear
 
     runtime = places.runtime_directory()
@@ -190,8 +254,15 @@ def _installation() -> "Iterator[Settings]":
     data = tempfile.mkdtemp(prefix="orchestrator-demo-")
     # Beside the usual place and not in it: what lies there at the end is the demo's own.
     own = f"{runtime}/{_NAME}-{os.getpid()}"
-    try:
-        yield Settings.load(data_dir=Path(data), runtime_dir=Path(own))
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
-        shutil.rmtree(own, ignore_errors=True)
+    with ExitStack() as directories:
+        directories.callback(shutil.rmtree, own, ignore_errors=True)
+        records = directories.enter_context(ExitStack())
+        records.callback(shutil.rmtree, data, ignore_errors=True)
+
+        def keep_records() -> None:
+            records.pop_all()
+            typer.echo(
+                f"To remove what may be left: {sys.executable} -m orchestrator owner --data-dir {data}", err=True
+            )
+
+        yield Settings.load(data_dir=Path(data), runtime_dir=Path(own)), keep_records

@@ -31,7 +31,8 @@ def ensure() -> None:
 @engine_commands.command()
 def status() -> None:
     """Say of each place where an engine may be what is there; exit code 1 where none works."""
-    probes = provisioning.survey()
+    with told_to_the_terminal():
+        probes = provisioning.survey()
     for found in probes:
         version = f" {found.version} (API {found.api_version})" if found.works else ""
         place = f"{found.endpoint.base_url} ({found.endpoint.source})"
@@ -44,15 +45,15 @@ def status() -> None:
 def run(command: Annotated[list[str], typer.Argument(metavar="COMMAND…")]) -> None:
     """Run a command that uses the engine: as it is, or through sudo where the socket lets only root in."""
     with told_to_the_terminal():
-        needed = provisioning.sudo_needed()
-    if needed is not None:
-        blocked, prefix = needed
+        prefix, told = provisioning.engine_for_a_command()
+    if prefix:
         kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
         kept += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(_OUR_PREFIX)]
-        kept += [f"DOCKER_HOST={blocked.endpoint.base_url}", *_CACHES_ELSEWHERE]
+        kept += [f"{name}={value}" for name, value in told.items()]
+        kept += _CACHES_ELSEWHERE
         command = [*prefix, "-H", "env", *kept, *command]
     try:
-        os.execvp(command[0], command)  # noqa: S606 - the command's exit code must be ours
+        os.execvpe(command[0], command, {**os.environ, **told})  # noqa: S606 - the command's exit code must be ours
     except OSError as failure:
         typer.echo(f"error: `{command[0]}` cannot be run: {failure.strerror}", err=True)
         raise typer.Exit(127) from failure

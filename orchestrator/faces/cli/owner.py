@@ -23,8 +23,11 @@ def owner(
     from orchestrator.settings import Settings  # noqa: PLC0415
 
     with told_to_the_terminal():
-        settings = Settings.load(data_dir=data_dir)
-        run_owner(settings, lambda: Orchestrator.open(settings, kind="owner"), report_descriptor=report_descriptor)
+        run_owner(
+            lambda: Settings.load(data_dir=data_dir),
+            lambda settings: Orchestrator.open(settings, kind="owner"),
+            report_descriptor=report_descriptor,
+        )
 
 
 def mcp(data_dir: DataDir = None) -> None:
