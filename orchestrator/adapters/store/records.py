@@ -99,7 +99,7 @@ class SqliteRecords(Records, SnapshotRecords):
         return await self._db.write(lambda tx: sessions.begin_destroying(tx, key))
 
     async def delete_session(self, key: str) -> None:
-        """Close the row of a session in `destroying`, with its ledger and cells."""
+        """Close the row of a session in `destroying`, with its ledger."""
         await self._db.write(lambda tx: sessions.delete(tx, key))
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
@@ -114,9 +114,9 @@ class SqliteRecords(Records, SnapshotRecords):
         """Begin a new namespace on request."""
         return await self._db.write(lambda tx: sessions.clear(tx, key, incarnation))
 
-    async def open_execution(self, key: str, incarnation: int, code: str) -> int | None:
+    async def open_execution(self, key: str, incarnation: int) -> int | None:
         """Commit an open row before the cell is sent: its number."""
-        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, code))
+        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation))
 
     async def close_execution(
         self,
@@ -135,10 +135,6 @@ class SqliteRecords(Records, SnapshotRecords):
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
         """The newest executions of a session, newest first."""
         return await self._db.read(lambda tx: executions.newest(tx, tenant, session_id, limit))
-
-    async def cell(self, tenant: str, session_id: str, number: int) -> str | None:
-        """The code of one execution, while it is kept."""
-        return await self._db.read(lambda tx: executions.code_of(tx, tenant, session_id, number))
 
     async def open_sandbox(self, image: str) -> SandboxRecord:
         """A new row in `creating`."""
