@@ -17,6 +17,7 @@ from orchestrator.domain.snapshots import (
     Manifest,
     Piece,
     SavedListing,
+    SavedName,
     SnapshotCheck,
     SnapshotIntent,
     SnapshotRecord,
@@ -187,6 +188,12 @@ class SnapshotRecords(Protocol):
 
     async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
         """What the head of that session holds; None where it has no head, or there is no such session."""
+
+    async def saved_listing_of(self, key: str) -> SavedListing | None:
+        """The same for the worker that found the session, in any state."""
+
+    async def head_refused(self, key: str) -> Sequence[SavedName]:
+        """The names of that listing that the head could not hold, each with its reason; none without a head."""
 
     async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
         """Raise the sequence and intend a snapshot of what the session holds now, in place of one that was intended.

@@ -1,12 +1,13 @@
 """The records in one SQLite file: each method of the port is one function in the connection's thread."""
 
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.adapters.store import executions, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
+from orchestrator.adapters.store.names import bindings
 from orchestrator.domain.model import (
     ExecutionRecord,
     Loss,
@@ -18,7 +19,7 @@ from orchestrator.domain.model import (
 )
 from orchestrator.domain.ports import Clock, Records
 from orchestrator.domain.snapshot_ports import SnapshotRecords
-from orchestrator.domain.snapshots import SavedListing, SnapshotIntent, SnapshotRecord, StoredSnapshot
+from orchestrator.domain.snapshots import SavedListing, SavedName, SnapshotIntent, SnapshotRecord, StoredSnapshot
 
 
 @asynccontextmanager
@@ -136,6 +137,11 @@ class SqliteRecords(Records, SnapshotRecords):
         """The newest executions of a session, newest first."""
         return await self._db.read(lambda tx: executions.newest(tx, tenant, session_id, limit))
 
+    async def binding_executions(self, key: str, names: Sequence[str]) -> Mapping[str, int]:
+        """Which execution last bound each of those names."""
+        wanted = tuple(names)
+        return await self._db.read(lambda tx: bindings(tx, key, wanted))
+
     async def open_sandbox(self, image: str) -> SandboxRecord:
         """A new row in `creating`."""
         return await self._db.write(lambda tx: sandboxes.begin(tx, image, self._uids))
@@ -171,6 +177,14 @@ class SqliteRecords(Records, SnapshotRecords):
     async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
         """What the head of that session holds."""
         return await self._db.read(lambda tx: snapshots.listing_of(tx, tenant, session_id))
+
+    async def saved_listing_of(self, key: str) -> SavedListing | None:
+        """The same, by the session's key."""
+        return await self._db.read(lambda tx: snapshots.listing(tx, key))
+
+    async def head_refused(self, key: str) -> Sequence[SavedName]:
+        """The names that the head could not hold, and why."""
+        return await self._db.read(lambda tx: snapshots.refused(tx, key))
 
     async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
         """Intend a snapshot of what the session holds now."""

@@ -126,6 +126,28 @@ async def test_the_newest_executions_come_first_and_as_many_as_asked(records: Re
     assert await records.executions("another tenant", "s") == []
 
 
+async def test_each_name_has_the_execution_that_bound_it_last(records: Records) -> None:
+    session, other = await ready_session(records), await ready_session(records, "other")
+    await run_cell(records, session, bound=["x", "y", "gone"])
+    await run_cell(records, session, bound=["y", "it's", "名"], removed=["gone"])
+    await run_cell(records, other, bound=["z"])
+
+    found = await records.binding_executions(session.key, ["x", "y", "y", "it's", "名", "gone", "z"])
+
+    assert found == {"x": 1, "y": 2, "it's": 2, "名": 2}
+    assert await records.binding_executions(session.key, []) == {}
+    assert await records.binding_executions("0" * 32, ["x"]) == {}
+
+
+async def test_a_name_bound_before_the_ledger_begins_has_its_execution_still(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    for _ in range(201):
+        await run_cell(records, session)
+
+    assert await records.binding_executions(session.key, ["x"]) == {"x": 1}
+
+
 async def test_the_ledger_keeps_the_last_200_executions_of_each_session(records: Records) -> None:
     session, other = await ready_session(records), await ready_session(records, "other")
     await run_cell(records, other)
