@@ -7,19 +7,18 @@ import builtins
 import errno
 import io
 import linecache
-import os
 import signal
 import sys
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent import pristine
 from agent.displays import Display, collect_figures, drop_figures
 from agent.names import countable, stored_by
+from agent.tracebacks import format_traceback, message_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,9 +41,9 @@ _HANDLED_IN_CELLS = {
 }
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE, without importing inspect
 MAX_TEXT = 64 * 1024  # bytes of a value's repr, and of a traceback
-_MAX_MESSAGE = 4_000  # characters
 _MAX_SOURCES = 2_000_000  # characters of cell sources kept for tracebacks
 
+Settled = TypeVar("Settled")
 _ORIGINAL_BUILTINS = dict(vars(builtins))
 
 
@@ -100,6 +99,15 @@ class Interpreter:
         self._await_signals()
         self._name_changes(report, before)
         return report
+
+    def settled(self, act: Callable[[], Settled]) -> Settled:
+        """Do what is no cell and runs the session's code: signals are a cell's, and what it leaves is put in order."""
+        pristine.pthread_sigmask(pristine.SIG_SETMASK, self._mask)
+        try:
+            return act()
+        finally:
+            self._restore_builtins(Report())
+            self._await_signals()
 
     def _guarded(self, report: Report, act: Callable[[], None], execution: int | None = None) -> None:
         try:
@@ -192,8 +200,8 @@ class Interpreter:
             report.status = "disk_full"
         else:
             report.status = "exception"
-        report.error = (type.__dict__["__name__"].__get__(kind), _message(error))
-        report.traceback = _format(error)
+        report.error = (type.__dict__["__name__"].__get__(kind), message_of(error))
+        report.traceback = format_traceback(error)
 
     def _collect(self, report: Report) -> None:
         # A cell that was asked to stop has only its grace left, which drawing might use up.
@@ -234,7 +242,7 @@ def _exit_note(exit_: SystemExit) -> str:
     code = exit_.code
     if code is None or type(code) is int:
         return f"The cell ended itself by sys.exit({'' if code is None else code}); the session goes on."
-    return f"The cell ended itself by sys.exit: {_message(exit_)}; the session goes on."
+    return f"The cell ended itself by sys.exit: {message_of(exit_)}; the session goes on."
 
 
 def _lines(code: str) -> list[str]:
@@ -255,45 +263,3 @@ def _line_reached(trace: TracebackType | None, filename: str) -> int:
             return trace.tb_lineno
         trace = trace.tb_next
     return 0
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as failure:
-        return f"<its __str__ raised {type(failure).__name__}>"
-    return str.__str__(text)[:_MAX_MESSAGE]
-
-
-def _format(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and _ours(trace):
-        trace = trace.tb_next
-    try:
-        formatted = traceback.TracebackException(type(error), error, trace, compact=True)
-        _strip(formatted)
-        return "".join(formatted.format())
-    except Exception as failure:
-        return f"<the traceback could not be formatted: {type(failure).__name__}>\n"
-
-
-def _ours(trace: TracebackType) -> bool:
-    return trace.tb_frame.f_code.co_filename.startswith(_HERE)
-
-
-def _strip(formatted: traceback.TracebackException) -> None:
-    """Take our frames, and asyncio's below them, out of chained exceptions as well."""
-    pending: list[traceback.TracebackException] = [formatted]
-    while pending:
-        one = pending.pop()
-        frames: Iterable[traceback.FrameSummary] = one.stack
-        kept = [frame for frame in frames if not frame.filename.startswith(_HERE)]
-        first = next((i for i, frame in enumerate(kept) if frame.filename.startswith("<cell ")), None)
-        if first is None and any(frame.filename.endswith("asyncio/runners.py") for frame in kept):
-            first = len(kept)  # only how asyncio ended the cell
-        one.stack = traceback.StackSummary.from_list(kept[first or 0 :])
-        pending += [link for link in (one.__cause__, one.__context__) if link is not None]
-        pending += one.exceptions or []  # of a group
-
-
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
