@@ -1,6 +1,6 @@
 """What the records are to services. Each docstring is the contract, as in ports.py."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.domain.model import (
@@ -67,7 +67,7 @@ class Records(Protocol):
         """Guarded change to `destroying`: the name is free from now on. False where it was already."""
 
     async def delete_session(self, key: str) -> None:
-        """Close the row of a session in `destroying`, with its ledger and cells. Idempotent."""
+        """Close the row of a session in `destroying`, with its ledger. Idempotent."""
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
         """Record that the namespace of this incarnation is gone and the session stands at its head snapshot, or at
@@ -93,9 +93,9 @@ class Records(Protocol):
 
     # executions
 
-    async def open_execution(self, key: str, incarnation: int, code: str) -> int | None:
-        """Commit an open row before the cell is sent, with its code and the session's raised `activity` and
-        `used_at`: its number. Guarded: the session is `ready` and of this incarnation.
+    async def open_execution(self, key: str, incarnation: int) -> int | None:
+        """Commit an open row before the cell is sent, with the session's raised `activity` and `used_at`: its number.
+        Guarded: the session is `ready` and of this incarnation. Its text is for `Pieces.note_cells`, after the answer.
         """
 
     async def close_execution(
@@ -110,14 +110,16 @@ class Records(Protocol):
     ) -> None:
         """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
         are noted only while the namespace that the execution saw is the present one; a count of None leaves the
-        last one. Trims the ledger to the last 200 executions and the cells' text to the newest 10 MB.
+        last one. Trims the ledger to the last 200 executions.
         """
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
         """The newest executions of a session, newest first; empty where there is no such session."""
 
-    async def cell(self, tenant: str, session_id: str, number: int) -> str | None:
-        """The code of one execution, while it is kept."""
+    async def binding_executions(self, key: str, names: Sequence[str]) -> Mapping[str, int]:
+        """Which execution last bound each of those names, as far as is known: a thousand names of a session are, the
+        last bound. After a loss or a replacement the head's execution stands for names that it brought back.
+        """
 
     # sandboxes
 

@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from orchestrator.domain.snapshots import (
+    CellText,
     Collected,
     DamagedPiece,
     History,
     Manifest,
     Piece,
     SavedListing,
+    SavedName,
     SnapshotCheck,
     SnapshotIntent,
     SnapshotRecord,
@@ -90,7 +92,8 @@ class SnapshotReader(Protocol):
 
 
 class Pieces(Protocol):
-    """Content-addressed pieces and manifests, a file for each session, whose key is never used again.
+    """Content-addressed pieces, manifests and the text of cells, a file for each session, whose key is never used
+    again.
 
     Calls may run concurrently. Those on one session take short turns, first come first served, so that a reader beside
     a writer waits for one batch and never fails; sessions do not wait for one another. A method is atomic: cancelled
@@ -136,6 +139,16 @@ class Pieces(Protocol):
     async def history(self, key: str, head: int) -> History:
         """The snapshots up to the head, each verified but for its pieces; empty where there is no file."""
 
+    async def note_cells(self, key: str, cells: Sequence[CellText]) -> None:
+        """Keep the text of those executions, all or none; for after their answers, and several at once, since it costs
+        a few waits for the disk. Makes the file of a session that has none; takes a turn beside a writer and leaves it
+        be. The same number again replaces. Keeps the newest 200 executions, and of these the newest 10 MB. A crash of
+        the host may undo it. Raises SnapshotVoidedError where the session was deleted.
+        """
+
+    async def cells(self, key: str, numbers: Sequence[int] | None = None) -> Sequence[CellText]:
+        """Of those executions, or of all, the texts that are kept, oldest first; a damaged one is left out."""
+
     async def collect(self, key: str) -> Collected:
         """One step of some ten MiB: drop pieces that nothing refers to, and give free pages back to the disk. For the
         session's worker when it is idle, while `more`. Does nothing while a snapshot is being written.
@@ -145,8 +158,9 @@ class Pieces(Protocol):
         """What the session takes; zeros where there is no file."""
 
     async def check(self, key: str, head: int | None) -> SnapshotCheck:
-        """Read everything and verify it: the file's structure, every digest, every reference, and that the head is
-        there. Takes turns with others, so it may run at any time; a snapshot that leaves meanwhile is no problem.
+        """Read everything and verify it: the file's structure, every digest, every reference, every cell's text, and
+        that the head is there. Takes turns with others, so it may run at any time; a snapshot that leaves meanwhile is
+        no problem.
         """
 
     async def delete(self, key: str) -> None:
@@ -174,6 +188,12 @@ class SnapshotRecords(Protocol):
 
     async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
         """What the head of that session holds; None where it has no head, or there is no such session."""
+
+    async def saved_listing_of(self, key: str) -> SavedListing | None:
+        """The same for the worker that found the session, in any state."""
+
+    async def head_refused(self, key: str) -> Sequence[SavedName]:
+        """The names of that listing that the head could not hold, each with its reason; none without a head."""
 
     async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
         """Raise the sequence and intend a snapshot of what the session holds now, in place of one that was intended.

@@ -208,6 +208,16 @@ class SavedListing:
 
 
 @dataclass(frozen=True, slots=True)
+class CellText:
+    """What was run and what it said, of one execution."""
+
+    number: int
+    code: str
+    output: str  # as its answer showed it, capped
+    output_bytes: int  # all that the cell wrote; a claim
+
+
+@dataclass(frozen=True, slots=True)
 class SaveOrder:
     """What an agent is told to save. Sizes in bytes, times in seconds."""
 

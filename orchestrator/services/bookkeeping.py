@@ -121,9 +121,9 @@ class Bookkeeping:
             raise await self._refused()
         self.session = session
 
-    async def open_execution(self, code: str) -> int:
+    async def open_execution(self) -> int:
         """The number of an execution that is going to be sent. Raises SessionDeletedError."""
-        number = await self._records.open_execution(self.session.key, self.session.incarnation, code)
+        number = await self._records.open_execution(self.session.key, self.session.incarnation)
         if number is None:
             raise await self._refused()
         return number

@@ -105,7 +105,7 @@ class LiveSession:
 
     async def _execute(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
         sandbox = await self._awake()
-        number = await self._book.open_execution(code)
+        number = await self._book.open_execution()
         order = self._limits.order(number, code, time_limit)
         agent = sandbox.agent
         job.can_be_stopped_by(lambda: agent.interrupt(number))

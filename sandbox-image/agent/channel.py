@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         def asked(self, header: Header, parts: list[bytes]) -> None:
             """The host wants something."""
 
+        def disconnected(self) -> None:
+            """The connection is gone."""
+
 
 _KEPT_REPLIES = 32
 _KEPT_BYTES = 16 * 1024 * 1024
@@ -78,6 +81,16 @@ class Channel:
         if self._stream is not None:
             self._stream = None
             self._alone_since = self._trying_since = time.monotonic()
+            self._served.disconnected()
+
+    def send(self, header: Header) -> None:
+        """A frame that is no reply; dropped where there is no connection."""
+        self.send_encoded(encode(header))
+
+    def send_encoded(self, frame: bytes | memoryview) -> None:
+        """The same for the bytes of one, which must stay as they are until they are out."""
+        if self._stream is not None and self._proven:
+            self._stream.send_encoded(frame)
 
     def reply(self, request: int, header: Header, parts: Sequence[bytes] = ()) -> None:
         """Answer a request, now and whenever it is asked again."""
@@ -86,8 +99,7 @@ class Channel:
         self._replies[request] = frame
         while len(self._replies) > _KEPT_REPLIES or sum(map(len, self._replies.values())) > _KEPT_BYTES:
             self._replies.popitem(last=False)
-        if self._stream is not None and self._proven:
-            self._stream.send_encoded(frame)
+        self.send_encoded(frame)
 
     def refuse(self, request: int, code: str, message: str) -> None:
         """Answer that it is not to be done."""

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent import pristine
 from agent.displays import Display, collect_figures, drop_figures
@@ -43,6 +43,7 @@ _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE, without importing inspect
 MAX_TEXT = 64 * 1024  # bytes of a value's repr, and of a traceback
 _MAX_SOURCES = 2_000_000  # characters of cell sources kept for tracebacks
 
+Settled = TypeVar("Settled")
 _ORIGINAL_BUILTINS = dict(vars(builtins))
 
 
@@ -100,6 +101,15 @@ class Interpreter:
         self._await_signals()
         self._name_changes(report, before)
         return report
+
+    def settled(self, act: Callable[[], Settled]) -> Settled:
+        """Do what is no cell and runs the session's code: signals are a cell's, and what it leaves is put in order."""
+        pristine.pthread_sigmask(pristine.SIG_SETMASK, self._mask)
+        try:
+            return act()
+        finally:
+            self._restore_builtins(Report())
+            self._await_signals()
 
     def _guarded(self, report: Report, act: Callable[[], None], execution: int | None = None) -> None:
         try:

@@ -27,22 +27,24 @@ class Executions:
         self._left_over: list[Cell] = []
         self._late: list[str] = []  # what cells wrote after their end, of pipes that nobody holds any more
         self._lost: str | None = None  # why the namespace is gone, until a result has told it
-        self._used = False  # whether any cell has run in the present worker
+        self.ran = False  # whether any cell has run in the present worker
+        self._used = False  # whether its end would lose something
+        self._variables = 0
         self._oom = OomCounter()
         self._tasks = TaskCounter()
         self._capture: Capture | None = None  # its pipe has no writer but the worker: the next cell may have it
         self.cell: Cell | None = None
 
-    def begin(self, cell: Cell) -> None:
-        """Run it as soon as there is a worker."""
+    def begin(self, cell: Cell, *, held: bool = False) -> None:
+        """Run it as soon as there is a worker, and not before `start` where it is held."""
         self.cell = cell
-        if self._workers.ready:
+        if self._workers.ready and not held:
             self.start()
 
     def start(self) -> None:
         """A worker is ready: start what waits for it, if anything does."""
         cell = self.cell
-        if cell is None:
+        if cell is None or cell.started is not None:
             return
         capture, descriptor = self._capture, None
         if capture is None or capture.closed:
@@ -50,8 +52,8 @@ class Executions:
         self._capture = None
         cell.start(capture)
         run = {"type": "run", "execution": cell.number, "pipe": descriptor is not None}
-        self._workers.send(run, [cell.code], descriptor=descriptor)
-        self._used = True
+        self._workers.send(run, [cell.code], [] if descriptor is None else [descriptor])
+        self._used = self.ran = True
         cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
 
     def interrupt(self, number: object) -> None:
@@ -73,6 +75,15 @@ class Executions:
         self._lost = None
         self._fresh_worker()
 
+    def replace_worker(self) -> None:
+        """A fresh one is wanted where nothing is lost by it."""
+        self._fresh_worker()
+
+    def restored(self, variables: int) -> None:
+        """The worker has a namespace that cells before it have made."""
+        self._used = True
+        self._variables = variables
+
     def finish(self, header: Header, parts: Sequence[bytes]) -> None:
         """The worker says that its cell has ended."""
         cell = self.cell
@@ -81,6 +92,8 @@ class Executions:
         status, variables = header.get("status"), header.get("variables")
         outcome = status if status in ("ok", "exception", "disk_full") else "exception"
         notes = []
+        if isinstance(variables, int):
+            self._variables = variables
         if status == "interrupted":
             outcome = cell.verdict or "exception"
         elif cell.verdict is not None:
@@ -91,18 +104,20 @@ class Executions:
             "outcome": outcome,
             "namespace_kept": True,
             "cause": None,
-            "variables": variables if isinstance(variables, int) else 0,
+            "variables": self._variables,
         }
         self._answer(cell, verdict, parts, notes)
+        if cell.capture is None:  # it was never started
+            return
         if self._tasks.count() == self._workers.tasks():
             self._capture = cell.capture
-        elif cell.capture is not None and not cell.capture.closed:
+        elif not cell.capture.closed:
             self._left_over.append(cell)
             while len(self._left_over) > _MAX_LEFT_OVER:
                 self._drop(self._left_over.pop(0).capture)
 
-    def worker_died(self, how: str) -> None:
-        """The worker is gone, during a cell or between two."""
+    def worker_died(self, how: str) -> str:
+        """The worker is gone, during a cell or between two; how, in a clause."""
         oom = self._oom.new()
         if oom:
             how = "the memory limit was reached and its process was killed"
@@ -111,6 +126,7 @@ class Executions:
         elif self._used:
             self._lost = f"between two cells {how}"
         self._fresh_worker()
+        return how
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""
@@ -135,7 +151,8 @@ class Executions:
             self._fresh_worker()
 
     def _fresh_worker(self) -> None:
-        self._used = False
+        self._used = self.ran = False
+        self._variables = 0
         for cell in self._left_over:
             self._drop(cell.capture)
         self._left_over.clear()

@@ -30,26 +30,25 @@ class FrameStream:
         self._reading, self._writing = reading, writing
         self._arrived, self._closed = arrived, closed
         self._decoder = Decoder()
-        self._queue: deque[tuple[memoryview, int | None]] = deque()
+        self._queue: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._queued = 0
         self.open = True
         for fd in self._descriptors():
             os.set_blocking(fd, False)
         self._watch()
 
-    def send(self, header: Header, parts: Sequence[bytes] = (), descriptor: int | None = None) -> None:
-        """Queue a frame; a descriptor is passed along with it and closed here."""
-        self.send_encoded(encode(header, parts), descriptor)
+    def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
+        """Queue a frame; descriptors are passed along with it and closed here."""
+        self.send_encoded(encode(header, parts), descriptors)
 
-    def send_encoded(self, data: bytes, descriptor: int | None = None) -> None:
-        """Queue the bytes of a whole frame."""
+    def send_encoded(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
+        """Queue the bytes of a whole frame; they must stay as they are until they are out."""
         if not self.open or self._queued > MAX_QUEUED:
-            if descriptor is not None:
-                os.close(descriptor)
+            _close_all(descriptors)
             if self.open:
                 self._break("the other side does not read")
             return
-        self._queue.append((memoryview(data), descriptor))
+        self._queue.append((memoryview(data), descriptors))
         self._queued += len(data)
         self._write()
 
@@ -57,9 +56,8 @@ class FrameStream:
         """Stop without a call to `closed`; the descriptors are closed. Idempotent."""
         if self.open:
             self.open = False
-            for _, descriptor in self._queue:
-                if descriptor is not None:
-                    os.close(descriptor)
+            for _, descriptors in self._queue:
+                _close_all(descriptors)
             self._queue.clear()
             for fd in self._descriptors():
                 self._reactor.forget(fd)
@@ -97,9 +95,9 @@ class FrameStream:
 
     def _write(self) -> None:
         while self._queue and self.open:
-            data, descriptor = self._queue[0]
+            data, descriptors = self._queue[0]
             try:
-                written = self._write_some(data, descriptor)
+                written = self._write_some(data, descriptors)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -109,21 +107,21 @@ class FrameStream:
             if written == len(data):
                 self._queue.popleft()
             else:
-                self._queue[0] = (data[written:], None)
+                self._queue[0] = (data[written:], ())
         if self.open:
             self._watch()
 
-    def _write_some(self, data: memoryview, descriptor: int | None) -> int:
-        if descriptor is None:
+    def _write_some(self, data: memoryview, descriptors: Sequence[int]) -> int:
+        if not descriptors:
             return os.write(self._writing, data)
-        # The descriptor rides on the frame's first byte; once that is out, it is no longer ours.
+        # They ride on the frame's first byte; once that is out, they are no longer ours.
         import socket  # dear, and not needed before the hello
 
         borrowed = socket.socket(fileno=os.dup(self._writing))
         with borrowed:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
             written = borrowed.sendmsg([data], rights)
-        os.close(descriptor)
+        _close_all(descriptors)
         return written
 
     def _watch(self) -> None:
@@ -145,3 +143,8 @@ class FrameStream:
         if self.open:
             self.close()
             self._closed(reason)
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -12,6 +12,8 @@ _KILL_BOUND = 5.0  # seconds
 _OOM_FILES = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
 _PIDS_FILES = ("/sys/fs/cgroup/pids/pids.current", "/sys/fs/cgroup/pids.current")
 _MAX_FILE = 4096
+_ENDED = (b"Z", b"X")  # states in /proc
+_STILL = (*_ENDED, b"T", b"t")
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -124,6 +126,31 @@ def kill_all_but(spared: Collection[int]) -> list[tuple[int, int]]:
     return ended
 
 
+def stop_all_but(spared: Collection[int]) -> None:
+    """Stop every process of the sandbox but PID 1 and `spared`; one call, so that none is forked past it."""
+    _signal_all(signal.SIGSTOP)
+    for pid in spared:
+        _signal_one(pid, signal.SIGCONT)
+
+
+def stopped_all_but(spared: Collection[int]) -> bool:
+    """Whether all of them have stopped, each with all its threads."""
+    return all(pid in spared or _is_still(pid) for pid in _numbers("/proc") if pid != 1)
+
+
+def continue_all() -> None:
+    """Let everything go on, also what the session itself had stopped."""
+    _signal_all(signal.SIGCONT)
+
+
+def _is_still(pid: int) -> bool:
+    try:
+        threads = _numbers(f"/proc/{pid}/task")
+    except OSError:
+        return True  # it has ended
+    return all(_state(f"/proc/{pid}/task/{thread}/stat") in _STILL for thread in threads)
+
+
 def _signal_all(number: int) -> None:
     # From PID 1 this reaches every process in its namespace but itself.
     try:
@@ -140,14 +167,17 @@ def _signal_one(pid: int, number: int) -> None:
 
 
 def _living() -> list[int]:
-    living = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and name != "1":
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    state = file.read().rpartition(b") ")[2][:1]
-            except OSError:
-                continue
-            if state not in (b"Z", b"X"):
-                living.append(int(name))
-    return living
+    return [pid for pid in _numbers("/proc") if pid != 1 and _state(f"/proc/{pid}/stat") not in _ENDED]
+
+
+def _numbers(folder: str) -> list[int]:
+    return [int(name) for name in os.listdir(folder) if name.isdigit()]
+
+
+def _state(path: str) -> bytes:
+    """One letter; as of an ended process where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().rpartition(b") ")[2][:1]
+    except OSError:
+        return b"X"

@@ -63,6 +63,11 @@ class Start:
         if self._supervisor is not None:
             self._supervisor.asked(header, parts)
 
+    def disconnected(self) -> None:
+        """The connection is gone."""
+        if self._supervisor is not None:
+            self._supervisor.disconnected()
+
 
 def _own_digest() -> str:
     # Written by the image build; absent where the agent runs from a checkout.

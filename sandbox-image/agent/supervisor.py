@@ -16,8 +16,13 @@ from agent.executions import Executions
 from agent.listing import Listing
 from agent.processes import reap, set_dumpable
 from agent.reactor import Reactor
+from agent.restores import Restores
+from agent.save_memory import SaveMemory
+from agent.saves import Saves
 from agent.wire import Header
 from agent.workers import Workers
+
+_OCCUPIED = ("occupied", "something else is under way")
 
 
 class Supervisor:
@@ -31,12 +36,16 @@ class Supervisor:
         self._last_execution = 0
         self._listing: Listing | None = None
         self._clearing: list[int] = []  # requests that wait for a fresh worker
+        self._waits_to_list: int | None = None  # a request that waits for a save to let go of the worker
         _let_go_of_standard_streams()
         set_dumpable(dumpable=False)  # before there is any process that could look
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._watch_children()
-        self._workers = Workers(reactor, self._worker_ready, self._worker_says, self._worker_died)
+        memory = SaveMemory()
+        self._workers = Workers(reactor, self)
         self._executions = Executions(reactor, channel, self._workers)
+        self._saves = Saves(reactor, channel, self._workers, memory, self._released)
+        self._restores = Restores(reactor, channel, self._workers, self._executions, memory)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
@@ -63,12 +72,8 @@ class Supervisor:
     def asked(self, header: Header, parts: list[bytes]) -> None:
         """Do what the host wants, or say why not."""
         kind, request = header["type"], header.get("id")
-        if kind == "end":
-            os._exit(0)
-        elif kind == "interrupt":
-            self._executions.interrupt(header.get("execution"))
-        elif not isinstance(request, int):
-            return
+        if not isinstance(request, int):
+            self._told(kind, header, parts)
         elif kind == "claim":
             self._claim(request, header)
         elif kind == "execute":
@@ -77,8 +82,30 @@ class Supervisor:
             self._list(request)
         elif kind == "clear":
             self._clear(request)
+        elif kind == "save":
+            self._save(request, header)
+        elif kind == "restore":
+            self._restore(request, header, parts)
         else:
             self._channel.refuse(request, "unknown", f"no request is called {kind}")
+
+    def _told(self, kind: str, header: Header, parts: list[bytes]) -> None:
+        """What needs no answer."""
+        if kind == "end":
+            os._exit(0)
+        elif kind == "interrupt":
+            self._executions.interrupt(header.get("execution"))
+        elif kind == "taken":
+            self._saves.taken(header)
+        elif kind == "abandon":
+            self._saves.abandon(header)
+        elif kind in ("piece", "damaged"):
+            self._restores.piece(header, parts)
+
+    def disconnected(self) -> None:
+        """Nobody takes or sends pieces any more."""
+        self._saves.interrupt("the connection was lost")
+        self._restores.interrupt("the connection was lost")
 
     # requests
 
@@ -98,7 +125,8 @@ class Supervisor:
             self._channel.refuse(request, *refusal)
             return
         self._last_execution = header["execution"]
-        self._executions.begin(Cell(request, header, parts[0]))
+        self._saves.needed()
+        self._executions.begin(Cell(request, header, parts[0]), held=self._saves.holding)
 
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
         numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]
@@ -107,21 +135,57 @@ class Supervisor:
         if self._session is None:
             return "unclaimed", "nobody has claimed this sandbox"
         if self._occupied():
-            return "occupied", "something else is under way"
+            return _OCCUPIED
         if header["execution"] <= self._last_execution:
             return "repeated", f"execution {header['execution']} was begun before"
         return None
 
     def _occupied(self) -> bool:
-        return self._executions.cell is not None or self._listing is not None or bool(self._clearing)
+        """Whether something uses the worker; a save does so only for a moment, which is waited for."""
+        lists = self._listing is not None or self._waits_to_list is not None
+        return self._executions.cell is not None or lists or bool(self._clearing) or self._restores.under_way
+
+    def _save(self, request: int, header: Header) -> None:
+        if self._session is None:
+            self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
+        elif self._occupied() or self._saves.under_way:
+            self._channel.refuse(request, *_OCCUPIED)
+        else:
+            self._saves.needed()
+            self._saves.begin(header)
+
+    def _restore(self, request: int, header: Header, parts: list[bytes]) -> None:
+        if self._session is None:
+            self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
+        elif self._occupied() or self._saves.under_way:
+            self._channel.refuse(request, *_OCCUPIED)
+        elif self._executions.ran:
+            self._channel.refuse(request, "occupied", "a cell has run in this worker")
+        else:
+            self._saves.needed()
+            self._restores.begin(header, parts)
 
     def _list(self, request: int) -> None:
         if self._occupied():
-            self._channel.refuse(request, "occupied", "something else is under way")
+            self._channel.refuse(request, *_OCCUPIED)
             return
+        self._saves.needed()
+        if self._saves.holding:
+            self._waits_to_list = request
+        else:
+            self._begin_listing(request)
 
+    def _released(self) -> None:
+        """The worker may be used again after a save has begun."""
+        request, self._waits_to_list = self._waits_to_list, None
+        if request is not None:
+            self._begin_listing(request)
+        if self._workers.ready:
+            self._executions.start()
+
+    def _begin_listing(self, request: int) -> None:
         def ask(skip: int, pipe: int) -> None:
-            self._workers.send({"type": "inspect", "skip": skip}, descriptor=pipe)
+            self._workers.send({"type": "inspect", "skip": skip}, descriptors=[pipe])
 
         def done(table: dict[str, Any]) -> None:
             self._listing = None
@@ -130,6 +194,8 @@ class Supervisor:
         self._listing = Listing(self._reactor, ask, done)
 
     def _clear(self, request: int) -> None:
+        self._saves.interrupt("the session was cleared")
+        self._restores.interrupt("the session was cleared")
         if self._listing is not None:
             self._listing.abandon()
         self._clearing.append(request)
@@ -137,23 +203,44 @@ class Supervisor:
 
     # the worker
 
-    def _worker_ready(self) -> None:
+    def worker_ready(self) -> None:
+        """A fresh one: what waits for it gets it."""
         for request in self._clearing:
             self._channel.reply(request, {"ok": True})
         self._clearing.clear()
+        self._restores.worker_ready()
+        self._saves.start()
         self._executions.start()
 
-    def _worker_says(self, header: Header, parts: list[bytes]) -> None:
+    def worker_says(self, header: Header, parts: list[bytes]) -> None:
+        """Believed by nobody: what does not fit is dropped."""
         kind, cell = header["type"], self._executions.cell
         if kind == "inspecting" and self._listing is not None and isinstance(header.get("pid"), int):
             self._listing.child(header["pid"])
         elif kind == "done" and cell is not None and header.get("execution") == cell.number:
             self._executions.finish(header, parts)
+        elif kind == "saving":
+            self._saves.worker_says(header)
+        elif kind in ("restoring", "restored"):
+            self._restores.worker_says(header, parts)
 
-    def _worker_died(self, how: str) -> None:
+    def worker_replaced(self) -> None:
+        """All that it started ends with it."""
+        self._saves.interrupt("the worker was ended")
+
+    def worker_died(self, how: str) -> None:
+        """Whatever was asked of it is answered without it."""
         if self._listing is not None:
             self._listing.abandon()
-        self._executions.worker_died(how)
+        self._restores.worker_died(self._executions.worker_died(how))
+
+    def rehearsing(self, pid: int) -> None:
+        """The zygote has begun a rehearsal."""
+        self._saves.rehearsing(pid)
+
+    def process_ended(self, pid: int, status: int) -> None:
+        """Something else was reaped."""
+        self._saves.process_ended(pid, status)
 
 
 def _let_go_of_standard_streams() -> None:

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent import pristine
+from agent import pristine, worker_restores, worker_saves
 from agent.execution import MAX_TEXT, Interpreter, Report
 from agent.inspection import describe
 from agent.names import countable, is_module
 from agent.processes import LOST_CHANNEL, flush_c_streams
+from agent.snapshot import process_state
 from agent.streams import HIGH, Attribution, CellRaw, CellWriter, NoInput
 from agent.wire import Decoder, Frame, Header, encode
 
@@ -61,8 +62,8 @@ class Worker:
         )
         sys.stdin, sys.stdout, sys.stderr = self._streams
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = self._streams  # type: ignore[assignment,misc]
-        sys.argv = [""]
-        sys.path[0] = ""  # as at a prompt: modules in the working directory; it was the agent's own folder
+        clean_path()
+        process_state.mark()
         self._interpreter = Interpreter(self._asked_to_stop)
 
     def serve(self) -> NoReturn:
@@ -76,6 +77,11 @@ class Worker:
                 self._run(header, parts[0].decode("utf-8", "surrogatepass"))
             elif header["type"] == "inspect":
                 self._inspect(header)
+            elif header["type"] == "save":
+                pipe, connection = self._descriptors.pop(0), self._descriptors.pop(0)
+                worker_saves.begin(self._interpreter.namespace, header, parts, (pipe, connection), self._send)
+            elif header["type"] == "restore":
+                self._restore(header, parts[0])
 
     def _receive(self, flags: int) -> None:
         # Not by socket.recv_fds: it ignores the flags that it is given (CPython's issue 107898), and would wait here.
@@ -181,6 +187,17 @@ class Worker:
         finally:
             pristine.leave(0)
 
+    def _restore(self, header: Header, body: bytes) -> None:
+        pipe = self._descriptors.pop(0)
+        for target in (0, 1, 2):
+            pristine.dup2(self._nothing, target)
+        namespace = self._interpreter.namespace
+        answer, lists = self._interpreter.settled(
+            lambda: worker_restores.run(namespace, header, body, pipe, self._send)
+        )
+        pristine.close(pipe)
+        self._send({"type": "restored", "restore": header["restore"], **answer}, [_write_json(lists).encode()])
+
     def _send(self, header: Header, parts: Sequence[bytes] = ()) -> None:
         self._send_encoded(encode(header, parts))
 
@@ -191,6 +208,12 @@ class Worker:
                 remaining = remaining[pristine.write(self._answers, remaining) :]
         except OSError:
             pristine.leave(LOST_CHANNEL)
+
+
+def clean_path() -> None:
+    """As at a prompt: modules in the working directory, where the agent's own folder was."""
+    sys.argv = [""]
+    sys.path[0] = ""
 
 
 def _move_high(fd: int) -> int:

@@ -1,16 +1,18 @@
-"""The supervisor's children: the zygote, and the worker that it forks."""
+"""The supervisor's worker: made by the zygote, fed, ended."""
 
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent.framestream import FrameStream
 from agent.processes import LOST_CHANNEL, kill_all_but
 from agent.reactor import Reactor, Timer
 from agent.wire import Header
+from agent.zygote_process import Zygote
 
+TYPE_CHECKING = False  # typing is dear to import
+MAX_PID = 2**22  # of Linux
 _READY_BOUND = 10.0  # seconds from asking the zygote to the worker's hello
 _TRIES = 3
 _DYING = 0.05  # seconds
@@ -18,101 +20,40 @@ _MAX_CRASH_REPORT = 64 * 1024
 _CRASH_LINES = (b"Fatal Python error", b"Stack (most", b"  File ")
 _OURS = (b'"/opt/agent/', b"<frozen runpy>")
 _LOST_CHANNEL = "it closed or misused the descriptor that the agent works through"
-_ENVIRONMENT_KEPT = ("PATH", "PYTHONHASHSEED", "LANG", "TZ")
-_ENVIRONMENT_SET = {
-    "HOME": "/workspace",
-    "USER": "sandbox",
-    "LOGNAME": "sandbox",
-    "TMPDIR": "/tmp",
-    "MPLBACKEND": "Agg",
-    "MPLCONFIGDIR": "/tmp/.matplotlib",
-    # One thread: a forked copy of a process that has used more hangs in its next parallel region.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-}
 
 
-class Zygote:
-    """An exec'ed interpreter that forks workers; started again when it was killed."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def __init__(self) -> None:
-        self.pid: int | None = None
-        self._socket: socket.socket | None = None
+    class Owner(Protocol):
+        """Who is told of them."""
 
-    def start(self) -> None:
-        """Start it if it does not run. The caller sees to it that no user code runs meanwhile."""
-        if self.pid is not None:
-            return
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        kept = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
-        command = [*_interpreter(), os.path.dirname(os.path.abspath(__file__)), "zygote", "3"]
-        pid = os.fork()
-        if pid == 0:
-            _become(its.fileno(), command, kept | _ENVIRONMENT_SET)
-        its.close()
-        if self._socket is not None:
-            self._socket.close()
-        self.pid, self._socket = pid, ours
+        def worker_ready(self) -> None:
+            """A fresh one waits for work."""
 
-    def ended(self) -> None:
-        """It was reaped."""
-        self.pid = None
+        def worker_says(self, header: Header, parts: list[bytes]) -> None:
+            """A frame from it."""
 
-    def ask(self, answers: int, crash_report: int) -> socket.socket:
-        """Ask for a worker that writes to `answers` and at a crash to `crash_report`; our end of its socket.
+        def worker_replaced(self) -> None:
+            """It and all that it started are about to be ended, for a fresh one."""
 
-        Raises OSError where the zygote does not take the request.
-        """
-        if self._socket is None:
-            raise BrokenPipeError("there is no zygote")
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with its:
-            self._socket.setblocking(False)
-            try:
-                socket.send_fds(self._socket, [b"worker"], [its.fileno(), answers, crash_report])
-            except OSError:
-                ours.close()
-                raise
-        return ours
+        def worker_died(self, how: str) -> None:
+            """It has ended, how in a clause."""
 
-    def kill(self) -> None:
-        """Make way for another; it may be stopped, or stuck."""
-        if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+        def rehearsing(self, pid: int) -> None:
+            """A rehearsal has begun."""
 
-
-def _interpreter() -> list[str]:
-    return [sys.executable, "-s", "-P"]
-
-
-def _become(channel: int, command: list[str], environment: dict[str, str]) -> None:
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.setsid()
-        os.dup2(channel, 3)
-        os.closerange(4, 65_536)
-        os.execve(command[0], command, environment)
-    finally:
-        os._exit(127)
+        def process_ended(self, pid: int, status: int) -> None:
+            """Another process was reaped."""
 
 
 class Workers:
-    """At most one worker at a time, always a fresh one after a death. `died` is told how each ended, in a clause."""
+    """At most one worker at a time, always a fresh one after a death, and what goes on beside it."""
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        ready: Callable[[], None],
-        arrived: Callable[[Header, list[bytes]], None],
-        died: Callable[[str], None],
-    ) -> None:
+    def __init__(self, reactor: Reactor, owner: "Owner") -> None:
         self._reactor = reactor
-        self._ready_called, self._arrived, self._died = ready, arrived, died
-        self._zygote = Zygote()
+        self._owner = owner
+        self._zygote = Zygote(reactor, owner.rehearsing)
         self._stream: FrameStream | None = None
         self._overdue: Timer | None = None
         self._tries = 0
@@ -123,6 +64,7 @@ class Workers:
 
     def begin(self) -> None:
         """Have a fresh worker made, after ending whatever an earlier one left."""
+        self._owner.worker_replaced()
         self._forget_worker()
         self._handle_ended(kill_all_but([self._zygote.pid] if self._zygote.pid else []))
         self._zygote.start()
@@ -147,12 +89,33 @@ class Workers:
         self._stream = FrameStream(self._reactor, answers, writing, self._frame, self._channel_broken)
         self._overdue = self._reactor.after(_READY_BOUND, self._begin_anew)
 
-    def send(self, header: Header, parts: Sequence[bytes] = (), descriptor: int | None = None) -> None:
-        """To the worker; a descriptor goes along and is closed here."""
+    def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
+        """To the worker; descriptors go along and are closed here."""
         if self._stream is not None:
-            self._stream.send(header, parts, descriptor)
-        elif descriptor is not None:
+            self._stream.send(header, parts, descriptors)
+            return
+        for descriptor in descriptors:
             os.close(descriptor)
+
+    def ours(self) -> set[int]:
+        """The processes that nothing a worker says may end."""
+        return {pid for pid in (self.pid, self._zygote.pid) if pid is not None}
+
+    def zygotes(self) -> set[int]:
+        """What forks workers and rehearsals."""
+        return {self._zygote.pid} if self._zygote.pid is not None else set()
+
+    def rehearse(self, connection: int) -> None:
+        """Have a rehearsal begun that is driven over `connection`. Raises OSError."""
+        self._zygote.rehearse(connection)
+
+    def kill_stranger(self, pid: int) -> None:
+        """End a process whose purpose is gone."""
+        if 1 < pid < MAX_PID and pid not in self.ours():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
     def tasks(self) -> int:
         """How many processes live in the sandbox when no cell has left any."""
@@ -214,9 +177,9 @@ class Workers:
             self._tries = 0
             if self._overdue is not None:
                 self._overdue.cancel()
-            self._ready_called()
+            self._owner.worker_ready()
         else:
-            self._arrived(header, parts)
+            self._owner.worker_says(header, parts)
 
     def _channel_broken(self, _reason: str) -> None:
         # Without it no result can arrive. A worker that is just dying has closed it too, and is given time to.
@@ -245,7 +208,9 @@ class Workers:
             elif pid == self.pid:
                 how = _LOST_CHANNEL if self._misused else _how(status)
                 self._forget_worker()
-                self._died(how)
+                self._owner.worker_died(how)
+            else:
+                self._owner.process_ended(pid, status)
 
 
 def _how(status: int) -> str:

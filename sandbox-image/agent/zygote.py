@@ -1,23 +1,29 @@
 """The pristine interpreter that workers are forked from.
 
 It has never seen the channel or its secret, runs no user code, and is not dumpable; a fork of it becomes a worker in
-milliseconds, with everything imported. It speaks with the supervisor over descriptor FD: each message asks for one
-worker and carries three descriptors: the worker's end of its own socket, a pipe for its answers, and one for what is
-said at a crash.
+milliseconds, with everything imported. It speaks with the supervisor over descriptor FD. The message `worker` carries
+three descriptors: the worker's end of its own socket, a pipe for its answers, and one for what is said at a crash.
+`rehearse` carries one, over which groups of a snapshot come to be loaded in a fork of its own; its process id is told.
 """
 
 import gc
 import os
+import resource
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 from agent import worker
 from agent.processes import set_dumpable, set_oom_score
+from agent.snapshot import process_state, rehearsing
 
 _WORKER_OOM_SCORE = 500  # dies before supervisor and zygote, where the kernel heeds it
 _WORKER_NICENESS = 10  # the supervisor keeps its turn while cells spin
+_REHEARSAL_OOM_SCORE = 1000
+_REHEARSAL_NICENESS = 15
+_REHEARSAL_CPU = 120  # seconds of processor time; what hangs is ended long before
 _FONT_CACHE = "/opt/environment/share/matplotlib"
 
 
@@ -32,26 +38,50 @@ def main(fd: int) -> NoReturn:
         message, descriptors, _, _ = socket.recv_fds(supervisor, 16, 3)
         if not message:
             os._exit(0)
-        _fork(supervisor, *descriptors)
+        if message == b"worker":
+            _fork(supervisor, _work, descriptors, tell=False)
+        else:
+            _fork(supervisor, _rehearse, descriptors, tell=True)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _fork(supervisor: socket.socket, link: int, answers: int, crash_report: int) -> None:
-    # Twice, so that the worker is a child of PID 1, which learns how it ended.
+def _fork(supervisor: socket.socket, act: Callable[..., NoReturn], descriptors: list[int], *, tell: bool) -> None:
+    # Twice, so that it is a child of PID 1, which learns how it ended.
     intermediate = os.fork()
     if intermediate:
         os.waitpid(intermediate, 0)
         return
-    if os.fork():
+    pid = os.fork()
+    if pid:
+        if tell:
+            supervisor.send(b"%d" % pid)
         os._exit(0)
     supervisor.close()
     os.setsid()  # a cell that kills its process group reaches neither zygote nor supervisor
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    act(*descriptors)
+
+
+def _work(link: int, answers: int, crash_report: int) -> NoReturn:
     set_oom_score(_WORKER_OOM_SCORE)
     os.nice(_WORKER_NICENESS)
     set_dumpable(dumpable=True)
     worker.main(link, answers, crash_report)
+
+
+def _rehearse(connection: int) -> NoReturn:
+    """What a fresh worker would make of a snapshot's groups. Its standard streams lead nowhere, as the zygote's do."""
+    set_oom_score(_REHEARSAL_OOM_SCORE)
+    os.nice(_REHEARSAL_NICENESS)
+    resource.setrlimit(resource.RLIMIT_CPU, (_REHEARSAL_CPU, _REHEARSAL_CPU))
+    set_dumpable(dumpable=True)
+    worker.clean_path()
+    process_state.mark()
+    try:
+        rehearsing.serve(socket.socket(fileno=connection), os._exit)
+    finally:
+        os._exit(1)
 
 
 def _provide_font_cache() -> None:

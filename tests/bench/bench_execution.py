@@ -100,7 +100,7 @@ async def main() -> None:
                 await records.session_ready(session.key, session.incarnation)
 
                 async def commits() -> None:
-                    number = await records.open_execution(session.key, session.incarnation, "x += 1")
+                    number = await records.open_execution(session.key, session.incarnation)
                     assert number is not None
                     await records.close_execution(session.key, number, "ok", bound=("x",), removed=(), variable_count=1)
 

@@ -117,12 +117,14 @@ HURRIED = (
         "PID 1 imports little, and nothing that runs or describes user code",
         ("agent.supervisor",),
         _HELLO | {"ctypes", "fcntl", "resource", "signal", "socket", "typing"},
-        frozenset({"agent.worker", "agent.execution", "agent.inspection", "agent.displays", "agent.zygote"}),
+        frozenset({"agent.worker", "agent.execution", "agent.inspection", "agent.displays", "agent.zygote"})
+        | {"agent.save_child", "agent.worker_saves", "agent.worker_restores", "agent.snapshot"},
     ),
     Hurried(
         "the process that user code is forked from has never seen the channel",
         ("agent.zygote",),
-        never=frozenset({"agent.start", "agent.channel", "agent.supervisor", "agent.executions", "agent.workers"}),
+        never=frozenset({"agent.start", "agent.channel", "agent.supervisor", "agent.executions", "agent.workers"})
+        | {"agent.saves", "agent.save", "agent.save_pipe", "agent.restores", "agent.piece_feed"},
     ),
 )
 

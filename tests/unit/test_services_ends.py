@@ -132,7 +132,7 @@ async def test_closing_deletes_all_sessions_but_those_with_an_untold_loss(tmp_pa
         creating = await opened.records.begin_creating(lossy.key, 0)
         assert creating is not None
         await opened.records.session_ready(lossy.key, 1)
-        assert await opened.records.open_execution(lossy.key, 1, "x = 1") == 1
+        assert await opened.records.open_execution(lossy.key, 1) == 1
         await opened.records.recover("its owner died")
         await opened.run("x = 1", "awake")
     async with open_records(tmp_path / "records.sqlite3", SystemClock()) as records:

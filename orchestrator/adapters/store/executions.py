@@ -1,4 +1,4 @@
-"""The ledger of executions and the cells' text in SQLite. Each function runs inside one transaction."""
+"""The ledger of executions in SQLite. Each function runs inside one transaction."""
 
 import json
 import sqlite3
@@ -10,7 +10,6 @@ from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.model import ExecutionRecord, Outcome, SessionState
 
 KEPT_EXECUTIONS = 200
-KEPT_CELL_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +22,15 @@ class Answer:
     variable_count: int | None
 
 
-def begin(tx: Transaction, key: str, incarnation: int, code: str) -> int | None:
+def begin(tx: Transaction, key: str, incarnation: int) -> int | None:
     """Open a row: its number."""
-    text = code.encode("utf-8", "surrogatepass")
     row = tx.row(
         """
-        UPDATE sessions SET executions = executions + 1, activity = activity + 1, used_at = ?,
-                            cell_bytes = cell_bytes + ?
+        UPDATE sessions SET executions = executions + 1, activity = activity + 1, used_at = ?
         WHERE key = ? AND incarnation = ? AND state = ?
         RETURNING executions
         """,
-        (tx.now, len(text), key, incarnation, SessionState.READY),
+        (tx.now, key, incarnation, SessionState.READY),
     )
     if row is None:
         return None
@@ -42,7 +39,6 @@ def begin(tx: Transaction, key: str, incarnation: int, code: str) -> int | None:
         "INSERT INTO executions (session, number, incarnation, started_at) VALUES (?, ?, ?, ?)",
         (key, number, incarnation, tx.now),
     )
-    tx.change("INSERT INTO cells (session, number, code) VALUES (?, ?, ?)", (key, number, text))
     return number
 
 
@@ -57,24 +53,20 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
     )
     if not changed:
         return
-    (session,) = tx.rows("SELECT executions, namespace_since, cell_bytes FROM sessions WHERE key = ?", (key,))
+    (session,) = tx.rows("SELECT executions, namespace_since FROM sessions WHERE key = ?", (key,))
     is_present = number >= session["namespace_since"]
     if is_present:
         names.note(tx, key, number, answer.bound, answer.removed)
-    dropped = _trim(tx, key, session["executions"] - KEPT_EXECUTIONS, session["cell_bytes"])
+    tx.change(
+        "DELETE FROM executions WHERE session = ? AND number <= ?", (key, session["executions"] - KEPT_EXECUTIONS)
+    )
     tx.change(
         """
-        UPDATE sessions SET used_at = :now, cell_bytes = cell_bytes - :dropped,
+        UPDATE sessions SET used_at = :now,
                             variable_count = iif(:is_present, coalesce(:variable_count, variable_count), variable_count)
         WHERE key = :key
         """,
-        {
-            "now": tx.now,
-            "dropped": dropped,
-            "is_present": is_present,
-            "variable_count": answer.variable_count,
-            "key": key,
-        },
+        {"now": tx.now, "is_present": is_present, "variable_count": answer.variable_count, "key": key},
     )
 
 
@@ -89,42 +81,6 @@ def newest(tx: Transaction, tenant: str, session_id: str, limit: int) -> Sequenc
         (tenant, session_id, max(0, limit)),
     )
     return [_execution(row) for row in rows]
-
-
-def code_of(tx: Transaction, tenant: str, session_id: str, number: int) -> str | None:
-    """The text of one execution, while it is kept."""
-    row = tx.row(
-        """
-        SELECT code FROM sessions JOIN cells ON cells.session = sessions.key
-        WHERE tenant = ? AND session_id = ? AND state <> 'destroying' AND number = ?
-        """,
-        (tenant, session_id, number),
-    )
-    return None if row is None else row["code"].decode("utf-8", "surrogatepass")
-
-
-def _trim(tx: Transaction, key: str, horizon: int, cell_bytes: int) -> int:
-    """Forget the executions up to `horizon`, and the oldest text beyond the limit: how many bytes of text went."""
-    tx.change("DELETE FROM executions WHERE session = ? AND number <= ?", (key, horizon))
-    dropped = _drop_cells(tx, key, horizon)
-    excess = cell_bytes - dropped - KEPT_CELL_BYTES
-    if excess > 0:
-        dropped += _drop_cells(tx, key, _last_to_drop(tx, key, excess))
-    return dropped
-
-
-def _last_to_drop(tx: Transaction, key: str, excess: int) -> int:
-    """The execution up to which cells must go to make up `excess`."""
-    for row in tx.rows("SELECT number, length(code) AS size FROM cells WHERE session = ? ORDER BY number", (key,)):
-        excess -= row["size"]
-        if excess <= 0:
-            break
-    return int(row["number"])
-
-
-def _drop_cells(tx: Transaction, key: str, horizon: int) -> int:
-    rows = tx.rows("DELETE FROM cells WHERE session = ? AND number <= ? RETURNING length(code) AS size", (key, horizon))
-    return sum(row["size"] for row in rows)
 
 
 def _execution(row: sqlite3.Row) -> ExecutionRecord:

@@ -3,7 +3,8 @@
 Each function runs inside one transaction.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from orchestrator.adapters.store.connection import Transaction
@@ -38,6 +39,15 @@ def bound_between(tx: Transaction, key: str, first: int, last: int) -> Sequence[
         (key, first, last),
     )
     return [row["name"] for row in rows]
+
+
+def bindings(tx: Transaction, key: str, wanted: Sequence[str]) -> Mapping[str, int]:
+    """Which execution last bound each of those names, where that is known."""
+    rows = tx.rows(
+        "SELECT name, execution FROM names WHERE session = ? AND name IN (SELECT value FROM json_each(?))",
+        (key, json.dumps(list(wanted))),
+    )
+    return {row["name"]: row["execution"] for row in rows}
 
 
 def fall_back(tx: Transaction, key: str, last: int, head: SavedListing | None) -> int:

@@ -1,12 +1,13 @@
 """The records in one SQLite file: each method of the port is one function in the connection's thread."""
 
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from orchestrator.adapters.store import executions, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
+from orchestrator.adapters.store.names import bindings
 from orchestrator.domain.model import (
     ExecutionRecord,
     Loss,
@@ -18,7 +19,7 @@ from orchestrator.domain.model import (
 )
 from orchestrator.domain.ports import Clock, Records
 from orchestrator.domain.snapshot_ports import SnapshotRecords
-from orchestrator.domain.snapshots import SavedListing, SnapshotIntent, SnapshotRecord, StoredSnapshot
+from orchestrator.domain.snapshots import SavedListing, SavedName, SnapshotIntent, SnapshotRecord, StoredSnapshot
 
 
 @asynccontextmanager
@@ -99,7 +100,7 @@ class SqliteRecords(Records, SnapshotRecords):
         return await self._db.write(lambda tx: sessions.begin_destroying(tx, key))
 
     async def delete_session(self, key: str) -> None:
-        """Close the row of a session in `destroying`, with its ledger and cells."""
+        """Close the row of a session in `destroying`, with its ledger."""
         await self._db.write(lambda tx: sessions.delete(tx, key))
 
     async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
@@ -114,9 +115,9 @@ class SqliteRecords(Records, SnapshotRecords):
         """Begin a new namespace on request."""
         return await self._db.write(lambda tx: sessions.clear(tx, key, incarnation))
 
-    async def open_execution(self, key: str, incarnation: int, code: str) -> int | None:
+    async def open_execution(self, key: str, incarnation: int) -> int | None:
         """Commit an open row before the cell is sent: its number."""
-        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, code))
+        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation))
 
     async def close_execution(
         self,
@@ -136,9 +137,10 @@ class SqliteRecords(Records, SnapshotRecords):
         """The newest executions of a session, newest first."""
         return await self._db.read(lambda tx: executions.newest(tx, tenant, session_id, limit))
 
-    async def cell(self, tenant: str, session_id: str, number: int) -> str | None:
-        """The code of one execution, while it is kept."""
-        return await self._db.read(lambda tx: executions.code_of(tx, tenant, session_id, number))
+    async def binding_executions(self, key: str, names: Sequence[str]) -> Mapping[str, int]:
+        """Which execution last bound each of those names."""
+        wanted = tuple(names)
+        return await self._db.read(lambda tx: bindings(tx, key, wanted))
 
     async def open_sandbox(self, image: str) -> SandboxRecord:
         """A new row in `creating`."""
@@ -175,6 +177,14 @@ class SqliteRecords(Records, SnapshotRecords):
     async def saved_listing(self, tenant: str, session_id: str) -> SavedListing | None:
         """What the head of that session holds."""
         return await self._db.read(lambda tx: snapshots.listing_of(tx, tenant, session_id))
+
+    async def saved_listing_of(self, key: str) -> SavedListing | None:
+        """The same, by the session's key."""
+        return await self._db.read(lambda tx: snapshots.listing(tx, key))
+
+    async def head_refused(self, key: str) -> Sequence[SavedName]:
+        """The names that the head could not hold, and why."""
+        return await self._db.read(lambda tx: snapshots.refused(tx, key))
 
     async def intend_snapshot(self, key: str, incarnation: int) -> SnapshotIntent | None:
         """Intend a snapshot of what the session holds now."""

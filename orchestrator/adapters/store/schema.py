@@ -127,7 +127,14 @@ _SNAPSHOTS = (
     """,
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS)
+# The text of cells lies in the sessions' own files, where a large one holds up no other session's call. What was kept
+# here is dropped: no snapshot of that time could want an excerpt of it, and nothing else ever read it.
+_TEXT_APART = (
+    "DROP TABLE cells",
+    "ALTER TABLE sessions DROP COLUMN cell_bytes",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:

@@ -24,6 +24,7 @@ from orchestrator.domain.snapshots import (
 
 # Names of the head that are listed from here; the file has all. Rewritten at every snapshot, so bounded: some 400 kB.
 LISTED_NAMES: Final = 5_000
+_REFUSED: Final[NameStatus] = "refused"
 
 _NO_OPEN_EXECUTION: Final = (
     "NOT EXISTS (SELECT 1 FROM executions WHERE executions.session = sessions.key AND outcome IS NULL)"
@@ -75,6 +76,12 @@ def listing_of(tx: Transaction, tenant: str, session_id: str) -> SavedListing | 
         "SELECT key FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'", (tenant, session_id)
     )
     return None if row is None else listing(tx, row["key"])
+
+
+def refused(tx: Transaction, key: str) -> Sequence[SavedName]:
+    """Of them, those that could not be saved."""
+    head = listing(tx, key)
+    return () if head is None else tuple(name for name in head.names if name.status == _REFUSED)
 
 
 def intend(tx: Transaction, key: str, incarnation: int) -> SnapshotIntent | None:
@@ -209,8 +216,7 @@ def _most_telling(saved: Sequence[SavedName]) -> Sequence[SavedName]:
     """In their order; where there are too many, those that were refused before those that were saved."""
     if len(saved) <= LISTED_NAMES:
         return saved
-    refused: NameStatus = "refused"
-    ranked = sorted(range(len(saved)), key=lambda place: (saved[place].status != refused, place))
+    ranked = sorted(range(len(saved)), key=lambda place: (saved[place].status != _REFUSED, place))
     return [saved[place] for place in sorted(ranked[:LISTED_NAMES])]
 
 

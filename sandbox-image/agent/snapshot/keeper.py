@@ -39,8 +39,11 @@ def keep(
     finish: Callable[[Saved], None],
     *,
     silence: float = _SILENCE,
+    storing_silence: float = _STORING_SILENCE,
 ) -> dict[str, str]:
     """Save in children; `emit` and `finish` run in the last of them. The labels that were refused on the way, and why.
+
+    `storing_silence` is for a piece that nobody takes; give it where somebody else sees to that.
 
     To be called in a process of its own, which ends afterwards by `os._exit`; see `settle`. Raises SaveFailedError.
     """
@@ -52,7 +55,7 @@ def keep(
             os.close(reading)
             _save_and_exit(namespace, replace(order, refused=refused), emit, finish, writing)
         os.close(writing)
-        label, why = _watch(pid, reading, silence)
+        label, why = _watch(pid, reading, silence, max(silence, storing_silence))
         os.close(reading)
         if why is None:
             return refused
@@ -121,13 +124,13 @@ def _line(word: bytes, text: bytes) -> bytes:
     return word + b" " + text.hex().encode() + b"\n"
 
 
-def _watch(pid: int, pipe: int, silence: float) -> tuple[str | None, str | None]:
+def _watch(pid: int, pipe: int, silence: float, storing_silence: float) -> tuple[str | None, str | None]:
     """Whose turn it was when the child went wrong, and how; None and None where it did not."""
     label: str | None = None
     word = b""
     buffered = b""
     while True:
-        if not select.select([pipe], [], [], silence if label else max(silence, _STORING_SILENCE))[0]:
+        if not select.select([pipe], [], [], silence if label else storing_silence)[0]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return label, "timed out"

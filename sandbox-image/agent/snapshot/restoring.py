@@ -43,7 +43,7 @@ def wanted(body: bytes) -> list[str]:
 
 
 def groups_of(body: bytes) -> list[list[str]]:
-    """For each number that a restore announces, the names that are quarantined with it."""
+    """For each number of a group that a restore announces, the names that are quarantined with it."""
     fields = _read(body)
     bound: dict[str, list[str]] = {}
     for name, slot in fields["code"].items():
@@ -100,21 +100,36 @@ class _Restore:
             self._group(number, row)
         self._put_in_order()
         missing = [(key, why) for key, why in self._body["not_saved"]]
-        self._report.state_lost += [*missing, *process_state.apply(self._state)]
+        self._report.state_lost += [*missing, *self._apply_state()]
         self._report.names = sum(1 for name in self._body["order"] if name in self._namespace)
         return self._report
 
+    # What comes before and after the groups has numbers behind theirs, so that it can be quarantined as they are.
+
     def _import_modules(self) -> None:
-        for module in self._body["imports"]:
-            with contextlib.suppress(Exception), _bounded(self._bound):
-                __import__(module)
-        for name, module in self._body["modules"].items():
-            try:
-                with _bounded(self._bound):
-                    __import__(module)
-                    self._namespace[name] = sys.modules[module]
-            except BaseException as error:
-                self._report.lost.append((name, f"importing {module!r}: {words_for(error)}"))
+        wanted = [(None, module) for module in self._body["imports"]] + list(self._body["modules"].items())
+        for number, (name, module) in enumerate(wanted, len(self._body["groups"])):
+            why = self._failed.get(number)
+            if why is None:
+                self._announce(number)
+                try:
+                    with _bounded(self._bound):
+                        __import__(module)
+                        if name is not None:
+                            self._namespace[name] = sys.modules[module]
+                    continue
+                except BaseException as error:
+                    why = words_for(error)
+            if name is not None:
+                self._report.lost.append((name, f"importing {module!r}: {why}"))
+
+    def _apply_state(self) -> list[tuple[str, str]]:
+        number = sum(len(self._body[key]) for key in ("groups", "imports", "modules"))
+        why = self._failed.get(number)
+        if why is not None:
+            return [(key, why) for key in self._state]
+        self._announce(number)
+        return process_state.apply(self._state)
 
     def _group(self, number: int, row: dict[str, Any]) -> None:
         if row.get("byte_code") and self._body["python"][:2] != list(sys.version_info[:2]):

@@ -16,12 +16,13 @@ from pathlib import Path
 from orchestrator.adapters.store.pieces import file, writer
 from orchestrator.adapters.store.pieces.store import open_pieces
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.snapshots import MAX_PIECE_BYTES
+from orchestrator.domain.snapshots import MAX_PIECE_BYTES, CellText
 from tests.contract.pieces.steps import KEY, NO_FLOOR, collect_all, intent_of, save
 
 HEAD = [b"head" * 1000, b"stays" * 30_000]
 NEXT = [b"next" * 1000, bytes(MAX_PIECE_BYTES), b"stays" * 30_000, b"more" * 20_000]
 LAST = [b"last" * 1000]
+CELLS = [CellText(number, "code" * 1000, "output" * 1000, 6000) for number in range(1, 4)]
 BATCH_BYTES = 100_000  # so that a small snapshot is written in several turns
 
 
@@ -34,6 +35,7 @@ async def _make(directory: Path) -> None:
 async def _live(directory: Path) -> None:
     async with open_pieces(directory, SystemClock(), NO_FLOOR) as pieces:
         await save(pieces, 3, 2, NEXT)
+        await pieces.note_cells(KEY, CELLS)
         await collect_all(pieces)
         await pieces.restate(intent_of(4, 3, replaces=True), 2)
         for sequence in range(5, 10):

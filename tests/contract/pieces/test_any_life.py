@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
 from orchestrator.domain.snapshot_ports import Pieces
-from orchestrator.domain.snapshots import SnapshotRefusedError
+from orchestrator.domain.snapshots import CellText, SnapshotRefusedError
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,
@@ -37,6 +37,7 @@ class Model:
     heads: dict[int, list[bytes]] = field(default_factory=dict)
     strays: set[int] = field(default_factory=set)
     sequence: int = 0
+    cells: int = 0
 
     @property
     def head(self) -> int | None:
@@ -116,6 +117,12 @@ async def _forked(pieces: Pieces, model: Model, _contents: list[bytes]) -> None:
         assert await saved_contents(pieces, sequence, key=OTHER) == expected(*model.heads[model.head])
 
 
+async def _noted(pieces: Pieces, model: Model, contents: list[bytes]) -> None:
+    cells = [CellText(model.cells + 1 + i, repr(content[:1]), "", len(content)) for i, content in enumerate(contents)]
+    await pieces.note_cells(KEY, cells)
+    model.cells += len(cells)
+
+
 Step = Callable[[Pieces, Model, list[bytes]], Awaitable[None]]
 _STEPS: tuple[Step, ...] = (
     _saved,
@@ -128,6 +135,7 @@ _STEPS: tuple[Step, ...] = (
     _cleared,
     _collected,
     _forked,
+    _noted,
 )
 
 
@@ -154,4 +162,5 @@ async def _live(directory: Path, life: list[tuple[Step, list[bytes]]]) -> None:
             assert set(there) - model.strays == set(model.heads)
             for sequence, saved in model.heads.items():
                 assert await saved_contents(pieces, sequence) == expected(*saved)
+            assert [cell.number for cell in await pieces.cells(KEY)] == list(range(1, model.cells + 1))
             assert await is_sound(pieces, model.head)

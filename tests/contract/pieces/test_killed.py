@@ -14,7 +14,7 @@ from orchestrator.adapters.store.pieces import turns, writer
 from orchestrator.adapters.store.pieces.store import SqlitePieces, open_pieces
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import SnapshotNotFoundError, SnapshotVoidedError
-from tests.contract.pieces.killed import BATCH_BYTES, HEAD, LAST, NEXT
+from tests.contract.pieces.killed import BATCH_BYTES, CELLS, HEAD, LAST, NEXT
 from tests.contract.pieces.steps import (
     KEY,
     NO_FLOOR,
@@ -55,6 +55,7 @@ async def test_killed_before_any_statement_every_snapshot_there_is_whole_and_the
                 assert await saved_contents(pieces, sequence) == expected(*CONTENTS[sequence])
             head = there[0]
             heads.add(head)
+            assert list(await pieces.cells(KEY)) in (([], CELLS) if head == 3 else ([],) if head < 3 else (CELLS,))
             assert await is_sound(pieces, head)
             # Recovery adopts the newest, or does not; here it does not, where that is not the oldest.
             older = there[1] if head > 2 else head
@@ -145,6 +146,8 @@ async def _everything(pieces: Pieces) -> None:
     await saved_contents(pieces, 3)
     await pieces.restate(intent_of(4, 3, replaces=True), 2)
     await pieces.fork(KEY, 4, intent_of(1, None, key=OTHER, replaces=True))
+    await pieces.note_cells(KEY, CELLS)
+    await pieces.cells(KEY, [1])
     await pieces.collect(KEY)
     await pieces.check(KEY, 4)
     await pieces.history(KEY, 4)
@@ -176,6 +179,7 @@ async def test_cancelled_at_any_await_nothing_is_half_done_and_all_goes_on(
 async def _goes_on(pieces: SqlitePieces) -> None:
     assert not pieces._reading
     assert not pieces._writers
+    assert list(await pieces.cells(KEY)) in ([], CELLS)
     there = await sequences(pieces, 99)
     assert there in ([2, 1], [3, 2, 1], [4, 3, 2, 1])
     for sequence in there:

@@ -42,8 +42,8 @@ async def stored(records: Records, key: str) -> Session:
     return found
 
 
-async def opened(records: Records, session: Session, code: str = "pass") -> int:
-    number = await records.open_execution(session.key, session.incarnation, code)
+async def opened(records: Records, session: Session) -> int:
+    number = await records.open_execution(session.key, session.incarnation)
     assert number is not None
     return number
 
@@ -54,12 +54,11 @@ async def run_cell(
     *,
     bound: Sequence[str] = (),
     removed: Sequence[str] = (),
-    code: str = "pass",
     outcome: Outcome = "ok",
     variable_count: int = 1,
 ) -> int:
     """An execution from its opening to its answer: its number."""
-    number = await opened(records, session, code)
+    number = await opened(records, session)
     await records.close_execution(
         session.key, number, outcome, bound=bound, removed=removed, variable_count=variable_count
     )

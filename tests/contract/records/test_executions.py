@@ -1,4 +1,4 @@
-"""What every `Records` promises about the ledger of executions and the cells' text."""
+"""What every `Records` promises about the ledger of executions."""
 
 import pytest
 
@@ -12,21 +12,20 @@ async def test_an_open_execution_counts_as_activity_and_use(records: Records, cl
     session = await ready_session(records)
     clock.advance(7)
 
-    assert await opened(records, session, "x = 1") == 1
+    assert await opened(records, session) == 1
 
     after = await stored(records, session.key)
     assert (after.executions, after.activity, after.used_at) == (1, session.activity + 1, clock.now())
     assert await records.executions(TENANT, "s") == [
         ExecutionRecord(1, session.incarnation, None, clock.now(), None, (), ())
     ]
-    assert await records.cell(TENANT, "s", 1) == "x = 1"
 
 
 @pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.READY])
 async def test_an_execution_opens_only_in_a_ready_session(records: Records, state: SessionState) -> None:
     session = await session_in(records, state)
 
-    assert await records.open_execution(session.key, session.incarnation, "x = 1") is None
+    assert await records.open_execution(session.key, session.incarnation) is None
     assert await stored(records, session.key) == session
 
 
@@ -34,7 +33,7 @@ async def test_an_execution_opens_only_in_a_ready_session(records: Records, stat
 async def test_an_execution_of_another_incarnation_does_not_open(records: Records, seen: int) -> None:
     session = await ready_session(records)
 
-    assert await records.open_execution(session.key, session.incarnation + seen, "x = 1") is None
+    assert await records.open_execution(session.key, session.incarnation + seen) is None
     assert await records.executions(TENANT, "s") == []
 
 
@@ -43,7 +42,7 @@ async def test_no_execution_opens_in_a_session_that_was_deleted(records: Records
     await records.session_destroying(session.key)
     await records.delete_session(session.key)
 
-    assert await records.open_execution(session.key, session.incarnation, "x = 1") is None
+    assert await records.open_execution(session.key, session.incarnation) is None
 
 
 async def test_closing_notes_the_answer(records: Records, clock: ManualClock) -> None:
@@ -125,7 +124,28 @@ async def test_the_newest_executions_come_first_and_as_many_as_asked(records: Re
     assert [row.number for row in await records.executions(TENANT, "s", limit=2)] == [5, 4]
     assert await records.executions(TENANT, "s", limit=0) == []
     assert await records.executions("another tenant", "s") == []
-    assert await records.cell("another tenant", "s", 1) is None
+
+
+async def test_each_name_has_the_execution_that_bound_it_last(records: Records) -> None:
+    session, other = await ready_session(records), await ready_session(records, "other")
+    await run_cell(records, session, bound=["x", "y", "gone"])
+    await run_cell(records, session, bound=["y", "it's", "名"], removed=["gone"])
+    await run_cell(records, other, bound=["z"])
+
+    found = await records.binding_executions(session.key, ["x", "y", "y", "it's", "名", "gone", "z"])
+
+    assert found == {"x": 1, "y": 2, "it's": 2, "名": 2}
+    assert await records.binding_executions(session.key, []) == {}
+    assert await records.binding_executions("0" * 32, ["x"]) == {}
+
+
+async def test_a_name_bound_before_the_ledger_begins_has_its_execution_still(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+    for _ in range(201):
+        await run_cell(records, session)
+
+    assert await records.binding_executions(session.key, ["x"]) == {"x": 1}
 
 
 async def test_the_ledger_keeps_the_last_200_executions_of_each_session(records: Records) -> None:
@@ -135,36 +155,4 @@ async def test_the_ledger_keeps_the_last_200_executions_of_each_session(records:
         await run_cell(records, session)
 
     assert [row.number for row in await records.executions(TENANT, "s", limit=1_000)] == list(range(205, 5, -1))
-    assert await records.cell(TENANT, "s", 5) is None
-    assert await records.cell(TENANT, "s", 6) == "pass"
-    assert await records.cell(TENANT, "other", 1) == "pass"
-
-
-async def test_the_text_of_cells_is_kept_up_to_ten_megabytes_newest_first(records: Records) -> None:
-    session = await ready_session(records)
-    for _ in range(11):
-        await run_cell(records, session, code="é" * 500_000)  # a megabyte each, in bytes
-    await run_cell(records, session, code="small")
-
-    kept = [number for number in range(1, 13) if await records.cell(TENANT, "s", number) is not None]
-    assert kept == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert len(await records.executions(TENANT, "s")) == 12
-
-
-async def test_a_cell_beyond_the_limit_is_forgotten_and_leaves_room_for_the_next(records: Records) -> None:
-    session = await ready_session(records)
-    await run_cell(records, session, code="x" * 10_000_001)
-    await run_cell(records, session, code="y = 1")
-
-    assert await records.cell(TENANT, "s", 1) is None
-    assert await records.cell(TENANT, "s", 2) == "y = 1"
-    assert len(await records.executions(TENANT, "s")) == 2
-
-
-@pytest.mark.parametrize("code", ["", "x = '\0'", "'\ud800'", "'日本 🎉 \r\n\u2028'", "'; DROP TABLE sessions; --"])
-async def test_any_text_is_kept_as_it_was_sent(records: Records, code: str) -> None:
-    session = await ready_session(records)
-
-    number = await run_cell(records, session, code=code)
-
-    assert await records.cell(TENANT, "s", number) == code
+    assert [row.number for row in await records.executions(TENANT, "other")] == [1]

@@ -13,11 +13,9 @@ from tests.contract.records.steps import opened, ready_session, run_cell, stored
 
 
 async def bindings(records: SqliteRecords, session: Session) -> Mapping[str, int]:
-    """The names that the records believe to be there, and which execution bound them last."""
-    rows = await records._db.read(
-        lambda tx: tx.rows("SELECT name, execution FROM names WHERE session = ?", (session.key,))
-    )
-    return {row["name"]: row["execution"] for row in rows}
+    """All names that the records believe to be there, and which execution bound them last."""
+    rows = await records._db.read(lambda tx: tx.rows("SELECT name FROM names WHERE session = ?", (session.key,)))
+    return await records.binding_executions(session.key, [row["name"] for row in rows])
 
 
 async def _lost(records: SqliteRecords, session: Session, cause: str = "gone") -> Loss | None:

@@ -101,6 +101,23 @@ async def test_a_listing_belongs_to_its_tenant_and_goes_with_its_session(sqlite:
     assert left == 0
 
 
+async def test_a_worker_reads_the_listing_by_key_and_what_was_refused_apart(sqlite: SqliteRecords) -> None:
+    session, other = await ready_session(sqlite), await ready_session(sqlite, "other")
+    assert await sqlite.saved_listing_of(session.key) is None
+    assert await sqlite.head_refused(session.key) == ()
+    await run_cell(sqlite, session)
+    await saved(sqlite, session, named("x"), named("f", "refused"), named("y", "unrehearsed"))
+    await saved(sqlite, other, named("g", "refused"))
+
+    assert await sqlite.saved_listing_of(session.key) == await sqlite.saved_listing(TENANT, "s")
+    assert await sqlite.head_refused(session.key) == (named("f", "refused"),)
+    await saved(sqlite, session, named("f"))
+    assert await sqlite.head_refused(session.key) == ()
+
+    await sqlite.session_destroying(session.key)
+    assert await sqlite.saved_listing_of(session.key) is not None
+
+
 async def test_a_listing_too_long_for_the_records_keeps_what_was_refused_and_counts_the_rest(
     sqlite: SqliteRecords,
 ) -> None:

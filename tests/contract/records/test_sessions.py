@@ -90,7 +90,7 @@ async def test_no_hibernation_begins_while_a_cell_is_open_and_no_cell_while_one_
     await records.close_execution(session.key, number, "ok", bound=[], removed=[], variable_count=0)
 
     assert await records.session_snapshotting(session.key, 1, 1)
-    assert await records.open_execution(session.key, 1, "x = 1") is None
+    assert await records.open_execution(session.key, 1) is None
     assert await records.session_ready(session.key, 1), "a call came in: the hibernation is abandoned"
     assert await run_cell(records, session) == number + 1
 
@@ -159,7 +159,7 @@ async def test_a_session_being_destroyed_is_found_by_nobody_but_recovery(records
 
 async def test_a_name_used_again_is_another_session_that_starts_empty(records: Records) -> None:
     old = await ready_session(records)
-    await run_cell(records, old, bound=["secret"], code="secret = 1")
+    await run_cell(records, old, bound=["secret"])
     await records.session_destroying(old.key)
 
     new = await records.ensure_session(TENANT, "s", ENVIRONMENT)
@@ -167,7 +167,6 @@ async def test_a_name_used_again_is_another_session_that_starts_empty(records: R
     assert new.key != old.key
     assert (new.executions, new.variable_count, new.incarnation) == (0, 0, 0)
     assert await records.executions(TENANT, "s") == []
-    assert await records.cell(TENANT, "s", 1) is None
     await records.delete_session(old.key)
     assert await records.all_sessions() == [new]
 

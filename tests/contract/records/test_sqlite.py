@@ -47,17 +47,17 @@ async def test_the_connection_is_set_up_as_the_design_has_it(sqlite: SqliteRecor
 
 async def test_nothing_of_a_deleted_session_is_left_in_any_table(sqlite: SqliteRecords) -> None:
     session = await ready_session(sqlite)
-    await run_cell(sqlite, session, bound=["x"], code="x = 1")
+    await run_cell(sqlite, session, bound=["x"])
     await opened(sqlite, session)
 
     await sqlite.session_destroying(session.key)
     await sqlite.delete_session(session.key)
 
     def rows(raw: sqlite3.Connection) -> dict[str, int]:
-        tables = ("sessions", "executions", "cells", "names")
+        tables = ("sessions", "executions", "names")
         return {table: raw.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - the names stand above
 
-    assert await sqlite._db.run(rows) == {"sessions": 0, "executions": 0, "cells": 0, "names": 0}
+    assert await sqlite._db.run(rows) == {"sessions": 0, "executions": 0, "names": 0}
 
 
 # --- user ids ----------------------------------------------------------------------------------------------------
@@ -100,12 +100,13 @@ async def _fill(records: SqliteRecords) -> None:
 async def test_a_full_disk_is_told_and_leaves_the_records_as_they_were(sqlite: SqliteRecords) -> None:
     session = await ready_session(sqlite)
     await run_cell(sqlite, session, bound=["x"])
+    number = await opened(sqlite, session)
     before, ledger = await stored(sqlite, session.key), await sqlite.executions(TENANT, "s")
     await _fill(sqlite)
 
     for _ in range(3):
         with pytest.raises(StoreFullError) as refused:
-            await sqlite.open_execution(session.key, session.incarnation, "x" * 100_000)
+            await sqlite.close_execution(session.key, number, "ok", bound=["y" * 100_000], removed=[], variable_count=2)
 
     assert refused.value.retryable
     assert "Free some space" in str(refused.value)
@@ -114,7 +115,8 @@ async def test_a_full_disk_is_told_and_leaves_the_records_as_they_were(sqlite: S
     assert not await sqlite._db.run(lambda raw: raw.in_transaction)
 
     await sqlite._db.run(lambda raw: raw.execute("PRAGMA max_page_count = 1000000").fetchone())
-    assert await opened(sqlite, session, "x" * 100_000) == 2
+    await sqlite.close_execution(session.key, number, "ok", bound=["y" * 100_000], removed=[], variable_count=2)
+    assert await opened(sqlite, session) == 3
 
 
 async def test_a_disk_without_room_for_the_file_itself_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +163,6 @@ async def test_a_writer_killed_in_the_middle_leaves_what_it_committed_and_nothin
                 newest = [row.number for row in await records.executions(TENANT, session.session_id)]
                 assert newest[0] == session.executions
                 assert newest == list(range(newest[0], newest[-1] - 1, -1))
-                assert await records.cell(TENANT, session.session_id, newest[0])
 
 
 async def _write_and_kill(path: Path) -> dict[str, int]:

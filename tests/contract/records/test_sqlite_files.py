@@ -12,7 +12,8 @@ import pytest
 from orchestrator.adapters.store import schema
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.errors import BusyError, StoreUnusableError
-from tests.contract.records.steps import ENVIRONMENT, TENANT, ready_session, refused_at_opening, run_cell
+from tests.contract.records.snapshot_steps import named, saved
+from tests.contract.records.steps import ENVIRONMENT, TENANT, opened, ready_session, refused_at_opening, run_cell
 from tests.manual_clock import ManualClock
 
 
@@ -133,6 +134,40 @@ async def test_a_file_of_an_older_schema_is_brought_up_to_date_with_its_rows(
             assert await records._db.run(schema.schema_version) == len(newest)
             assert await records._db.run(lambda raw: raw.execute("SELECT pinned FROM sessions").fetchone()[0]) == 7
             assert [session.session_id for session in await records.sessions(TENANT)] == ["s"]
+
+
+async def test_records_that_kept_the_text_of_cells_lose_it_and_nothing_else(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        async with open_records(path, clock) as records:
+            session = await ready_session(records)
+            await run_cell(records, session, bound=["x"])
+            await saved(records, session, named("x"))
+            await opened(records, session)
+
+            def keep_text(raw: sqlite3.Connection) -> None:
+                raw.execute("INSERT INTO cells (session, number, code) VALUES (?, 1, ?)", (session.key, b"x = 1"))
+                raw.execute("UPDATE sessions SET cell_bytes = 5")
+
+            await records._db.run(keep_text)
+            before = await _everything(records)
+
+    for _ in range(2):
+        async with open_records(path, clock) as records:
+            assert await records._db.run(schema.schema_version) == len(schema.MIGRATIONS)
+            assert await _everything(records) == before
+            assert not await records._db.run(lambda raw: raw.execute("PRAGMA foreign_key_check").fetchall())
+            tables = await records._db.run(lambda raw: raw.execute("SELECT sql FROM sqlite_schema").fetchall())
+            assert not any("CREATE TABLE cells" in str(row["sql"]) for row in tables)
+            await records.close_execution(session.key, 2, "ok", bound=["y"], removed=[], variable_count=2)
+            before = await _everything(records)
+
+
+async def _everything(records: SqliteRecords) -> object:
+    listing = await records.saved_listing(TENANT, "s")
+    return await records.all_sessions(), await records.executions(TENANT, "s"), listing
 
 
 async def test_a_migration_that_fails_leaves_the_older_schema_whole(

@@ -13,7 +13,7 @@ from tests.contract.records.steps import ready_session, run_cell
 async def _write(records: Records, name: str) -> None:
     session = await ready_session(records, name)
     while True:
-        number = await run_cell(records, session, code="x" * 2_000, bound=["x", f"y{session.executions}"])
+        number = await run_cell(records, session, bound=["x", f"y{session.executions}"])
         sys.stdout.write(f"{name} {number}\n")
         sys.stdout.flush()
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from orchestrator.adapters.store.pieces import manifest_rows, rows
+from orchestrator.adapters.store.pieces import cells, manifest_rows, rows
 from orchestrator.adapters.store.pieces.file import Place, opened
 from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, ManifestRow
 from orchestrator.adapters.store.pieces.turns import Turns
@@ -52,6 +52,7 @@ def _look(place: Place) -> _Findings:
         findings.problems += [
             f"The file's structure is damaged: {sentence}." for (sentence,) in said if sentence != "ok"
         ]
+        findings.problems += cells.problems(file)
         for sequence in manifest_rows.sequences(file):
             try:
                 row = manifest_rows.read(file, sequence)

@@ -46,6 +46,16 @@ _SCHEMA = (
         workspace_references BLOB NOT NULL
     ) STRICT
     """,
+    # For people and excerpts; no snapshot needs it.
+    """
+    CREATE TABLE cells (
+        number INTEGER PRIMARY KEY,            -- of the execution
+        digest BLOB NOT NULL,                  -- the host's, of all the others
+        code BLOB NOT NULL,
+        output BLOB NOT NULL,
+        output_bytes INTEGER NOT NULL
+    ) STRICT
+    """,
 )
 
 

@@ -1,13 +1,14 @@
 """`Pieces` over one SQLite file for each session: who may write, what is being read, what was deleted."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from orchestrator.adapters.store.pieces import cells as texts
 from orchestrator.adapters.store.pieces import commits, file, rows
 from orchestrator.adapters.store.pieces.check import check as checked
 from orchestrator.adapters.store.pieces.commits import Copy, Keeping
@@ -18,6 +19,7 @@ from orchestrator.adapters.store.pieces.writer import SqliteSnapshotWriter
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotReader, SnapshotWriter
 from orchestrator.domain.snapshots import (
+    CellText,
     Collected,
     DamagedPiece,
     History,
@@ -141,6 +143,20 @@ class SqlitePieces(Pieces):
         except SnapshotNotFoundError:
             return History((), ())
         return History(tuple(intact), tuple(damaged))
+
+    async def note_cells(self, key: str, cells: Sequence[CellText]) -> None:
+        """Keep the text of those executions."""
+        self._require_standing(key)
+        if cells:
+            await self._turns.take(key, "write", partial(texts.note, self._place(key), tuple(cells)))
+
+    async def cells(self, key: str, numbers: Sequence[int] | None = None) -> Sequence[CellText]:
+        """The texts that are kept."""
+        wanted = None if numbers is None else frozenset(numbers)
+        try:
+            return await self._turns.take(key, "read", partial(texts.read, self._place(key), wanted))
+        except SnapshotNotFoundError:
+            return ()
 
     async def collect(self, key: str) -> Collected:
         """Drop some of what nothing refers to, and shorten the file."""

@@ -1,0 +1,169 @@
+"""Restores in the supervisor's hands: pieces go from the host to the worker, and a worker that does not live through a
+group is replaced by a fresh one.
+"""
+
+from typing import Any
+
+from agent.channel import Channel
+from agent.executions import Executions
+from agent.piece_feed import PieceFeed, record_of
+from agent.reactor import Reactor, Timer
+from agent.save_memory import NAMESPACE, WORKSPACE, SaveMemory
+from agent.wire import Header
+from agent.workers import Workers
+
+_MARGIN = 5.0  # seconds of silence beyond what one group may take
+_MAX_LISTS = 4 * 1024 * 1024  # bytes of the JSON of what is lost
+_MAX_CREDIT = 16
+_BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class Restores:
+    """One at a time, before the first cell of a worker."""
+
+    def __init__(
+        self, reactor: Reactor, channel: Channel, workers: Workers, executions: Executions, memory: SaveMemory
+    ) -> None:
+        self._reactor = reactor
+        self._channel = channel
+        self._workers = workers
+        self._executions = executions
+        self._memory = memory
+        self._order: Header = {}
+        self._body = b""
+        self._feed: PieceFeed | None = None  # there is a restore as long as there is one
+        self._given = False  # the worker has it
+        self._group: int | None = None  # that is being loaded
+        self._silence: Timer | None = None
+        self._answer: tuple[str, Any] | None = None  # once a fresh worker stands
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is one, or its answer is yet to be given."""
+        return self._feed is not None or self._answer is not None
+
+    def begin(self, header: Header, parts: list[bytes]) -> None:
+        """Take up a request that nothing speaks against but its own form."""
+        if not _is_order(header) or len(parts) != 1:
+            self._channel.refuse(header["id"], "malformed", "a restore names what it restores, and has one part")
+            return
+        self._order, self._body = header, parts[0]
+        self._feed = PieceFeed(self._reactor, self._passed)
+        self._given, self._group = False, None
+        self._memory.restoring(header["snapshot"], header["seed"], header["section"])
+        if self._workers.ready:
+            self.worker_ready()
+
+    def worker_ready(self) -> None:
+        """Answer for the worker before, or give this one what waits for it."""
+        if self._answer is not None:
+            (code, value), self._answer = self._answer, None
+            if code == "crashed":
+                self._channel.reply(self._order["id"], {"ok": True, "restored": 0, "crashed": value})
+            else:
+                self._channel.refuse(self._order["id"], code, value)
+        elif self._feed is not None and not self._given:
+            self._given = True
+            fields = {name: self._order[name] for name in ("section", "seed", "bound", "quarantined")}
+            frame = {"type": "restore", "restore": self._order["id"], **fields}
+            self._workers.send(frame, [self._body], [self._feed.reading])
+            self._body = b""
+            self._listen()
+
+    def piece(self, header: Header, parts: list[bytes]) -> None:
+        """A piece from the host, or word that there is none."""
+        if self._feed is None or header.get("restore") != self._order["id"]:
+            return
+        try:
+            record = record_of(header, parts)
+        except _BROKEN:
+            return
+        if header["type"] == "piece":
+            digest = bytes.fromhex(header["digest"])
+            self._memory.came(self._order["snapshot"], self._order["seed"], self._order["section"], digest)
+        self._feed.add(*record)
+
+    def worker_says(self, header: Header, parts: list[bytes]) -> None:
+        """How far it is, or what came of it."""
+        if self._feed is None or header.get("restore") != self._order["id"]:
+            return
+        if header["type"] == "restored":
+            self._finish(header, parts)
+            return
+        group = header.get("group")
+        if isinstance(group, int):
+            self._group = group
+        self._listen(waits=header.get("waits") is True)
+
+    def worker_died(self, how: str) -> None:
+        """In the middle of it: a fresh one is being made, and is waited for."""
+        if self._feed is None or not self._given:
+            return
+        if self._order["section"] == NAMESPACE and self._group is not None:
+            self._end("crashed", [self._group, f"loading it ended the process: {how}"[:300]])
+        else:
+            self._end("failed", f"the worker ended while it restored: {how}"[:300])
+
+    def interrupt(self, why: str) -> None:
+        """What is there is not known: a fresh worker is made, if the present one has begun."""
+        if self._feed is None:
+            return
+        self._end("interrupted", why)
+        if self._given:
+            self._executions.replace_worker()
+        else:
+            self.worker_ready()
+
+    def _passed(self) -> None:
+        self._channel.send({"type": "taken", "restore": self._order["id"], "count": 1})
+        if self._silence is not None:
+            self._listen()
+
+    def _listen(self, *, waits: bool = False) -> None:
+        """Count its silence from here, unless it waits for the host."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        if not waits:
+            self._silence = self._reactor.after(float(self._order["bound"]) + _MARGIN, self._silent)
+
+    def _silent(self) -> None:
+        if self._group is not None and self._order["section"] == NAMESPACE:
+            self._end("crashed", [self._group, "loading it timed out, and could not be interrupted"])
+        else:
+            self._end("failed", "the worker was silent for too long")
+        self._executions.replace_worker()
+
+    def _finish(self, header: Header, parts: list[bytes]) -> None:
+        error, restored = header.get("error"), header.get("restored")
+        request = self._order["id"]
+        if isinstance(error, str):
+            self._end("malformed" if header.get("malformed") is True else "failed", error[:1000])
+            self._executions.replace_worker()
+            return
+        self._end(None, None)
+        lists = parts[0] if len(parts) == 1 and len(parts[0]) <= _MAX_LISTS else b'{"lost":[],"state_lost":[]}'
+        count = restored if type(restored) is int and 0 <= restored < 2**53 else 0
+        if self._order["section"] == NAMESPACE:
+            self._executions.restored(count)
+        self._channel.reply(request, {"ok": True, "restored": count, "crashed": None}, [lists])
+
+    def _end(self, code: str | None, value: Any) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        if self._feed is not None:
+            self._feed.close(given=self._given)
+            self._feed = None
+        self._answer = None if code is None else (code, value)
+
+
+def _is_order(header: Header) -> bool:
+    quarantined = header.get("quarantined")
+    return (
+        all(type(header.get(name)) is int and header[name] >= 0 for name in ("snapshot", "seed"))
+        and header.get("section") in (NAMESPACE, WORKSPACE)
+        and isinstance(header.get("bound"), int | float)
+        and isinstance(quarantined, list)
+        and all(isinstance(row, list) and [type(one) for one in row] == [int, str] for row in quarantined)
+    )

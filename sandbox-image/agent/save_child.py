@@ -1,0 +1,197 @@
+"""What a fork of the worker does to save: it reads the files, sees the namespace through, and tells the supervisor.
+
+The fork is a frozen copy of the session. It runs user code only in children of its own (see snapshot/keeper.py), all of
+which hold the writing end of the pipe that the supervisor reads: what user code writes there costs this save.
+"""
+
+import faulthandler
+import json
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from agent import piece_records as records
+from agent.manifest import manifest, remarks
+from agent.piece_records import HEADER, NO_DIGEST
+from agent.snapshot import process_state
+from agent.snapshot.keeper import SaveFailedError, keep, settle
+from agent.snapshot.libraries import zstandard
+from agent.snapshot.nodes import Limits
+from agent.snapshot.pieces import PieceWriter
+from agent.snapshot.saving import Order, Saved
+from agent.snapshot.workspace_scan import GivenUpError, Scanned, scan
+
+_WORKSPACE = "/workspace"
+_DIGEST_SIZE = 16
+_KEPT = 64 * 1024 * 1024  # bytes of files that are kept here until all are read, whatever the host takes meanwhile
+_REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
+_GO_BOUND = 30.0  # seconds for the supervisor to stop everything else
+_PATIENCE = 24 * 3600.0  # the supervisor bounds how long nothing is taken
+
+
+def digests_of(joined: bytes) -> frozenset[bytes]:
+    """Digests that came side by side."""
+    return frozenset(joined[start : start + _DIGEST_SIZE] for start in range(0, len(joined), _DIGEST_SIZE))
+
+
+class SaveChild:
+    """One save. `before` is what `process_state.before_fork` said in the worker."""
+
+    def __init__(
+        self, namespace: dict[str, Any], before: dict[str, Any], header: dict[str, Any], parts: Sequence[bytes]
+    ) -> None:
+        self._namespace = namespace
+        self._before = before
+        self._order = header
+        self._known, self._rehearsed = map(digests_of, parts)
+        self._files = True
+        self._scanned = Scanned()
+
+    def run(self, pipe: int, connection: socket.socket, spared: int) -> NoReturn:
+        """Save and end. Of the descriptors from `spared` on, only these two go on meaning what they mean."""
+        self._pipe, self._connection = pipe, connection
+        try:
+            settle()
+            faulthandler.disable()  # its report is for the worker's own end
+            _let_go(spared, {pipe, connection.fileno()})
+            self._run()
+        except SaveFailedError as error:
+            self._write(records.FAILED, str(error).encode("utf-8", "replace")[:1000])
+        except BaseException as error:
+            self._write(records.FAILED, f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:1000])
+        finally:
+            os._exit(0)
+
+    def _run(self) -> None:
+        if self._order["final"]:
+            self._connection.settimeout(_GO_BOUND)
+            if self._connection.recv(1) != records.GO:
+                raise SaveFailedError("the rest of the sandbox could not be stopped")
+            self._connection.settimeout(None)
+        self._scan()
+        refused = keep(self._namespace, self._saving(), self._emit, self._finish, storing_silence=_PATIENCE)
+        rows = []
+        for label, why in refused.items():
+            value = self._namespace.get(label.removeprefix("name ")) if label.startswith("name ") else None
+            if value is not None:
+                rows.append([label, why, id(value), id(type(value))])
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used), "refused": rows}
+        self._write(records.DONE, json.dumps(done).encode())
+
+    # the files, while nothing else moves them
+
+    def _scan(self) -> None:
+        kept = _Kept(self._emit)
+        pieces = PieceWriter(kept.emit, self._order["seed"], self._known, compress=self._order["compress"])
+        root = os.open(_WORKSPACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._scanned = scan(root, pieces, self._order["execution"], give_up=self._told_to_give_up)
+        except GivenUpError:
+            self._files = False
+            kept.forget()
+        finally:
+            os.close(root)
+        self._write(records.FROZEN, flag=int(self._files))
+        kept.release()
+
+    def _told_to_give_up(self) -> bool:
+        try:
+            return self._connection.recv(1, socket.MSG_DONTWAIT) == records.GIVE_UP
+        except BlockingIOError:
+            return False
+
+    # the namespace
+
+    def _saving(self) -> Order:
+        order = self._order
+        return Order(
+            seed=order["seed"],
+            limits=Limits(order["variable_limit"], order["session_limit"]),
+            known=self._known,
+            compress=order["compress"],
+            state=process_state.take(self._namespace, self._before),
+            rehearsed=frozenset(digest.hex() for digest in self._rehearsed),
+            rehearse=self._rehearse,
+            early=process_state.early(),
+            imports=process_state.imports(self._namespace),
+            refused={label: why for label, why, *identity in order["refused"] if self._is_still(label, identity)},
+        )
+
+    def _is_still(self, label: str, identity: Sequence[int]) -> bool:
+        value = self._namespace.get(label.removeprefix("name "))
+        return [id(value), id(type(value))] == list(identity)
+
+    def _rehearse(self) -> socket.socket | None:
+        self._write(records.REHEARSE)
+        self._connection.settimeout(_REHEARSAL_BOUND)
+        while True:
+            try:
+                message, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+            except OSError:
+                return None
+            if descriptors:
+                return socket.socket(fileno=descriptors[0])
+            if message != records.GIVE_UP:  # which came too late
+                return None
+
+    def _finish(self, saved: Saved) -> None:
+        scanned = self._scanned
+        workspace = scanned.pieces
+        self._write(records.MANIFEST, manifest(self._order, saved.names, scanned.files, saved.pieces, workspace))
+        packer = zstandard.ZstdCompressor(level=3)
+        self._write(records.NAMESPACE_BODY, packer.compress(saved.body))
+        self._write(records.WORKSPACE_BODY, packer.compress(scanned.body) if self._files else b"")
+        self._write(records.NAMESPACE_DIGESTS, bytes.fromhex("".join(saved.pieces)))
+        self._write(records.WORKSPACE_DIGESTS, bytes.fromhex("".join(workspace)))
+        self._write(records.REHEARSED, bytes.fromhex("".join(saved.rehearsed)))
+        self._write(records.REMARKS, remarks(saved.remarks, scanned.remarks, scanned.refused))
+
+    # the pipe
+
+    def _emit(self, digest: bytes, size: int, encoding: str, data: Any) -> None:
+        self._write(records.PIECE, data, records.ENCODINGS.index(encoding), size, digest)
+
+    def _write(self, kind: bytes, data: Any = b"", encoding: int = 0, flag: int = 0, digest: bytes = NO_DIGEST) -> None:
+        """A record, without copying its data."""
+        view = memoryview(data)
+        header = HEADER.pack(kind, encoding, flag, len(view), digest)
+        written = os.writev(self._pipe, (header, view)) - len(header)
+        while written < len(view):
+            written += os.write(self._pipe, view[written:])
+
+
+class _Kept:
+    """Pieces of files, kept until all are read: a waiting cell waits for memory then, and not for the host's disk."""
+
+    def __init__(self, emit: Any) -> None:
+        self._emit = emit
+        self._pieces: list[tuple[bytes, int, str, Any]] = []
+        self._room = _KEPT
+
+    def emit(self, digest: bytes, size: int, encoding: str, data: Any) -> None:
+        self._room -= len(data)
+        if self._room >= 0:
+            self._pieces.append((digest, size, encoding, data))
+            return
+        self.release()
+        self._emit(digest, size, encoding, data)
+
+    def release(self) -> None:
+        for piece in self._pieces:
+            self._emit(*piece)
+        self.forget()
+
+    def forget(self) -> None:
+        self._pieces.clear()
+
+
+def _let_go(spared: int, kept: set[int]) -> None:
+    """Our own descriptors of the worker lead nowhere: user code that writes to all that it finds reaches no channel."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= spared and int(name) not in kept:
+            os.dup2(null, int(name))
+    os.close(null)

@@ -1,0 +1,52 @@
+"""The worker's part of a save: a fork that goes on saving while the worker goes on."""
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agent import pristine
+from agent.save_child import SaveChild
+from agent.snapshot import process_state
+from agent.streams import HIGH
+from agent.wire import Header
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
+
+def begin(
+    namespace: dict[str, Any],
+    header: Header,
+    parts: Sequence[bytes],
+    descriptors: Sequence[int],
+    tell: Callable[[Header], None],
+) -> None:
+    """Fork what saves, and tell its process id; null where no process could be started."""
+    pipe, connection = descriptors
+    told = {"type": "saving", "save": header["save"]}
+    try:
+        try:
+            before = process_state.before_fork()
+        except BaseException:  # the session has replaced the module `random`
+            before = {}
+        # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
+        intermediate = pristine.fork()
+        if intermediate == 0:
+            _fork_again(SaveChild(namespace, before, header, parts), pipe, connection, told, tell)
+        pristine.waitpid(intermediate, 0)
+    except OSError:
+        tell({**told, "pid": None})
+    finally:
+        pristine.close(pipe)
+        pristine.close(connection)
+
+
+def _fork_again(child: SaveChild, pipe: int, connection: int, told: Header, tell: Callable[[Header], None]) -> None:
+    try:
+        pid = pristine.fork()
+        if pid == 0:
+            child.run(pipe, socket.socket(fileno=connection), HIGH)
+        tell({**told, "pid": pid})
+    except OSError:
+        tell({**told, "pid": None})
+    finally:
+        pristine.leave(0)
