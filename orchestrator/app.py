@@ -9,6 +9,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -21,13 +22,22 @@ from orchestrator.adapters.engine.endpoint import find_engine
 from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
-from orchestrator.adapters.store.records import open_records
+from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
+from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
+from orchestrator.domain.snapshot_ports import Pieces
+from orchestrator.domain.snapshots import History, SnapshotSummary
+from orchestrator.services.history import CheckReport, Histories
 from orchestrator.services.live_session import Equipment, Limits
+from orchestrator.services.reaper import Reaper
+from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.saving import SavingLimits
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings
@@ -49,14 +59,15 @@ class Orchestrator:
     ...     result = await o.execute("x + 1", session_id="s")
     """
 
-    def __init__(self, sessions: Sessions, patience: Patience) -> None:
+    def __init__(self, sessions: Sessions, histories: Histories, patience: Patience) -> None:
         self.sessions = sessions
+        self.histories = histories
         self._patience = patience
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings | None = None, *, kind: Kind = "library") -> AsyncIterator[Self]:
-        """Own the data directory until the block ends, which deletes its sessions; see `Sessions.close`.
+        """Own the data directory until the block ends, which hibernates its sessions; see `Sessions.close`.
 
         Settings come from the environment where none are given. The engine need not answer yet: the calls that need
         it say so. Raises OwnedError, naming its pid, where another process owns the directory; SettingsError;
@@ -68,13 +79,16 @@ class Orchestrator:
         directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
         try:
             clock = SystemClock()
-            async with open_records(settings.data_dir / RECORDS_NAME, clock) as records:
-                await records.recover(_OWNER_GONE)
+            async with (
+                open_records(settings.data_dir / RECORDS_NAME, clock) as records,
+                open_pieces(settings.data_dir, clock, pieces_policy_of(settings)) as pieces,
+            ):
+                await recover(records, records, pieces, _OWNER_GONE)
                 engine = build_engine(settings, records, clock)
                 patience = Patience()
                 try:
-                    async with _running(settings, records, engine, clock, patience) as sessions:
-                        yield cls(sessions, patience)
+                    async with _running(settings, Store(records, pieces), engine, clock, patience) as sessions:
+                        yield cls(*sessions, patience)
                 finally:
                     await _closed(engine, patience)
         finally:
@@ -110,22 +124,61 @@ class Orchestrator:
         """End a session for good; see `Sessions.delete`."""
         await self.sessions.delete(session_id)
 
+    async def history(self, session_id: str) -> History:
+        """A session's snapshots, newest first."""
+        return await self.histories.history(session_id)
+
+    async def save(self, session_id: str) -> SnapshotSummary:
+        """Save a session now; see `Histories.save`."""
+        return await self.histories.save(session_id)
+
+    async def roll_back(self, session_id: str, sequence: int) -> SnapshotSummary:
+        """Let a session stand at an earlier snapshot; see `Histories.roll_back`."""
+        return await self.histories.roll_back(session_id, sequence)
+
+    async def fork(self, session_id: str, new_id: str, *, sequence: int | None = None) -> SnapshotSummary:
+        """Begin a session as a copy of another one's snapshot; see `Histories.fork`."""
+        return await self.histories.fork(session_id, new_id, sequence=sequence)
+
+    async def compare(self, session_id: str, before: int, after: int) -> Comparison:
+        """What differs between two snapshots of a session; see `Histories.compare`."""
+        return await self.histories.compare(session_id, before, after)
+
+    async def check(self) -> CheckReport:
+        """Verify all that is stored; see `Histories.check`."""
+        return await self.histories.check()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where everything lies."""
+
+    records: SqliteRecords
+    pieces: Pieces
+
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, records: Records, engine: Engine, clock: Clock, patience: Patience
-) -> AsyncIterator[Sessions]:
+    settings: Settings, store: Store, engine: Engine, clock: Clock, patience: Patience
+) -> AsyncIterator[tuple[Sessions, Histories]]:
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(records, engine, tasks, limit=settings.max_sandboxes)
-        sessions = Sessions(engine, Equipment(records, sandboxes, tasks, clock, limits_of(settings)))
-        clearing = tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers")
+        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes)
+        limits = limits_of(settings)
+        equipment = Equipment(store.records, store.records, store.pieces, sandboxes, tasks, clock, limits)
+        sessions = Sessions(engine, equipment)
+        reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
+        background = [
+            tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers"),
+            tasks.spawn(reaper.run(), "do what is due"),
+        ]
         try:
-            yield sessions
+            yield sessions, Histories(sessions, equipment)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
-        clearing.cancel()
+        for task in background:
+            task.cancel()
         await sessions.close()
     if failure is not None:
         raise failure
@@ -174,6 +227,23 @@ def limits_of(settings: Settings) -> Limits:
         max_code=settings.max_code,
         queue=settings.queue_limit,
         profile=settings.profile,
+        policy=SavingPolicy(
+            snapshot_after=settings.snapshot_after,
+            snapshot_max_age=settings.snapshot_max_age,
+            hibernate_after=settings.hibernate_after,
+        ),
+        saving=SavingLimits(
+            variable=settings.variable_limit, session=settings.session_limit, restore_bound=settings.restore_bound
+        ),
+    )
+
+
+def pieces_policy_of(settings: Settings) -> PiecesPolicy:
+    """What the settings say of snapshots on the disk."""
+    return PiecesPolicy(
+        history=settings.snapshot_history,
+        floor_bytes=settings.disk_floor,
+        limit_bytes=settings.session_file_limit,
     )
 
 

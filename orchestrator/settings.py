@@ -78,6 +78,42 @@ class Settings(BaseSettings):
     """Bytes of code that one call may send.
     Default 1 MiB: far above anything written by hand or by a model; data belongs into files."""
 
+    snapshot_after: float = Field(default=2.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds of quiet after which a session is saved; longer by itself where saving is dear.
+    Default 2: a pause for thought saves the work, a burst of calls is not slowed down."""
+
+    snapshot_max_age: float = Field(default=60.0, ge=0.1, le=86_400, allow_inf_nan=False)
+    """Seconds that the oldest unsaved execution may grow old, quiet or not; then it is saved between two cells.
+    Default 60: what a crash can cost at most, in work that is done."""
+
+    hibernate_after: float = Field(default=600.0, ge=0.1, le=31_536_000, allow_inf_nan=False)
+    """Seconds without a call after which a session is saved and its container removed; the next call wakes it.
+    Default 600: memory goes back to the machine, and waking takes a second."""
+
+    variable_limit: ByteSize = Field(default=ByteSize(10_000_000), ge=_KIB)
+    """Bytes of one variable, pickled, that are saved; a larger one is not, and that is told.
+    Default 10 MB, as the product that ours follows has it; gigabytes work."""
+
+    session_limit: ByteSize = Field(default=ByteSize(100_000_000), ge=_KIB)
+    """Bytes of all variables of a session that are saved; beyond that the largest are dropped first, and that is told.
+    Default 100 MB, likewise. Workspace files have the limits of the workspace."""
+
+    snapshot_history: int = Field(default=5, ge=2, le=1_000)
+    """Snapshots of a session that are kept; they share what did not change.
+    Default 5: enough to go back behind a mistake."""
+
+    restore_bound: float = Field(default=30.0, ge=0.5, le=3600, allow_inf_nan=False)
+    """Seconds that one group of values may take to load when its session wakes; else it is left out, and named.
+    Default 30: imports of large libraries on a busy machine."""
+
+    disk_floor: ByteSize = Field(default=ByteSize(512 * MIB), ge=0)
+    """Bytes of free disk below which sessions are not saved any more, so that records and other programs go on.
+    Default 512 MiB."""
+
+    session_file_limit: ByteSize | None = Field(default=None, ge=MIB)
+    """Bytes that the snapshots of one session may take on the disk.
+    Default None: what the disk holds; the limits above bound it to a few hundred MB."""
+
     owner_linger: float = Field(default=60.0, ge=0.2, le=86_400, allow_inf_nan=False)
     """Seconds that the owner process stays after its last client has left.
     Default 60: an editor that restarts finds its sessions alive."""

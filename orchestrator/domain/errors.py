@@ -78,6 +78,13 @@ class SandboxLostError(OrchestratorError):
     retryable = True
 
 
+class NamespaceLostError(OrchestratorError):
+    """The worker that held the namespace is gone while its sandbox lives; nothing was run. `message` says why."""
+
+    code = "sandbox_lost"
+    retryable = True
+
+
 class EngineUnavailableError(OrchestratorError):
     """No engine answers, it refuses us, or it lacks what a sandbox needs."""
 

@@ -2,11 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
 from orchestrator.domain.model import Outcome, Session, SessionState
 from orchestrator.domain.ports import Records
+from orchestrator.domain.snapshot_ports import SnapshotRecords
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +19,11 @@ class Bookkeeping:
     loses it. Every owed write may be made twice: a cancelled one may have happened.
     """
 
-    def __init__(self, session: Session, records: Records) -> None:
+    def __init__(self, session: Session, records: Records, snapshots: SnapshotRecords) -> None:
         self.session = session
         self.untold = session.untold_loss
         self._records = records
+        self._snapshots = snapshots
         self._owed: deque[Callable[[], Awaitable[None]]] = deque()
 
     @property
@@ -62,12 +64,22 @@ class Bookkeeping:
         """The session has no sandbox any more, or got none."""
         self._owed.append(self._hibernate)
 
+    def owe_ready(self) -> None:
+        """A hibernation was given up: the sandbox serves on."""
+
+        async def ready() -> None:
+            found = await self.look()
+            if found.state is SessionState.SNAPSHOTTING:
+                await self.ready()
+
+        self._owed.append(ready)
+
     def owe_clear(self) -> None:
         """The namespace was emptied on request."""
 
         async def clear() -> None:
             if not await self._records.session_cleared(self.session.key, self.session.incarnation):
-                raise await self._refused()
+                raise await self.refused()
             self.untold = None
 
         self._owed.append(clear)
@@ -110,7 +122,7 @@ class Bookkeeping:
             await self._hibernate()
             session = await self._records.begin_creating(self.session.key, self.session.incarnation)
         if session is None:
-            raise await self._refused()
+            raise await self.refused()
         self.session = session
         return session
 
@@ -118,36 +130,53 @@ class Bookkeeping:
         """It has one. Raises SessionDeletedError."""
         session = await self._records.session_ready(self.session.key, self.session.incarnation)
         if session is None:
-            raise await self._refused()
+            raise await self.refused()
         self.session = session
 
     async def open_execution(self) -> int:
         """The number of an execution that is going to be sent. Raises SessionDeletedError."""
         number = await self._records.open_execution(self.session.key, self.session.incarnation)
         if number is None:
-            raise await self._refused()
+            raise await self.refused()
         return number
+
+    async def snapshotting(self) -> int | None:
+        """The session is going to be hibernated: the activity that must be saved; None where it may not be."""
+        session = await self.look()
+        changed = await self._records.session_snapshotting(session.key, session.incarnation, session.activity)
+        return session.activity if changed else None
+
+    async def hibernate_saved(self, activity: int) -> bool:
+        """The session's head covers that activity: its sandbox may go. False where something came between."""
+        changed = await self._snapshots.hibernate_saved(self.session.key, self.session.incarnation, activity)
+        await self.look()
+        return changed
+
+    async def binding_executions(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Which execution bound each of those names last, as far as is known."""
+        return await self._records.binding_executions(self.session.key, names)
 
     async def _hibernate(self) -> None:
         """Whatever of our earlier writes has happened, the row is `hibernated` afterwards."""
-        found = await self._look()
+        found = await self.look()
         if found.state is not SessionState.HIBERNATED:
             changed = await self._records.session_hibernated(found.key, found.incarnation)
             if changed is None:
-                raise await self._refused()
+                raise await self.refused()
             self.session = changed
 
-    async def _look(self) -> Session:
+    async def look(self) -> Session:
+        """The record as it is now. Raises SessionDeletedError."""
         found = await self._records.find_session(self.session.tenant, self.session.session_id)
         if found is None or found.key != self.session.key:
             raise SessionDeletedError("The session was deleted meanwhile.", hint="Call again to begin a new one.")
         self.session = found
         return found
 
-    async def _refused(self) -> OrchestratorError:
+    async def refused(self) -> OrchestratorError:
         """Why a guarded change was refused."""
         try:
-            found = await self._look()
+            found = await self.look()
         except SessionDeletedError as error:
             return error
         return SandboxLostError(f"The session was found {found.state}, which it should not be.", hint="Call again.")

@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.services.tasks import Tasks
@@ -93,11 +93,17 @@ async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorErro
         job.fail(error)
 
 
+# How a call stands to the others: `call` first come, first served, and too many are refused; `interrupting` asks what
+# runs to end early, and needs no place among the others; `next` is work of ours that goes before what waits; `yielding`
+# is work of ours that is asked to end as soon as a call comes.
+Kind = Literal["call", "interrupting", "next", "yielding"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     job: Job[Any]
     work: Callable[[], Awaitable[Any]]
-    interrupts: bool
+    kind: Kind
 
 
 class JobQueue:
@@ -109,21 +115,26 @@ class JobQueue:
         self._limit = limit
         self._idle = idle
         self._waiting: deque[_Waiting] = deque()
-        self._running: Job[Any] | None = None
+        self._running: _Waiting | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended: OrchestratorError | None = None
 
-    async def submit(self, work: Callable[[Job[T]], Awaitable[T]], *, interrupts: bool = False) -> T:
-        """Wait for a turn and the outcome; with `interrupts`, what runs now is asked to end early.
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs or waits."""
+        places = [place for place in (self._running, *self._waiting) if place is not None]
+        return any(place.kind in ("call", "interrupting") for place in places)
 
-        Calls that interrupt need no place among the others. Raises BusyError where too many wait, ShuttingDownError,
-        and what the queue was ended with.
+    async def submit(self, work: Callable[[Job[T]], Awaitable[T]], *, kind: Kind = "call") -> T:
+        """Wait for a turn and the outcome.
+
+        Raises BusyError where too many of a kind wait, ShuttingDownError, and what the queue was ended with.
         """
         if self._ended is not None:
             raise self._ended
-        if interrupts and self._running is not None:
-            self._running.stop()
-        if sum(waiting.interrupts is interrupts for waiting in self._waiting) >= self._limit:
+        if self._running is not None and (kind == "interrupting" or self._running.kind == "yielding"):
+            self._running.job.stop()
+        if sum(waiting.kind == kind for waiting in self._waiting) >= self._limit:
             raise BusyError(
                 f"{self._limit} calls wait for this session already.",
                 hint="Wait for their answers, or use another session for work that can run beside it.",
@@ -131,8 +142,11 @@ class JobQueue:
         if self._task is None:
             self._task = self._tasks.spawn(self._work(), self._name)
         job: Job[T] = Job()
-        place = _Waiting(job, lambda: work(job), interrupts)
-        self._waiting.append(place)
+        place = _Waiting(job, lambda: work(job), kind)
+        if kind == "next":
+            self._waiting.appendleft(place)
+        else:
+            self._waiting.append(place)
         try:
             return await job.answer()
         except asyncio.CancelledError:
@@ -144,8 +158,8 @@ class JobQueue:
         """Answer every call with `error`, now and from now on; what runs is asked to end early."""
         self._ended = error
         if self._running is not None:
-            self._running.stop()
-            self._running.fail(error)
+            self._running.job.stop()
+            self._running.job.fail(error)
         while self._waiting:
             self._waiting.popleft().job.fail(error)
 
@@ -162,11 +176,10 @@ class JobQueue:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                waiting = self._waiting.popleft()
-                job = self._running = waiting.job
-                if job.awaited:
-                    await carry_out(job, waiting.work(), BusyError("The call was cut short."))
-                    await job.wind_up()
+                place = self._running = self._waiting.popleft()
+                if place.job.awaited:
+                    await carry_out(place.job, place.work(), BusyError("The call was cut short."))
+                    await place.job.wind_up()
                 self._running = None
         finally:
             # No await from the last look at the queue to here: a call that comes now starts another task.

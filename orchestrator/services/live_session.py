@@ -1,17 +1,24 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from orchestrator.domain.errors import OrchestratorError, SandboxLostError
+from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile
-from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Namespace, Session
-from orchestrator.domain.ports import Clock, Records
+from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Loss, Namespace, Session
+from orchestrator.domain.plan import ContainerRow, SavingPolicy, SessionRow
+from orchestrator.domain.ports import Agent, Clock, Records
+from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
+from orchestrator.domain.snapshots import CellText, SaveFailedError, SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue
+from orchestrator.services.listings import last_known, saved_namespace, with_notes
+from orchestrator.services.replacing import Replacing
 from orchestrator.services.results import Told, loss_note, lost_result, not_run_result, result_of
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.saving import Saver, SavingLimits
+from orchestrator.services.saving_notes import slow_note
 from orchestrator.services.tasks import Tasks
 
 
@@ -27,6 +34,8 @@ class Limits:
     max_code: int = 1024 * 1024
     queue: int = 16
     profile: SandboxProfile = field(default_factory=SandboxProfile)
+    policy: SavingPolicy = field(default_factory=SavingPolicy)
+    saving: SavingLimits = field(default_factory=SavingLimits)
 
     def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
         """What the agent is told."""
@@ -38,6 +47,8 @@ class Equipment:
     """What every session works with."""
 
     records: Records
+    snapshots: SnapshotRecords
+    pieces: Pieces
     sandboxes: Sandboxes
     tasks: Tasks
     clock: Clock
@@ -48,14 +59,36 @@ class LiveSession:
     """Everything that happens to one session happens in its queue, one thing after the other."""
 
     def __init__(self, session: Session, equipment: Equipment, unused: Callable[["LiveSession"], None]) -> None:
-        self._book = Bookkeeping(session, equipment.records)
-        self._sandboxes = equipment.sandboxes
+        self._book = Bookkeeping(session, equipment.records, equipment.snapshots)
+        self._snapshots = equipment.snapshots
+        self._pieces = equipment.pieces
         self._clock = equipment.clock
         self._limits = limits = equipment.limits
         self._unused = unused
-        self._sandbox: Sandbox | None = None
-        self._removal: asyncio.Task[None] | None = None
+        self._saver = Saver(
+            self._book,
+            snapshots=equipment.snapshots,
+            pieces=equipment.pieces,
+            tasks=equipment.tasks,
+            clock=equipment.clock,
+            limits=limits.saving,
+        )
+        self._incarnation = Incarnation(
+            self._book,
+            self._saver,
+            sandboxes=equipment.sandboxes,
+            pieces=equipment.pieces,
+            restore_bound=limits.saving.restore_bound,
+        )
+        self._replacing = Replacing(
+            self._book,
+            self._saver,
+            self._incarnation,
+            snapshots=equipment.snapshots,
+            pieces=equipment.pieces,
+        )
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
+        self._active_at = equipment.clock.monotonic()
 
     @property
     def session(self) -> Session:
@@ -63,113 +96,164 @@ class LiveSession:
         return self._book.session
 
     @property
-    def untold(self) -> bool:
-        """Whether something was lost that no caller has been told of, as far as is known."""
-        return self._book.untold is not None or not self._book.settled
+    def row(self) -> SessionRow:
+        """What plans ask of it."""
+        now = self._clock.monotonic()
+        return SessionRow(
+            self.session.key, self._queue.busy, now if self._queue.busy else self._active_at, self._saver.unsaved_since
+        )
+
+    @property
+    def container(self) -> ContainerRow | None:
+        """What plans ask of its sandbox, if it has one."""
+        return None if self._incarnation.sandbox is None else self._saver.container
+
+    # calls
 
     async def execute(self, code: str, time_limit: float) -> ExecutionResult:
         """Run a cell when its turn comes."""
         return await self._queue.submit(lambda job: self._execute(job, code, time_limit))
 
     async def list_variables(self) -> Namespace:
-        """Describe the namespace when its turn comes; a session without a sandbox is not woken for it."""
+        """Describe the namespace: at once from what is known while a call runs or waits, or without a sandbox."""
+        if self._queue.busy:
+            listing = await self._snapshots.saved_listing_of(self.session.key)
+            names = await self._book.binding_executions(None)
+            return last_known(listing, names)
         return await self._queue.submit(lambda _: self._list())
 
     async def clear(self) -> None:
         """Interrupt what runs, and empty the namespace when its turn comes."""
-        await self._queue.submit(lambda _: self._clear(), interrupts=True)
+        await self._queue.submit(lambda _: self._replacing.clear(), kind="interrupting")
+
+    async def save(self) -> StoredSnapshot:
+        """Save now, and wait for it. Raises SnapshotNotFoundError for a session that never held anything."""
+        return await self._queue.submit(lambda _: self._save())
+
+    async def roll_back(self, sequence: int) -> StoredSnapshot:
+        """Interrupt what runs, and let the session stand at that snapshot."""
+        return await self._queue.submit(lambda _: self._replacing.roll_back(sequence), kind="interrupting")
+
+    async def fork_from(self, source: str, sequence: int) -> StoredSnapshot:
+        """Begin as a copy of another session's snapshot."""
+        return await self._queue.submit(lambda _: self._replacing.fork_from(source, sequence))
+
+    # what plans want
+
+    async def save_when_due(self, *, first: bool) -> None:
+        """Begin a snapshot between two cells; with `first`, before the calls that wait."""
+        await self._queue.submit(lambda _: self._begin_to_save(), kind="next" if first else "yielding")
+
+    async def hibernate(self) -> bool:
+        """Save all and remove the sandbox, unless a call comes. Whether it was done."""
+        return await self._queue.submit(self._hibernate, kind="yielding")
+
+    # ends
+
+    async def retire(self, error: OrchestratorError) -> None:
+        """Answer all calls with `error` and hibernate; what cannot be saved is recorded as lost."""
+        self._queue.end(error)
+        if self._incarnation.sandbox is None:
+            self._queue.abort()  # a start under way is of no use any more
+        await self._queue.ended()
+        if not await self._incarnation.hibernate(Job()) and self._incarnation.sandbox is not None:
+            await self._incarnation.lost("the orchestrator was stopped before it could save the session")
+        await self._saver.texts.write()
+        await self._book.try_to_settle()
+        await self._incarnation.removed()
 
     async def end(self, error: OrchestratorError) -> None:
         """Answer all calls with `error` and destroy the sandbox; returns when it is gone. The row stays."""
         self._queue.end(error)
         # Without its sandbox a running cell ends at once; a start under way is cut short instead.
-        if self._sandbox is not None:
-            self._drop_sandbox()
+        if self._incarnation.sandbox is not None:
+            self._incarnation.drop()
         else:
             self._queue.abort()
         await self._queue.ended()
-        if self._sandbox is not None:
-            self._drop_sandbox()
-        if self._removal is not None:
-            await asyncio.wait([self._removal])
+        self._incarnation.drop()
+        await self._saver.ended()
+        await self._incarnation.removed()
 
     def abort(self) -> None:
-        """Cut short what still runs after `end`."""
+        """Cut short what still runs after `end` or `retire`."""
         self._queue.abort()
 
     def _idle(self) -> None:
-        if self._sandbox is None and self._book.settled:
+        if self._incarnation.sandbox is None and self._book.settled and not self._saver.log.pending:
             self._unused(self)
 
     # in the queue
 
     async def _execute(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
-        sandbox = await self._awake()
+        agent = await self._incarnation.agent()
         number = await self._book.open_execution()
         order = self._limits.order(number, code, time_limit)
-        agent = sandbox.agent
         job.can_be_stopped_by(lambda: agent.interrupt(number))
         began = self._clock.monotonic()
         try:
             # No await between this look and the sending of the cell: an interrupt after it finds it there.
             if job.stopped or not job.awaited:
                 self._book.owe_close(number, "interrupted")
-                return await self._answer(job, lambda told: not_run_result(order, told))
-            report = await agent.execute(order)
-        except SandboxLostError as error:
+                return await self._answer(job, order, lambda told: not_run_result(order, told))
+            report = await self._run(agent, order)
+        except (SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             self._book.owe_close(number, "sandbox_lost", variable_count=0)
-            self._sandbox_gone(reason)
-            return await self._answer(job, lambda told: lost_result(reason, order, told, duration))
-        self._owe(number, report)
-        return await self._answer(job, lambda told: result_of(report, order, told))
+            if self._incarnation.sandbox is not None:
+                await self._incarnation.lost(reason)
+            return await self._answer(job, order, lambda told: lost_result(reason, order, told, duration))
+        self._owe_close(number, report)
+        if not report.namespace_kept:
+            await self._incarnation.emptied(_why_killed(report))
+        return await self._answer(job, order, lambda told: result_of(report, order, told))
+
+    async def _run(self, agent: Agent, order: CellOrder) -> CellReport:
+        try:
+            return await agent.execute(order)
+        except NamespaceLostError as error:
+            # Nothing was run. The same number may be ordered again, since it never began.
+            await self._incarnation.emptied(error.message, before=order.execution)
+            again = await self._incarnation.agent()
+            return await again.execute(order)
 
     async def _list(self) -> Namespace:
-        sandbox = self._sandbox
+        await self._book.try_to_settle()
+        listing = await self._snapshots.saved_listing_of(self.session.key)
+        sandbox = self._incarnation.serving
+        notes = list(self._saver.log.pending)
+        if self._book.untold is not None:
+            notes.insert(0, loss_note(self._book.untold))
         if sandbox is not None:
             try:
-                if sandbox.agent.lost is None:
-                    return await sandbox.agent.list_variables()
-                self._sandbox_gone(sandbox.agent.lost)
+                return with_notes(await sandbox.agent.list_variables(), listing, notes)
             except SandboxLostError as error:
-                self._sandbox_gone(sandbox.agent.lost or error.message)
-        notes = await self._book.try_to_settle()
-        untold = self._book.untold
-        return Namespace((), (), notes if untold is None else (loss_note(untold), *notes))
+                await self._incarnation.lost(sandbox.agent.lost or error.message)
+                notes += await self._book.try_to_settle()
+                if self._book.untold is not None:
+                    notes.insert(0, loss_note(self._book.untold))
+        return saved_namespace(listing, notes)
 
-    async def _clear(self) -> None:
-        await self._book.settle()
-        if self._sandbox is not None:
-            try:
-                await self._sandbox.agent.clear()
-            except SandboxLostError as error:
-                self._sandbox_gone(error.message)
-        self._book.owe_clear()
-        await self._book.settle()
+    async def _save(self) -> StoredSnapshot:
+        serving = self._incarnation.serving
+        if serving is not None:
+            return await self._saver.save(serving.agent)
+        record = await self._saver.record()
+        if record is None or record.head is None:
+            raise SnapshotNotFoundError("The session holds nothing that could be saved.")
+        return await self._pieces.snapshot(self.session.key, record.head)
 
-    async def _awake(self) -> Sandbox:
-        """The session's live sandbox; a fresh one where it has none."""
-        if self._sandbox is not None and self._sandbox.agent.lost is not None:
-            self._sandbox_gone(self._sandbox.agent.lost)
-        await self._book.settle()
-        if self._sandbox is not None:
-            return self._sandbox
-        creating = await self._book.creating()
-        try:
-            sandbox = self._sandbox = await self._sandboxes.start(creating.key, creating.incarnation)
-            await self._book.ready()
-        except BaseException:
-            self._drop_sandbox()
-            self._book.owe_hibernation()
-            await self._book.try_to_settle()
-            raise
-        return sandbox
+    async def _begin_to_save(self) -> None:
+        serving = self._incarnation.serving
+        if serving is not None and serving.agent.lost is None and self._book.settled:
+            await self._saver.begin(serving.agent)
+
+    async def _hibernate(self, job: Job[bool]) -> bool:
+        return await self._incarnation.hibernate(job)
 
     # what happened
 
-    def _owe(self, number: int, report: CellReport) -> None:
-        if report.lost_before is not None:
-            self._book.owe_loss(report.lost_before, before=number)
+    def _owe_close(self, number: int, report: CellReport) -> None:
         self._book.owe_close(
             number,
             report.outcome,
@@ -177,27 +261,30 @@ class LiveSession:
             removed=report.removed,
             variable_count=report.variable_count,
         )
-        if not report.namespace_kept:
-            self._book.owe_loss(_why_killed(report))
+        self._saver.executed(number)
 
-    def _sandbox_gone(self, reason: str) -> None:
-        self._drop_sandbox()
-        self._book.owe_loss(f"its sandbox was lost: {reason}")
-        self._book.owe_hibernation()
+    async def _answer(
+        self, job: Job[ExecutionResult], order: CellOrder, result: Callable[[Told], ExecutionResult]
+    ) -> ExecutionResult:
+        """The result of what was done, recorded where that is possible, with all that is to be told."""
+        self._active_at = self._clock.monotonic()
+        unrecorded = await self._book.try_to_settle()
+        loss, pending = self._book.untold, tuple(self._saver.log.pending)
+        policy, duration = self._limits.policy, self._saver.container.duration
+        slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
+        told = Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through)
+        answer = result(told)
+        answer = replace(answer, notes=(*answer.notes, *pending, *slow, *unrecorded))
+        job.once_received(lambda: self._told(loss, pending))
+        self._saver.texts.add(CellText(order.execution, order.code, answer.output))
+        if self._saver.texts.many:
+            await self._saver.texts.write()
+        return answer
 
-    async def _answer(self, job: Job[ExecutionResult], result: Callable[[Told], ExecutionResult]) -> ExecutionResult:
-        """The result of what was done, recorded where that is possible, with the loss that is to be told."""
-        notes = await self._book.try_to_settle()
-        loss = self._book.untold
+    async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:
+        self._saver.log.told(pending)
         if loss is not None:
-            job.once_received(self._book.told)
-        answer = result(Told(self.session.session_id, loss, self._limits.profile))
-        return replace(answer, notes=(*answer.notes, *notes))
-
-    def _drop_sandbox(self) -> None:
-        if self._sandbox is not None:
-            self._removal = self._sandboxes.end(self._sandbox)
-            self._sandbox = None
+            await self._book.told()
 
 
 def _why_killed(report: CellReport) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from orchestrator.domain.hardening import MIB, SandboxProfile
 from orchestrator.domain.model import CellError, CellOrder, CellReport, ExecutionResult, Loss
 
-_NAMESPACE_EMPTY = "The session's namespace is empty now; files in /workspace stay."
 _REBUILD = "Define again what you need, then go on in the same session."
 
 
@@ -16,6 +15,18 @@ class Told:
     session_id: str | None  # None for a stateless call
     loss: Loss | None  # of earlier executions, told here
     profile: SandboxProfile
+    saved_through: int | None = None  # the last execution that the session's snapshot holds
+
+    @property
+    def standing(self) -> str:
+        """Where the session stands after its worker was killed."""
+        if self.session_id is None:
+            return "Nothing of it is kept."
+        if self.saved_through is None:
+            return "The session's namespace is empty now; files in /workspace stay."
+        return (
+            f"The session goes on with what was saved after execution {self.saved_through}; files in /workspace stay."
+        )
 
 
 def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResult:
@@ -34,13 +45,13 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
         output_bytes=report.output_bytes,
         value=report.value,
         displays=report.displays,
-        error=_error(report, order, told.profile),
+        error=_error(report, order, told),
         execution=None if told.session_id is None else order.execution,
         duration_ms=round(report.duration * 1000, 3),
         session_id=told.session_id,
         bound=report.bound,
         removed=report.removed,
-        saved_through=None,
+        saved_through=told.saved_through,
         notes=tuple(notes),
     )
 
@@ -53,7 +64,7 @@ def lost_result(reason: str, order: CellOrder, told: Told, duration: float) -> E
         type=None,
         message=f"The sandbox was lost while the cell ran: {reason}. What the cell did is unknown.",
         traceback=None,
-        hint="Call again: a new sandbox with an empty namespace will be started." if stateful else "Call again.",
+        hint=f"Call again: a new sandbox will be started{_with_what(told)}." if stateful else "Call again.",
     )
     return _without_report(error, order, told, duration)
 
@@ -84,9 +95,15 @@ def _without_report(error: CellError, order: CellOrder, told: Told, duration: fl
         session_id=told.session_id,
         bound=(),
         removed=(),
-        saved_through=None,
+        saved_through=told.saved_through,
         notes=() if told.loss is None else (loss_note(told.loss),),
     )
+
+
+def _with_what(told: Told) -> str:
+    if told.saved_through is None:
+        return " with an empty namespace"
+    return f" with what was saved after execution {told.saved_through}"
 
 
 def loss_note(loss: Loss) -> str:
@@ -99,10 +116,10 @@ def loss_note(loss: Loss) -> str:
     return f"Lost: the effects of {which}, because {loss.cause}.{names}"
 
 
-def _error(report: CellReport, order: CellOrder, profile: SandboxProfile) -> CellError | None:
+def _error(report: CellReport, order: CellOrder, told: Told) -> CellError | None:
     if report.outcome == "ok":
         return None
-    message, hint = _explanation(report, order, profile)
+    message, hint = _explanation(report, order, told)
     return CellError(
         code=report.outcome,
         type=report.error_type,
@@ -112,8 +129,9 @@ def _error(report: CellReport, order: CellOrder, profile: SandboxProfile) -> Cel
     )
 
 
-def _explanation(report: CellReport, order: CellOrder, profile: SandboxProfile) -> tuple[str, str | None]:
-    kept = "The namespace is kept, with what the cell had assigned." if report.namespace_kept else _NAMESPACE_EMPTY
+def _explanation(report: CellReport, order: CellOrder, told: Told) -> tuple[str, str | None]:
+    profile = told.profile
+    kept = "The namespace is kept, with what the cell had assigned." if report.namespace_kept else told.standing
     cause = report.error_message or "no reason is known"
     match report.outcome:
         case "timeout":

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Coroutine, Sequence
+from typing import Any
 
 from orchestrator.domain.errors import (
     InvalidRequestError,
@@ -15,7 +16,7 @@ from orchestrator.domain.errors import (
     ShuttingDownError,
 )
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionState, SessionSummary
+from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionSummary
 from orchestrator.domain.ports import Engine
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import Equipment, LiveSession
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 STOP_SECONDS = 20.0  # that a close waits for the engine
 _ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
-_STOPPED = "the orchestrator was stopped"
 _DELETE_PATIENCE = 15.0  # seconds that a delete waits for the engine; the rest happens behind it
 
 
@@ -37,6 +37,7 @@ class Sessions:
         self._engine = engine
         self._equipment = equipment
         self._records = equipment.records
+        self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
         self._tasks = equipment.tasks
         self._clock = equipment.clock
@@ -69,8 +70,7 @@ class Sessions:
 
     async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
         """What the session's namespace holds, after the calls before this one. Raises SessionNotFoundError."""
-        self._check_open()
-        live = await self._find(tenant, session_id_of(session_id))
+        live = await self.find(session_id, tenant=tenant)
         return await live.list_variables()
 
     async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
@@ -89,8 +89,7 @@ class Sessions:
 
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
         """Empty the namespace, interrupting what runs; files in the workspace stay. Raises SessionNotFoundError."""
-        self._check_open()
-        live = await self._find(tenant, session_id_of(session_id))
+        live = await self.find(session_id, tenant=tenant)
         await live.clear()
 
     async def delete(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
@@ -98,8 +97,7 @@ class Sessions:
 
         The name is free at once. Raises SessionNotFoundError.
         """
-        self._check_open()
-        live = await self._find(tenant, session_id_of(session_id))
+        live = await self.find(session_id, tenant=tenant)
         if not await self._records.session_destroying(live.session.key):
             raise _not_found(session_id)
         self._check_open()  # where it is stopping, the row goes with all others
@@ -109,43 +107,43 @@ class Sessions:
         await asyncio.wait([ending], timeout=_DELETE_PATIENCE)
 
     async def close(self, *, seconds: float = STOP_SECONDS) -> None:
-        """End all calls, remove all sandboxes and delete all sessions, in use or not. Idempotent.
+        """End all calls, save and hibernate all sessions, and remove all sandboxes. Idempotent.
 
-        A session is kept where a loss is still to be told: what it held is gone, and its next caller learns so. Ends
-        in bounded time: what the engine has not removed after `seconds`, or when patience is lost, is left to the next
-        owner, as are rows that cannot be written.
+        Ends in bounded time: a session that is not saved after `seconds`, or when patience is lost, loses what no
+        snapshot holds, and its next caller is told; what the engine has not removed by then is left to the next owner,
+        as are rows that cannot be written.
         """
         self._closing = True
         deadline = asyncio.get_running_loop().time() + seconds
         for task in self._stateless:
             task.cancel()
-        error = _shutting_down()
         lives, self._live = list(self._live.values()), {}
-        kept = {live.session.key for live in lives if live.untold}
-        endings = [asyncio.create_task(live.end(error), name=f"end {live.session.key[:8]}") for live in lives]
-        await self._tasks.patience.wait(endings, seconds=seconds)
+        await self._all_of([live.retire(_shutting_down()) for live in lives], seconds)
+        await self._all_of([live.end(_shutting_down()) for live in lives], _ABORT_PATIENCE)
         await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
         for live in lives:
             live.abort()
-        if endings:
-            await asyncio.wait(endings, timeout=_ABORT_PATIENCE)
-        try:
-            await self._delete_sessions(kept)
-        except OrchestratorError as failure:
-            logger.warning("sessions are left to the next owner: %s", failure)
 
-    async def _delete_sessions(self, kept: set[str]) -> None:
-        for session in await self._records.all_sessions():
-            if session.key not in kept and session.untold_loss is None:
-                await self._records.session_destroying(session.key)
-                await self._records.delete_session(session.key)
-            elif session.state in (SessionState.CREATING, SessionState.READY):
-                await self._records.namespace_lost(session.key, session.incarnation, _STOPPED)
-                await self._records.session_hibernated(session.key, session.incarnation)
+    async def _all_of(self, works: Sequence[Coroutine[Any, Any, None]], seconds: float) -> None:
+        tasks = [asyncio.create_task(work, name="close a session") for work in works]
+        await self._tasks.patience.wait(tasks, seconds=seconds)
+        late = [task for task in tasks if not task.done()]
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_ABORT_PATIENCE)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                logger.warning("a session could not be closed well: %s", error)
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
+        await self._pieces.delete(live.session.key)
         await self._records.delete_session(live.session.key)
+
+    def in_use(self) -> Collection[LiveSession]:
+        """All sessions that have a queue or a sandbox."""
+        return tuple(self._live.values())
 
     # one call
 
@@ -184,16 +182,19 @@ class Sessions:
         # Another call may have come first; no await from here on.
         return self._live.get((tenant, session_id)) or self._enliven(session)
 
-    async def _find(self, tenant: str, session_id: str) -> LiveSession:
-        live = self._live.get((tenant, session_id))
+    async def find(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> LiveSession:
+        """That session, ready to be used. Raises SessionNotFoundError and ShuttingDownError."""
+        self._check_open()
+        name = session_id_of(session_id)
+        live = self._live.get((tenant, name))
         if live is not None:
             return live
-        session = await self._records.find_session(tenant, session_id)
+        session = await self._records.find_session(tenant, name)
         self._check_open()
         if session is None:
             raise _not_found(session_id)
         # Another call may have come first; no await from here on.
-        return self._live.get((tenant, session_id)) or self._enliven(session)
+        return self._live.get((tenant, name)) or self._enliven(session)
 
     def _enliven(self, session: Session) -> LiveSession:
         live = LiveSession(session, self._equipment, self._forget)

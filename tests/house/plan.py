@@ -41,7 +41,9 @@ PURE = frozenset(
     | {"types", "unicodedata"}
 )
 # Services wait and log; everything else that they do goes through a port.
-SERVING = frozenset({"asyncio", "collections", "dataclasses", "logging", "math", "re", "typing"})
+SERVING = frozenset(
+    {"asyncio", "collections", "contextlib", "dataclasses", "functools", "logging", "math", "re", "typing"}
+)
 
 
 @dataclass(frozen=True, slots=True)

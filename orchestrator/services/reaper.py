@@ -1,0 +1,60 @@
+"""Looks at all sessions now and then and has done what is due: one loop, no timer for each session."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Collection
+
+from orchestrator.domain.errors import BusyError, OrchestratorError
+from orchestrator.domain.plan import Action, Hibernate, SavingPolicy, plan
+from orchestrator.domain.ports import Clock
+from orchestrator.services.live_session import LiveSession
+from orchestrator.services.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+_PAUSE = 0.25  # seconds between two looks; what is due is late by at most this
+
+
+class Reaper:
+    """Carries out plans. What was decided goes through the session's own queue and is checked again there."""
+
+    def __init__(
+        self, sessions: Callable[[], Collection[LiveSession]], tasks: Tasks, clock: Clock, policy: SavingPolicy
+    ) -> None:
+        self._sessions = sessions
+        self._tasks = tasks
+        self._clock = clock
+        self._policy = policy
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """For ever, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_PAUSE)
+            self.look()
+
+    def look(self) -> None:
+        """Start what is due now. At most one thing at a time for each session."""
+        lives = {live.session.key: live for live in self._sessions() if live.session.key not in self._under_way}
+        containers = {key: container for key, live in lives.items() if (container := live.container) is not None}
+        rows = [lives[key].row for key in containers]
+        for action in plan(self._clock.monotonic(), rows, containers, self._policy):
+            task = self._tasks.spawn(_carry_out(lives[action.key], action), f"{type(action).__name__} {action.key[:8]}")
+            self._under_way[action.key] = task
+            task.add_done_callback(functools.partial(self._done, action.key))
+
+    def _done(self, key: str, _task: asyncio.Task[None]) -> None:
+        self._under_way.pop(key, None)
+
+
+async def _carry_out(live: LiveSession, action: Action) -> None:
+    try:
+        if isinstance(action, Hibernate):
+            await live.hibernate()
+        else:
+            await live.save_when_due(first=action.why == "age")
+    except BusyError:
+        pass  # calls came first; it is looked at again
+    except OrchestratorError as error:
+        logger.warning("session %s: what was due was not done: %s", action.key, error)

@@ -1,0 +1,275 @@
+"""Saves one session: what the next snapshot may leave out, how the last one went, and what is to be told of it."""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.plan import ContainerRow
+from orchestrator.domain.ports import Agent, Clock, Saving
+from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords, SnapshotWriter
+from orchestrator.domain.snapshots import (
+    Manifest,
+    SavedName,
+    SaveFailedError,
+    SaveOrder,
+    SaveReport,
+    SnapshotDamagedError,
+    SnapshotIntent,
+    SnapshotNotFoundError,
+    SnapshotRecord,
+    SnapshotRefusedError,
+    SnapshotVoidedError,
+    StoredSnapshot,
+)
+from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.saving_log import SavingLog
+from orchestrator.services.saving_notes import excerpt_of, refused_names
+from orchestrator.services.tasks import Tasks
+from orchestrator.services.texts import Texts
+
+logger = logging.getLogger(__name__)
+
+_HOLD = 0.05  # seconds that a cell may wait for files to be read
+_HOLD_FOR_FIRST = 10.0  # where the head's files cannot stand in for those that are not read
+_ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned
+_MOST_COLLECTING = 64  # steps of collecting after a snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SavingLimits:
+    """How much of a session is saved, and for how long that may take. Sizes in bytes, times in seconds."""
+
+    variable: int = 10_000_000
+    session: int = 100_000_000
+    bound: float = 900.0
+    restore_bound: float = 30.0  # for each group of values
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    intent: SnapshotIntent
+    writer: SnapshotWriter
+    saving: Saving
+    began: float
+    head_usable: bool
+
+
+class Saver:
+    """One session's snapshots, made by its queue's turn. One at a time; a failed one is never the end of anything."""
+
+    def __init__(
+        self,
+        book: Bookkeeping,
+        *,
+        snapshots: SnapshotRecords,
+        pieces: Pieces,
+        tasks: Tasks,
+        clock: Clock,
+        limits: SavingLimits,
+    ) -> None:
+        self.texts = Texts(book.session.key, pieces)
+        self.log = SavingLog(book.session.key, clock)
+        self._book = book
+        self._snapshots = snapshots
+        self._pieces = pieces
+        self._tasks = tasks
+        self._clock = clock
+        self._limits = limits
+        self._record: SnapshotRecord | None = None
+        self._looked = False
+        self._environment = book.session.environment
+        self._head_seed: int | None = None  # of the digests that the agent knows; None: it knows no head
+        self._ended: deque[tuple[int, float]] = deque()  # unsaved executions, and when they ended
+        self._task: asyncio.Task[None] | None = None
+        self._saving: Saving | None = None
+
+    @property
+    def key(self) -> str:
+        """Of the session."""
+        return self._book.session.key
+
+    @property
+    def saved_through(self) -> int | None:
+        """The last execution that the head holds, as far as was looked."""
+        return None if self._record is None or self._record.head is None else self._record.head_execution
+
+    @property
+    def unsaved_since(self) -> float | None:
+        """When the oldest unsaved execution ended."""
+        return self._ended[0][1] if self._ended else None
+
+    @property
+    def container(self) -> ContainerRow:
+        """What plans ask of the present container."""
+        return replace(self.log.container, saving=self._task is not None)
+
+    async def record(self) -> SnapshotRecord | None:
+        """What the records know of the session's snapshots; they are asked once."""
+        if not self._looked:
+            self._record = await self._snapshots.snapshot_record(self.key)
+            self._looked = True
+        return self._record
+
+    def executed(self, number: int) -> None:
+        """An execution has ended, and may have changed something."""
+        self._ended.append((number, self._clock.monotonic()))
+
+    def begins(self, stored: StoredSnapshot | None, *, whole: bool, environment: str) -> None:
+        """A sandbox holds what was stored and nothing else. Not `whole`: the agent does not know all of its pieces."""
+        self._environment = environment
+        if stored is not None and self._record is not None:
+            # It may be an older one than the head, which is damaged.
+            self._record = replace(self._record, head_execution=stored.manifest.execution)
+        self._head_seed = stored.summary.seed if stored is not None and whole else None
+        self._ended.clear()
+        self.log.begins()
+
+    def replaced(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
+        """A clear, a rollback or a fork has made a head of its own."""
+        self._note_head(intent, stored)
+        self._head_seed = None
+
+    def cleared(self) -> None:
+        """Nothing is left of what there was to tell."""
+        self._ended.clear()
+        self.log.forget()
+
+    # saving
+
+    async def begin(self, agent: Agent) -> None:
+        """Save in the background; returns when cells may run again. Failures become notes."""
+        if self._task is not None:
+            return
+        try:
+            frozen = await self._freeze(agent, final=False)
+        except OrchestratorError as error:
+            self._failed(error)
+            return
+        self._saving = frozen.saving
+        self._task = self._tasks.spawn(self._in_background(frozen), f"save {self.key[:8]}")
+
+    async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
+        """Save and wait for it. Raises what stood in the way."""
+        await self.ended()
+        try:
+            frozen = await self._freeze(agent, final=final)
+            self._saving = frozen.saving
+            return await self._complete(frozen)
+        except OrchestratorError as error:
+            self._failed(error)
+            raise
+        finally:
+            self._saving = None
+
+    def abandon(self) -> None:
+        """Stop a save that is under way; `ended` waits for it."""
+        if self._saving is not None:
+            self._saving.abandon()
+
+    async def ended(self) -> None:
+        """Wait until no save is under way."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _freeze(self, agent: Agent, *, final: bool) -> _Frozen:
+        began = self._clock.monotonic()
+        await self.texts.write()
+        await self.record()
+        session = self._book.session
+        intent = await self._snapshots.intend_snapshot(session.key, session.incarnation)
+        if intent is None:
+            raise await self._book.refused()
+        usable = intent.head is not None and self._head_seed == intent.seed
+        order = SaveOrder(
+            intent=intent,
+            environment=self._environment,
+            head=intent.head if usable else None,
+            variable_limit=self._limits.variable,
+            session_limit=self._limits.session,
+            compress=True,
+            final=final,
+            hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
+            bound=self._limits.bound,
+        )
+        writer = await self._pieces.begin(intent)
+        try:
+            saving = await agent.save(order)
+        except BaseException:
+            await writer.abort()
+            raise
+        return _Frozen(intent, writer, saving, began, usable)
+
+    async def _in_background(self, frozen: _Frozen) -> None:
+        try:
+            await self._complete(frozen)
+            await self._collect()
+        except OrchestratorError as error:
+            self._failed(error)
+        except Exception:
+            logger.exception("session %s: saving failed", self.key)
+            self._failed(SaveFailedError("Something unexpected happened; it is in the log."))
+        finally:
+            self._saving = None
+            self._task = None
+
+    async def _complete(self, frozen: _Frozen) -> StoredSnapshot:
+        try:
+            async with frozen.writer as writer:
+                async with aclosing(frozen.saving.pieces()) as pieces:
+                    async for piece in pieces:
+                        await writer.put(piece)
+                report = await frozen.saving.report()
+                stored = await writer.commit(await self._manifest(frozen, report))
+        finally:
+            frozen.saving.abandon()
+        if not await self._snapshots.snapshot_committed(self.key, stored):
+            raise SnapshotVoidedError("Something newer came before the snapshot.")
+        self._note_head(frozen.intent, stored)
+        self._head_seed = frozen.intent.seed
+        self.log.saved(frozen.began, report, stored)
+        return stored
+
+    async def _manifest(self, frozen: _Frozen, report: SaveReport) -> Manifest:
+        manifest = report.manifest
+        if not report.files_read and frozen.intent.head is not None:
+            if not frozen.head_usable:
+                raise SaveFailedError("The files could not be read, because cells kept coming.")
+            head = (await self._pieces.snapshot(self.key, frozen.intent.head)).manifest
+            manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)
+        refused = [name.name for name in refused_names(manifest.names)]
+        if not refused:
+            return manifest
+        origins = await self._origins(refused)
+        return replace(manifest, names=tuple(_with_origin(name, origins) for name in manifest.names))
+
+    async def _origins(self, names: list[str]) -> dict[str, str]:
+        bound = await self._book.binding_executions(names)
+        codes = await self.texts.codes(set(bound.values()))
+        return {name: excerpt_of(name, number, codes[number]) for name, number in bound.items() if number in codes}
+
+    async def _collect(self) -> None:
+        for _ in range(_MOST_COLLECTING):
+            if not (await self._pieces.collect(self.key)).more:
+                return
+
+    # how it went
+
+    def _note_head(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
+        sequence, execution = stored.summary.sequence, stored.manifest.execution
+        since = sequence if intent.replaces or self._record is None else self._record.since
+        self._record = SnapshotRecord(self.key, sequence, None, sequence, execution, intent.activity, since)
+        self._looked = True
+        while self._ended and self._ended[0][0] <= execution:
+            self._ended.popleft()
+
+    def _failed(self, error: OrchestratorError) -> None:
+        if isinstance(error, SnapshotRefusedError | SnapshotDamagedError | SnapshotNotFoundError):
+            self._head_seed = None  # everything is sent next time
+        self.log.failed(error, self.saved_through)
+
+
+def _with_origin(name: SavedName, origins: dict[str, str]) -> SavedName:
+    return replace(name, excerpt=origins[name.name]) if name.name in origins else name

@@ -1,0 +1,70 @@
+"""How saving a session went: what it cost, when to try again, and what callers have yet to be told."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.domain.errors import BusyError, OrchestratorError, SandboxLostError, ShuttingDownError
+from orchestrator.domain.plan import ContainerRow
+from orchestrator.domain.ports import Clock
+from orchestrator.domain.snapshots import SaveReport, SnapshotVoidedError, StoredSnapshot
+from orchestrator.services.saving_notes import pairs_note, refused_names, refused_notes
+
+logger = logging.getLogger(__name__)
+
+_PAUSES = (2.0, 10.0, 30.0, 120.0, 300.0)  # seconds after a failure; the last one repeats
+
+
+class SavingLog:
+    """Of one session."""
+
+    def __init__(self, key: str, clock: Clock) -> None:
+        self._key = key
+        self._clock = clock
+        self._refused: dict[str, tuple[str | None, str | None]] = {}  # names that were told: reason and origin
+        self._failures = 0
+        self.pending: list[str] = []  # notes for the next answer
+        self.container = ContainerRow(saving=False, saved_at=0.0, duration=0.0, cpu_seconds=0.0, not_before=0.0)
+
+    def begins(self) -> None:
+        """There is a fresh sandbox, or a fresh worker in it."""
+        self._failures = 0
+        self.container = replace(self.container, saved_at=self._clock.monotonic(), not_before=0.0)
+
+    def forget(self) -> None:
+        """What there was to tell is of no interest any more."""
+        self._refused.clear()
+        self.pending.clear()
+
+    def told(self, notes: Sequence[str]) -> None:
+        """A caller has these."""
+        self.pending = [note for note in self.pending if note not in notes]
+
+    def saved(self, began: float, report: SaveReport, stored: StoredSnapshot) -> None:
+        """It went well; what was refused for the first time is to be told."""
+        now = self._clock.monotonic()
+        self._failures = 0
+        self.container = ContainerRow(
+            saving=False, saved_at=now, duration=now - began, cpu_seconds=report.cpu_seconds, not_before=0.0
+        )
+        refused = refused_names(stored.manifest.names)
+        fresh = [name for name in refused if self._refused.get(name.name) != (name.reason, name.excerpt)]
+        self._refused = {name.name: (name.reason, name.excerpt) for name in refused}
+        self.pending += refused_notes(fresh)
+        self.pending += pairs_note("Saved only in part", report.remarks)
+
+    def failed(self, error: OrchestratorError, saved_through: int | None) -> None:
+        """It did not; it is tried again after a pause that grows."""
+        if isinstance(error, SnapshotVoidedError | SandboxLostError | ShuttingDownError | BusyError):
+            return  # overtaken, or told elsewhere
+        now = self._clock.monotonic()
+        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self.container = replace(self.container, saved_at=now, not_before=now + pause)
+        self._failures += 1
+        logger.warning("session %s: not saved: %s", self._key, error)
+        held = "nothing of it is saved"
+        if saved_through is not None:
+            held = f"only what was there after execution {saved_through} is saved"
+        note = f"The session could not be saved ({error.message.rstrip('.')}): {held}. It is tried again."
+        if note not in self.pending:
+            self.pending.append(note)

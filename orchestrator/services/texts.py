@@ -1,0 +1,58 @@
+"""What cells said and were answered, on its way into the session's file."""
+
+import logging
+from collections.abc import Collection, Mapping
+
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.snapshot_ports import Pieces
+from orchestrator.domain.snapshots import CellText
+
+logger = logging.getLogger(__name__)
+
+_MOST = 64  # texts that wait
+_MOST_CHARACTERS = 1_000_000  # of them together
+
+
+class Texts:
+    """Kept for a moment and written together: no answer waits for them, and what a crash takes is only text."""
+
+    def __init__(self, key: str, pieces: Pieces) -> None:
+        self._key = key
+        self._pieces = pieces
+        self._waiting: dict[int, CellText] = {}
+
+    @property
+    def many(self) -> bool:
+        """Whether it is time to write them."""
+        size = sum(len(text.code) + len(text.output) for text in self._waiting.values())
+        return len(self._waiting) >= _MOST or size >= _MOST_CHARACTERS
+
+    def add(self, text: CellText) -> None:
+        """Take one more."""
+        self._waiting[text.number] = text
+
+    async def write(self) -> None:
+        """Write what waits. Where that fails it is tried again with the next ones, until there are too many."""
+        waiting = dict(self._waiting)
+        if not waiting:
+            return
+        try:
+            await self._pieces.note_cells(self._key, tuple(waiting.values()))
+        except OrchestratorError as error:
+            logger.warning("session %s: the text of %d cells is not stored: %s", self._key, len(waiting), error)
+            if not self.many:
+                return
+        for number, text in waiting.items():
+            if self._waiting.get(number) is text:
+                del self._waiting[number]
+
+    async def codes(self, numbers: Collection[int]) -> Mapping[int, str]:
+        """The code of those executions, as far as it is kept."""
+        found = {number: self._waiting[number].code for number in numbers if number in self._waiting}
+        others = [number for number in numbers if number not in found]
+        if others:
+            try:
+                found.update({text.number: text.code for text in await self._pieces.cells(self._key, others)})
+            except OrchestratorError as error:
+                logger.warning("session %s: the text of cells cannot be read: %s", self._key, error)
+        return found

@@ -1,0 +1,109 @@
+"""Brings a session's snapshot back into a sandbox, and says what did not come."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from orchestrator.domain.ports import Agent
+from orchestrator.domain.snapshot_ports import Pieces, SnapshotReader
+from orchestrator.domain.snapshots import (
+    DamagedPiece,
+    Piece,
+    RestoreOrder,
+    RestoreReport,
+    SaveFailedError,
+    Section,
+    SectionName,
+    SnapshotRecord,
+    StoredSnapshot,
+)
+from orchestrator.services.saving_notes import (
+    foreign_notes,
+    pairs_note,
+    refused_names,
+    refused_notes,
+    skipped_note,
+    state_notes,
+)
+
+BOTH: Sequence[SectionName] = ("workspace", "namespace")
+NAMESPACE: Sequence[SectionName] = ("namespace",)
+_MOST_CRASHES = 16  # groups that end the worker; then loading is given up
+
+
+@dataclass(slots=True)
+class Woken:
+    """How it went."""
+
+    stored: StoredSnapshot
+    skipped: tuple[int, ...]  # newer snapshots that are damaged
+    whole: bool = True  # every piece was intact
+    reports: dict[SectionName, RestoreReport] = field(default_factory=dict)
+
+    def notes(self, wanted: int, *, python: str, environment: str) -> tuple[str, ...]:
+        """What the caller of this wake is told; nothing where all came back where it was."""
+        namespace, workspace = self.reports.get("namespace"), self.reports.get("workspace")
+        notes = [*skipped_note(wanted, self.stored, self.skipped)]
+        notes += foreign_notes(self.stored, python, environment)
+        notes += refused_notes(refused_names(self.stored.manifest.names))
+        if namespace is not None:
+            notes += pairs_note("Not restored", namespace.lost)
+            notes += state_notes(namespace.state_lost)
+        if workspace is not None:
+            notes += pairs_note("Files not restored", workspace.lost)
+        return tuple(notes)
+
+
+async def wake(
+    agent: Agent, pieces: Pieces, record: SnapshotRecord, *, sections: Sequence[SectionName], bound: float
+) -> Woken:
+    """Restore the head, or the newest intact snapshot that may stand in for it, into a fresh worker.
+
+    `bound` in seconds for each group of values. Raises SnapshotNotFoundError and SnapshotDamagedError where no
+    snapshot can be read; SaveFailedError and SandboxLostError where the sandbox is of no use any more.
+    """
+    if record.head is None:
+        raise AssertionError("a session without a head has nothing to wake")
+    async with await pieces.open_snapshot(record.session, record.head, since=record.since) as reader:
+        stored = reader.snapshot
+        woken = Woken(stored, tuple(reader.skipped))
+        contents: dict[SectionName, Section] = {
+            "workspace": stored.manifest.workspace,
+            "namespace": stored.manifest.namespace,
+        }
+        for name in sections:
+            if contents[name].body:
+                woken.reports[name] = await _section(agent, reader, woken, contents[name], name=name, bound=bound)
+    return woken
+
+
+async def _section(
+    agent: Agent, reader: SnapshotReader, woken: Woken, section: Section, *, name: SectionName, bound: float
+) -> RestoreReport:
+    quarantined: dict[int, str] = {}
+    seed, sequence = woken.stored.summary.seed, woken.stored.summary.sequence
+    for _ in range(_MOST_CRASHES):
+        order = RestoreOrder(sequence, name, section.body, seed, bound, dict(quarantined))
+        async with aclosing(_noted(reader, section, woken)) as pieces:
+            report = await agent.restore(order, pieces)
+        if report.crashed is None:
+            return report
+        group, why = report.crashed
+        if group in quarantined:
+            break
+        quarantined[group] = why
+    raise SaveFailedError(
+        "The saved values end every process that loads them.",
+        hint="Clear the session, or roll it back to an earlier snapshot.",
+    )
+
+
+async def _noted(reader: SnapshotReader, section: Section, woken: Woken) -> AsyncGenerator[Piece | DamagedPiece, None]:
+    """The pieces of a section; that one is damaged is remembered."""
+    if not section.pieces:
+        return
+    async with aclosing(reader.pieces(section.pieces)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, DamagedPiece):
+                woken.whole = False
+            yield piece
