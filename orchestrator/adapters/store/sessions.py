@@ -18,18 +18,21 @@ def states(allowed: Iterable[str]) -> str:
     return json.dumps(sorted(allowed))
 
 
-_CHANGE = """
+# All that `_session` reads.
+_COLUMNS = "*, coalesce((SELECT head_execution FROM snapshots WHERE session = key), 0) AS saved_through"
+_CHANGE = f"""
     UPDATE sessions SET state = :target, incarnation = incarnation + :raised
     WHERE key = :key AND incarnation = :incarnation AND state IN (SELECT value FROM json_each(:sources))
-    RETURNING *
-"""
+    RETURNING {_COLUMNS}
+"""  # noqa: S608 - every part stands above
 
 
 def find(tx: Transaction, tenant: str, session_id: str) -> Session | None:
     """The session of that name that is not being destroyed."""
     # The condition on state is written out: SQLite uses a partial index only where it can read the condition.
     row = tx.row(
-        "SELECT * FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'", (tenant, session_id)
+        f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'",  # noqa: S608 - the columns stand above
+        (tenant, session_id),
     )
     return None if row is None else _session(row)
 
@@ -40,11 +43,11 @@ def ensure(tx: Transaction, tenant: str, session_id: str, environment: str) -> S
     if found is not None:
         return found
     (row,) = tx.rows(
-        """
+        f"""
         INSERT INTO sessions (key, tenant, session_id, state, environment, created_at, used_at)
         VALUES (:key, :tenant, :session_id, :state, :environment, :now, :now)
-        RETURNING *
-        """,
+        RETURNING {_COLUMNS}
+        """,  # noqa: S608 - the columns stand above
         {
             "key": secrets.token_hex(16),
             "tenant": tenant,
@@ -62,14 +65,16 @@ def of_tenant(tx: Transaction, tenant: str) -> Sequence[Session]:
     return [
         _session(row)
         for row in tx.rows(
-            "SELECT * FROM sessions WHERE tenant = ? AND state <> 'destroying' ORDER BY created_at, rowid", (tenant,)
+            f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND state <> 'destroying' ORDER BY created_at, rowid",  # noqa: S608 - the columns stand above
+            (tenant,),
         )
     ]
 
 
 def every(tx: Transaction) -> Sequence[Session]:
     """All sessions, oldest first."""
-    return [_session(row) for row in tx.rows("SELECT * FROM sessions ORDER BY created_at, rowid")]
+    rows = tx.rows(f"SELECT {_COLUMNS} FROM sessions ORDER BY created_at, rowid")  # noqa: S608 - the columns stand above
+    return [_session(row) for row in rows]
 
 
 def change_state(tx: Transaction, key: str, incarnation: int, target: SessionState) -> Session | None:
@@ -178,6 +183,7 @@ def _session(row: sqlite3.Row) -> Session:
         namespace_since=row["namespace_since"],
         untold_loss=_loss(row["untold_loss"]),
         variable_count=row["variable_count"],
+        saved_through=row["saved_through"],
         environment=row["environment"],
         created_at=moment(row["created_at"]),
         used_at=moment(row["used_at"]),
