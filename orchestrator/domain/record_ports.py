@@ -116,8 +116,8 @@ class Records(Protocol):
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
         """The newest executions of a session, newest first; empty where there is no such session."""
 
-    async def binding_executions(self, key: str, names: Sequence[str]) -> Mapping[str, int]:
-        """Which execution last bound each of those names, as far as is known: a thousand names of a session are, the
+    async def binding_executions(self, key: str, names: Sequence[str] | None = None) -> Mapping[str, int]:
+        """Which execution last bound each of those names (None: of all), as far as is known: a thousand names of a session are, the
         last bound. After a loss or a replacement the head's execution stands for names that it brought back.
         """
 

@@ -152,8 +152,8 @@ class Bookkeeping:
         await self.look()
         return changed
 
-    async def binding_executions(self, names: Sequence[str]) -> Mapping[str, int]:
-        """Which execution bound each of those names last, as far as is known."""
+    async def binding_executions(self, names: Sequence[str] | None = None) -> Mapping[str, int]:
+        """Which execution bound each of those names (None: of all) last, as far as is known."""
         return await self._records.binding_executions(self.session.key, names)
 
     async def _hibernate(self) -> None:

@@ -7,6 +7,7 @@ from orchestrator.domain.model import Namespace, Variable
 from orchestrator.domain.snapshots import SavedListing, SavedName
 from orchestrator.services.saving_notes import refused_names, refused_notes
 
+_MOST_BOUND = 1_000  # names of a session that the records keep
 _UNKNOWN = "unknown"  # the type of a name that was bound while nobody could ask
 
 
@@ -39,8 +40,9 @@ def last_known(listing: SavedListing | None, bound: Mapping[str, int]) -> Namesp
     saved_through = 0 if listing is None else listing.execution
     saved = {} if listing is None else {name.name: name for name in listing.names if name.status != "refused"}
     later = {name for name, execution in bound.items() if execution > saved_through}
-    # A name that no answer has left is gone since then.
-    kept = [name for name in saved.values() if name.name in bound or name.kind == "module"]
+    # A name that no answer has left is gone since then; of very many names not all answers are kept.
+    is_all = len(bound) < _MOST_BOUND
+    kept = [name for name in saved.values() if name.name in bound or name.kind == "module" or not is_all]
     variables = [_variable(name) for name in kept if name.kind != "module" and name.name not in later]
     variables += [Variable(name, _UNKNOWN, None) for name in sorted(later)]
     imports = [_variable(name) for name in kept if name.kind == "module" and name.name not in later]

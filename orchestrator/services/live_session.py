@@ -118,7 +118,7 @@ class LiveSession:
         """Describe the namespace: at once from what is known while a call runs or waits, or without a sandbox."""
         if self._queue.busy:
             listing = await self._snapshots.saved_listing_of(self.session.key)
-            names = await self._book.binding_executions(None)
+            names = await self._book.binding_executions()
             return last_known(listing, names)
         return await self._queue.submit(lambda _: self._list())
 
@@ -276,7 +276,7 @@ class LiveSession:
         answer = result(told)
         answer = replace(answer, notes=(*answer.notes, *pending, *slow, *unrecorded))
         job.once_received(lambda: self._told(loss, pending))
-        self._saver.texts.add(CellText(order.execution, order.code, answer.output))
+        self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
         if self._saver.texts.many:
             await self._saver.texts.write()
         return answer

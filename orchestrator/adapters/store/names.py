@@ -41,11 +41,14 @@ def bound_between(tx: Transaction, key: str, first: int, last: int) -> Sequence[
     return [row["name"] for row in rows]
 
 
-def bindings(tx: Transaction, key: str, wanted: Sequence[str]) -> Mapping[str, int]:
-    """Which execution last bound each of those names, where that is known."""
+def bindings(tx: Transaction, key: str, wanted: Sequence[str] | None) -> Mapping[str, int]:
+    """Which execution last bound each of those names (None: of all), where that is known."""
     rows = tx.rows(
-        "SELECT name, execution FROM names WHERE session = ? AND name IN (SELECT value FROM json_each(?))",
-        (key, json.dumps(list(wanted))),
+        """
+        SELECT name, execution FROM names
+        WHERE session = :key AND (:wanted IS NULL OR name IN (SELECT value FROM json_each(:wanted)))
+        """,
+        {"key": key, "wanted": None if wanted is None else json.dumps(list(wanted))},
     )
     return {row["name"]: row["execution"] for row in rows}
 

@@ -137,9 +137,9 @@ class SqliteRecords(Records, SnapshotRecords):
         """The newest executions of a session, newest first."""
         return await self._db.read(lambda tx: executions.newest(tx, tenant, session_id, limit))
 
-    async def binding_executions(self, key: str, names: Sequence[str]) -> Mapping[str, int]:
+    async def binding_executions(self, key: str, names: Sequence[str] | None = None) -> Mapping[str, int]:
         """Which execution last bound each of those names."""
-        wanted = tuple(names)
+        wanted = None if names is None else tuple(names)
         return await self._db.read(lambda tx: bindings(tx, key, wanted))
 
     async def open_sandbox(self, image: str) -> SandboxRecord:
