@@ -117,8 +117,10 @@ class Records(Protocol):
         """The newest executions of a session, newest first; empty where there is no such session."""
 
     async def binding_executions(self, key: str, names: Sequence[str] | None = None) -> Mapping[str, int]:
-        """Which execution last bound each of those names (None: of all), as far as is known: of a session the
-        thousand names are that were bound last. After a loss or a replacement the head's execution stands for names that it brought back.
+        """Which execution last bound each of those names (None: of all), as far as is known.
+
+        Of a session the thousand names are known that were bound last. After a loss or a replacement the head's
+        execution stands for names that it brought back.
         """
 
     # sandboxes
