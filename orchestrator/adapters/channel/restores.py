@@ -25,6 +25,7 @@ WINDOW: Final = 8  # pieces on their way
 IDLE_SECONDS: Final = 120.0  # beside the bound of a group, which may take in nothing while it loads
 TOTAL_SECONDS: Final = 3_600.0
 MAX_REASON: Final = 300
+_OF_THE_RESTORE: Final = frozenset({"failed", "interrupted"})
 
 
 class RestoreStream(Exchange):
@@ -153,7 +154,7 @@ class RestoreStream(Exchange):
             raise self.requests.broken(violation) from violation
 
     def _refusal(self, code: str, message: str) -> OrchestratorError:
-        if code == "interrupted":
+        if code in _OF_THE_RESTORE:
             return _interrupted(message)
         if code == "malformed":
             return SnapshotDamagedError(f"The sandbox cannot read what was saved: {message}.")

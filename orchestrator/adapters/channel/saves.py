@@ -10,6 +10,7 @@ from orchestrator.adapters.channel import replies, snapshot_frames
 from orchestrator.adapters.channel.disposable_threads import in_thread
 from orchestrator.adapters.channel.exchanges import Exchange, Requests
 from orchestrator.adapters.channel.patience import Patience
+from orchestrator.adapters.channel.snapshot_frames import SaveReply
 from orchestrator.domain import claims
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError
 from orchestrator.domain.manifests import MAX_PIECES
@@ -38,7 +39,7 @@ class SaveStream(Exchange):
         self._all_taken = False
         self._failure: OrchestratorError | None = None
         self._was_interrupted = False
-        self._reply: Frame | None = None
+        self._reply: SaveReply | None = None
         self._report: SaveReport | None = None
         self._deadline: asyncio.TimerHandle | None = None  # of an abandoned one
         self._patience = Patience(total=order.bound + SAVE_MARGIN_SECONDS, idle=IDLE_SECONDS, over=self._out_of_time)
@@ -81,11 +82,11 @@ class SaveStream(Exchange):
         if self._reply is None or not self._all_taken:
             raise AssertionError("a save's report comes after its last piece")
         if self._report is None:
-            read = partial(snapshot_frames.save_report, self._reply, self._order, files_read=self.files_read)
+            read = partial(snapshot_frames.save_report, self._reply, self._order)
             try:
                 self._report = await in_thread(read, "agent-manifest")
             except ProtocolViolationError as violation:
-                raise self.requests.broken(violation) from violation
+                raise _failed(f"what the sandbox says of it cannot be read ({violation})") from violation
         return self._report
 
     def abandon(self) -> None:
@@ -133,7 +134,10 @@ class SaveStream(Exchange):
         if refused is not None:
             self._fail(self._refusal(*refused))
         elif self._files is not None:
-            self._reply = frame if self._failure is None else None
+            reply = snapshot_frames.save_reply(frame)
+            if reply.files_read is not self._files:
+                raise ProtocolViolationError("a save's reply and its frozen moment differ")
+            self._reply = reply if self._failure is None else None
         elif self._was_interrupted:
             # It was done, and all that it sent before went with the old connection.
             self._fail(_failed("its connection to the sandbox was lost"))

@@ -1,6 +1,7 @@
 """Reads the frames of saving and restoring into the domain's records. Each field is checked for its type and capped."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestrator.domain import claims
@@ -45,39 +46,63 @@ def piece(frame: Frame) -> Piece:
     return Piece(digest, size, _ENCODINGS[encoding], data)
 
 
-def save_report(frame: Frame, order: SaveOrder, *, files_read: bool) -> SaveReport:
-    """What the agent says that a save made. Not for the loop: a manifest may take some 100 ms.
+@dataclass(frozen=True, slots=True)
+class SaveReply:
+    """What a supervisor says of a save, and what the session says of it in the parts, unread."""
 
-    Raises SnapshotRefusedError where it is of something else than what was ordered.
-    """
+    files_read: bool
+    cpu_seconds: float
+    remarks: tuple[tuple[str, str], ...]
+    parts: tuple[bytes, ...]
+
+
+def save_reply(frame: Frame) -> SaveReply:
+    """A save's reply."""
     if len(frame.parts) != _SAVE_PARTS:
         raise ProtocolViolationError(f"a save's reply has {len(frame.parts)} parts")
-    if claims.flag_in(frame.header, "files") is not files_read:
-        raise ProtocolViolationError("a save's reply and its frozen moment differ")
-    manifest = read_manifest(*frame.parts)
-    _require_ordered(manifest, order)
-    return SaveReport(
-        manifest=manifest,
-        files_read=files_read,
+    return SaveReply(
+        files_read=claims.flag_in(frame.header, "files"),
         cpu_seconds=claims.seconds_in(frame.header, "cpu"),
         remarks=_rows(claims.list_in(frame.header, "remarks")[:MAX_REMARKS], "remarks"),
+        parts=frame.parts,
     )
+
+
+def save_report(reply: SaveReply, order: SaveOrder) -> SaveReport:
+    """All of it read. Not for the loop: a manifest may take some 100 ms.
+
+    Raises ProtocolViolationError where the manifest breaks its form: user code may have written it, so that nobody but
+    this save is to suffer. Raises SnapshotRefusedError where it is of something else than what was ordered.
+    """
+    manifest = read_manifest(*reply.parts)
+    _require_ordered(manifest, order)
+    return SaveReport(manifest, reply.files_read, reply.cpu_seconds, reply.remarks)
+
+
+def crashed_group(frame: Frame) -> tuple[int, str] | None:
+    """Which group ended the worker of a restore, and how."""
+    match frame.header.get("crashed"):
+        case None:
+            return None
+        case [int() as group, str(reason)] if claims.is_optional_count(group):
+            return group, claims.clean(reason, MAX_REASON)
+    raise ProtocolViolationError("what crashed a restore is not [group, reason]")
 
 
 def restore_report(frame: Frame) -> RestoreReport:
     """What the agent says that came back of a section. Not for the loop."""
-    header, parts = frame.header, frame.parts
-    if "crashed" in header:
-        match header["crashed"]:
-            case [int() as group, str(reason)] if claims.is_optional_count(group):
-                return RestoreReport(crashed=(group, claims.clean(reason, MAX_REASON)))
-        raise ProtocolViolationError("what crashed a restore is not [group, reason]")
-    if len(parts) != 1:
-        raise ProtocolViolationError(f"a restore's reply has {len(parts)} parts")
-    told = claims.object_of(claims.json_of(parts[0], limit=MAX_LOSSES_JSON, items=MAX_ITEMS), "the losses")
-    return RestoreReport(
-        restored=claims.count_in(header, "restored"), lost=_losses(told, "lost"), state_lost=_losses(told, "state_lost")
-    )
+    restored, crashed = claims.count_in(frame.header, "restored"), crashed_group(frame)
+    if crashed is not None:
+        return RestoreReport(restored=restored, crashed=crashed)
+    if len(frame.parts) != 1:
+        raise ProtocolViolationError(f"a restore's reply has {len(frame.parts)} parts")
+    try:
+        told = claims.object_of(claims.json_of(frame.parts[0], limit=MAX_LOSSES_JSON, items=MAX_ITEMS), "the losses")
+        lost, state_lost = _losses(told, "lost"), _losses(told, "state_lost")
+    except ProtocolViolationError:
+        # The worker wrote it, which has loaded what user code saved.
+        return RestoreReport(restored=restored, lost=(("…", "the sandbox's list of what was lost cannot be read"),))
+    return RestoreReport(restored=restored, lost=lost, state_lost=state_lost)
 
 
 def _require_ordered(manifest: Manifest, order: SaveOrder) -> None:
