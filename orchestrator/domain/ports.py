@@ -103,7 +103,8 @@ class Agent(Protocol):
 
         `pieces` in the snapshot's order; not all of them need be taken. Bounded by progress: it ends when neither side
         has done anything for some time. Raises SaveFailedError where it was interrupted: what is there now is not
-        known then, and only a fresh sandbox or a `clear` helps.
+        known then, and only a fresh sandbox or a `clear` helps; SnapshotDamagedError where the agent cannot read the
+        body. Cancelled, or when `pieces` raises, it is left as if interrupted.
         """
 
     async def close(self) -> None:

@@ -270,6 +270,8 @@ class RestoreReport:
 class SaveFailedError(OrchestratorError):
     """Nothing was saved; the head stays what it was, and trying again later may help."""
 
+    retryable: ClassVar[bool] = True
+
 
 class SnapshotNotFoundError(OrchestratorError):
     """No such snapshot: never made, gone from the history, or its session was deleted."""

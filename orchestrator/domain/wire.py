@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, Final, NoReturn
 
 VERSION: Final = 1
@@ -20,6 +21,8 @@ MIN_HEADER: Final = 2
 MAX_HEADER: Final = 64 * 1024
 MAX_BODY: Final = 8 * 1024 * 1024
 MAX_PARTS: Final = 64
+# What a reader takes in before it knows of what frame: room for most headers, and little to copy of a large body.
+READ_AHEAD: Final = 64 * 1024
 
 
 class ProtocolViolationError(Exception):
@@ -60,30 +63,69 @@ def encode(header: Mapping[str, Any], parts: Sequence[bytes] = ()) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames. Holds at most one frame's worth of bytes beyond what it was just fed."""
+    """Cuts a byte stream into frames. Holds at most one frame's worth of bytes beyond what it was just given.
+
+    A reader either feeds it, or has it say where the next bytes are to go (`room`) and how many came (`filled`). Then
+    the body of a large frame of one part lies from the start where it stays: a snapshot's pieces are never copied.
+    """
 
     def __init__(self, *, max_body: int = MAX_BODY) -> None:
-        self._buffer = bytearray()
         self._max_body = max_body
+        self._block = memoryview(bytearray(READ_AHEAD))
+        self._start = self._end = 0  # of the block: what is in no frame yet
+        self._body: _Body | None = None  # of the frame whose header was the last one in the block
 
     @property
     def wanted(self) -> int:
         """How many bytes the next frame lacks, as far as can be told: a reader that takes no more than these never
         reads beyond a frame.
         """
-        if len(self._buffer) < PREFIX.size:
-            return PREFIX.size - len(self._buffer)
-        return sum(self._announced()) + PREFIX.size - len(self._buffer)
+        if self._body is not None:
+            return len(self._body.room)
+        held = self._end - self._start
+        return (PREFIX.size if held < PREFIX.size else PREFIX.size + sum(self._announced())) - held
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes, each cut when it is asked for, so that a reader that stops at the first
-        bad one pays for no more. Raises ProtocolViolationError; the decoder is then of no more use.
+    def room(self) -> memoryview:
+        """Where the next bytes go; never empty."""
+        if self._body is not None:
+            return self._body.room
+        if self._end == len(self._block) or self._start + self._needed() > len(self._block):
+            self._make_room()
+        return self._block[self._end :]
+
+    def filled(self, count: int) -> Iterator[Frame]:
+        """The frames that `count` bytes in `room` complete, each cut when it is asked for, so that a reader that stops
+        at the first bad one pays for no more. Raises ProtocolViolationError; the decoder is then of no more use.
         """
-        self._buffer += data
+        if self._body is not None:
+            self._body.take(count)
+        else:
+            self._end += count
         return iter(self._next, None)
 
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that `data` completes, in the same way; what is not asked for is not taken in."""
+        rest = memoryview(data)
+        while rest:
+            room = self.room()
+            count = min(len(room), len(rest))
+            room[:count] = rest[:count]
+            rest = rest[count:]
+            yield from self.filled(count)
+
+    def _make_room(self) -> None:
+        """Move what is held to the front; into a larger block where the header needs one."""
+        held = self._block[self._start : self._end]
+        block = memoryview(bytearray(max(READ_AHEAD, self._needed(), len(held) + 1)))
+        block[: len(held)] = held
+        self._block, self._start, self._end = block, 0, len(held)
+
+    def _needed(self) -> int:
+        """How far the next header reaches, as far as can be told."""
+        return PREFIX.size + (self._announced()[0] if self._end - self._start >= PREFIX.size else 0)
+
     def _announced(self) -> tuple[int, int]:
-        magic, version, header_length, body_length = PREFIX.unpack_from(self._buffer)
+        magic, version, header_length, body_length = PREFIX.unpack_from(self._block, self._start)
         if magic != MAGIC or version != VERSION:
             raise ProtocolViolationError("not a frame of this protocol version")
         if not MIN_HEADER <= header_length <= MAX_HEADER or body_length > self._max_body:
@@ -91,18 +133,53 @@ class FrameDecoder:
         return header_length, body_length
 
     def _next(self) -> Frame | None:
-        if len(self._buffer) < PREFIX.size:
+        if self._body is not None:
+            if self._body.room:
+                return None
+            body, self._body = self._body, None
+            return Frame(body.header, body.parts())
+        held = self._end - self._start
+        if held < PREFIX.size:
             return None
         header_length, body_length = self._announced()
-        body_start = PREFIX.size + header_length
-        end = body_start + body_length
-        if len(self._buffer) < end:
+        body_start = self._start + PREFIX.size + header_length
+        if body_start > self._end:
             return None
-        with memoryview(self._buffer) as view:
-            header = _header(bytes(view[PREFIX.size : body_start]))
-            parts = _parts(header, view[body_start:end])
-        del self._buffer[:end]
+        header = _header(bytes(self._block[self._start + PREFIX.size : body_start]))
+        lengths = _lengths(header, body_length)
+        end = body_start + body_length
+        if end > self._end:
+            self._body = _Body(header, lengths, self._block[body_start : self._end])
+            self._start = self._end = 0
+            return None
+        parts = _cut(self._block[body_start:end], lengths)
+        self._start, self._end = (end, self._end) if end < self._end else (0, 0)
         return Frame(header, parts)
+
+
+class _Body:
+    """The body of a frame that is still arriving, in memory of its own: it is allocated once its header was checked."""
+
+    def __init__(self, header: dict[str, Any], lengths: Sequence[int], begun: memoryview) -> None:
+        self.header = header
+        self._lengths = lengths
+        # Nobody else has these zeros, so that the buffer writes into them, and hands them out without a copy.
+        self._bytes = BytesIO(bytes(sum(lengths)))
+        self.room = self._bytes.getbuffer()
+        self.room[: len(begun)] = begun
+        self.take(len(begun))
+
+    def take(self, count: int) -> None:
+        """So many bytes have come."""
+        self.room = self.room[count:]
+
+    def parts(self) -> tuple[bytes, ...]:
+        """All of it has come."""
+        self.room.release()
+        whole = self._bytes.getvalue()
+        if len(self._lengths) == 1:
+            return (whole,)
+        return _cut(memoryview(whole), self._lengths)
 
 
 def _header(encoded: bytes) -> dict[str, Any]:
@@ -116,12 +193,16 @@ def _header(encoded: bytes) -> dict[str, Any]:
     return header
 
 
-def _parts(header: dict[str, Any], body: memoryview) -> tuple[bytes, ...]:
+def _lengths(header: dict[str, Any], body_length: int) -> Sequence[int]:
     lengths = header.pop("parts", [])
     if not isinstance(lengths, list) or len(lengths) > MAX_PARTS:
         raise ProtocolViolationError("a frame's parts are not a short list")
-    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != len(body):
+    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != body_length:
         raise ProtocolViolationError("a frame's parts do not add up to its body")
+    return lengths
+
+
+def _cut(body: memoryview, lengths: Sequence[int]) -> tuple[bytes, ...]:
     parts, start = [], 0
     for length in lengths:
         parts.append(bytes(body[start : start + length]))

@@ -39,6 +39,7 @@ AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
 PURE = frozenset(
     {"collections", "dataclasses", "datetime", "enum", "hashlib", "hmac", "json", "re", "struct", "typing"}
     | {"types", "unicodedata"}
+    | {"io"}  # for BytesIO: memory that is written once and handed on as it lies
 )
 # Services wait and log; everything else that they do goes through a port.
 SERVING = frozenset(

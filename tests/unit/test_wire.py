@@ -137,7 +137,7 @@ def test_announced_size_is_refused_before_anything_is_allocated_for_it() -> None
         list(wire.FrameDecoder().feed(prefix))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 64 * 1024
+    assert peak < 2 * wire.READ_AHEAD
 
 
 def test_smaller_cap_for_bodies_holds_before_a_peer_is_proven() -> None:

@@ -2,23 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 from orchestrator.adapters.channel import replies
 from orchestrator.adapters.channel.connect import connected
+from orchestrator.adapters.channel.exchanges import Requests
 from orchestrator.adapters.channel.link import AgentLink
+from orchestrator.adapters.channel.restores import RestoreStream
+from orchestrator.adapters.channel.saves import SaveStream
 from orchestrator.adapters.channel.transport import Connection, Transport, TransportError
-from orchestrator.domain import wire
-from orchestrator.domain.errors import BusyError, InvalidRequestError, SandboxLostError
+from orchestrator.domain.errors import InvalidRequestError, SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace
 from orchestrator.domain.ports import AgentHello
+from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport, SaveOrder
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
 RECONNECT_SECONDS: Final = 10.0
 MAX_CODE: Final = 4 * 1024 * 1024
-MAX_OUTSTANDING: Final = 64
 # What the agent may take beyond a cell's own time: killing, collecting output, sending.
 EXECUTE_MARGIN_SECONDS: Final = 10.0
 CLAIM_SECONDS: Final = 10.0
@@ -26,14 +27,6 @@ LIST_SECONDS: Final = 20.0
 CLEAR_SECONDS: Final = 20.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Request:
-    encoded: bytes
-    answer: asyncio.Future[Frame]
-    deadline: asyncio.TimerHandle
-    execution: int | None
 
 
 class AgentChannel:
@@ -56,10 +49,7 @@ class AgentChannel:
         self._lost: str | None = None
         self._link: AgentLink | None = None
         self._reconnecting: asyncio.Task[None] | None = None
-        self._last_id = 0
-        self._requests: dict[int, _Request] = {}
-        self._sent_again: set[int] = set()  # on this connection; each may be answered twice
-        self._interrupts: set[int] = set()
+        self._requests = Requests(write=self._write, give_up=self._given_up)
         self._incarnation = 0  # once claimed
 
     @classmethod
@@ -121,13 +111,11 @@ class AgentChannel:
         try:
             return replies.cell_report(frame, order)
         except ProtocolViolationError as violation:
-            raise self._broken(violation) from violation
+            raise self._requests.broken(violation) from violation
 
     def interrupt(self, execution: int) -> None:
         """Ask for SIGINT, now and after each reconnect, as long as that execution is unanswered."""
-        if any(request.execution == execution for request in self._requests.values()):
-            self._interrupts.add(execution)
-            self._send(_interrupt(execution))
+        self._requests.interrupt(execution)
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace."""
@@ -135,11 +123,23 @@ class AgentChannel:
         try:
             return replies.namespace(frame)
         except ProtocolViolationError as violation:
-            raise self._broken(violation) from violation
+            raise self._requests.broken(violation) from violation
 
     async def clear(self) -> None:
         """Start from an empty namespace."""
         await self._ask({"type": "clear"}, seconds=CLEAR_SECONDS)
+
+    async def save(self, order: SaveOrder) -> SaveStream:
+        """Begin a save and wait for its moment."""
+        self._require_alive()
+        saving = SaveStream(self._requests, order)
+        await saving.frozen()
+        return saving
+
+    async def restore(self, order: RestoreOrder, pieces: AsyncIterator[Piece | DamagedPiece]) -> RestoreReport:
+        """Bring a section back."""
+        self._require_alive()
+        return await RestoreStream(self._requests, order).feed(pieces)
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -161,70 +161,25 @@ class AgentChannel:
             link.drop()
         if self._reconnecting is not None:
             self._reconnecting.cancel()
-        requests, self._requests = self._requests, {}
-        for request in requests.values():
-            request.deadline.cancel()
-            if not request.answer.done():
-                request.answer.set_exception(self._gone())
+        self._requests.fail(self._gone())
 
-    # requests and replies
+    # requests
 
     async def _ask(
-        self,
-        header: Mapping[str, Any],
-        parts: Sequence[bytes] = (),
-        *,
-        seconds: float,
-        execution: int | None = None,
+        self, header: Mapping[str, Any], parts: Sequence[bytes] = (), *, seconds: float, execution: int | None = None
     ) -> Frame:
+        self._require_alive()
+        return await self._requests.ask(header, parts, seconds=seconds, execution=execution)
+
+    def _require_alive(self) -> None:
         if self._lost is not None:
             raise self._gone()
-        if len(self._requests) >= MAX_OUTSTANDING:
-            raise self._given_up("it left too many requests unanswered")
-        self._last_id += 1
-        loop = asyncio.get_running_loop()
-        request = _Request(
-            wire.encode({**header, "id": self._last_id}, parts),
-            loop.create_future(),
-            # Not around the caller's waiting: a cancelled caller does not end the agent's duty to answer.
-            loop.call_later(seconds, self.give_up, f"it did not answer a request ({header['type']}) in time"),
-            execution,
-        )
-        self._requests[self._last_id] = request
-        self._send(request.encoded)
-        frame = await request.answer
-        if (refused := self._read_refusal(frame)) is None:
-            return frame
-        code, message = refused
-        if code == "occupied":
-            raise BusyError("A cell is still running in the sandbox.", hint="Wait for it or interrupt it.")
-        raise self._given_up(f"it refused a request ({header['type']}: {code}, {message})")
 
-    def _read_refusal(self, frame: Frame) -> tuple[str, str] | None:
-        try:
-            return replies.refusal(frame)
-        except ProtocolViolationError as violation:
-            raise self._broken(violation) from violation
-
-    def _reply(self, link: AgentLink, frame: Frame) -> None:
-        if link is not self._link:
-            return  # late, of an older connection
-        number = frame.header.get("id")
-        request = self._requests.pop(number, None) if type(number) is int else None
-        if request is not None and isinstance(number, int):
-            request.deadline.cancel()
-            self._interrupts.discard(request.execution or 0)
-            if not request.answer.done():
-                request.answer.set_result(frame)
-        elif type(number) is int and number in self._sent_again:
-            # It was done just as we asked again: the answer of itself, and the one to the repetition.
-            self._sent_again.discard(number)
-        else:
-            raise ProtocolViolationError("a reply to a request that nobody made")
-
-    def _send(self, encoded: bytes) -> None:
-        if self._link is not None:
-            self._link.send(encoded)
+    def _write(self, encoded: bytes) -> bool:
+        link = self._link
+        if link is not None:
+            link.send(encoded)
+        return link is not None
 
     def _gone(self) -> SandboxLostError:
         return SandboxLostError(f"The sandbox is gone: {self._lost}.", hint="Call again: a new sandbox will be made.")
@@ -233,10 +188,11 @@ class AgentChannel:
         self.give_up(reason)
         return self._gone()
 
-    def _broken(self, violation: ProtocolViolationError) -> SandboxLostError:
-        return self._given_up(f"it broke the protocol ({violation})")
-
     # connections
+
+    def _received(self, link: AgentLink, frame: Frame) -> None:
+        if link is self._link:  # else late, of an older connection
+            self._requests.receive(frame)
 
     def _link_ended(self, link: AgentLink, violation: str | None) -> None:
         if link is not self._link:
@@ -245,6 +201,7 @@ class AgentChannel:
         if violation is not None:
             self.give_up(f"it broke the protocol ({violation})")
         elif self._lost is None:
+            self._requests.disconnected()
             self._reconnecting = asyncio.create_task(self._reconnect(), name="agent-reconnect")
             self._reconnecting.add_done_callback(self._reconnect_ended)
 
@@ -276,23 +233,16 @@ class AgentChannel:
         link = AgentLink(
             heartbeat=connection.heartbeat,
             on_begin=self._link_began,
-            on_reply=self._reply,
+            on_frame=self._received,
             on_end=self._link_ended,
         )
         older, self._link = self._link, link
         if older is not None:
             older.drop()
+            self._requests.disconnected()
         self._hello = self._hello or connection.hello
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection.sock)
 
     def _link_began(self, link: AgentLink) -> None:
-        # Before anything can arrive on it: what is asked again may be answered twice.
-        self._sent_again = set(self._requests)
-        for request in list(self._requests.values()):
-            link.send(request.encoded)
-        for execution in self._interrupts:
-            link.send(_interrupt(execution))
-
-
-def _interrupt(execution: int) -> bytes:
-    return wire.encode({"type": "interrupt", "execution": execution})
+        if link is self._link:
+            self._requests.connected()

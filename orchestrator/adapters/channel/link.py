@@ -7,15 +7,16 @@ from typing import Final, cast
 from orchestrator.domain import wire
 from orchestrator.domain.wire import Frame, FrameDecoder, ProtocolViolationError
 
-MAX_UNSENT: Final = 16 * 1024 * 1024
+# A restore's request and its window of pieces, of at most 8 MiB each, and room for what else is asked.
+MAX_UNSENT: Final = 24 * 1024 * 1024
 SILENT_HEARTBEATS: Final = 3
 MAX_PINGS_PER_HEARTBEAT: Final = 100
 _PING: Final = wire.encode({"type": "ping"})
 _PONG: Final = wire.encode({"type": "pong"})
 
 
-class AgentLink(asyncio.Protocol):
-    """Calls `on_begin` when it can send, `on_reply` for each reply and, once,
+class AgentLink(asyncio.BufferedProtocol):
+    """Calls `on_begin` when it can send, `on_frame` for each frame but heartbeats and, once,
     `on_end` with None (the connection went) or what rule was broken.
     """
 
@@ -24,13 +25,13 @@ class AgentLink(asyncio.Protocol):
         *,
         heartbeat: float,
         on_begin: Callable[["AgentLink"], None],
-        on_reply: Callable[["AgentLink", Frame], None],
+        on_frame: Callable[["AgentLink", Frame], None],
         on_end: Callable[["AgentLink", str | None], None],
     ) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heartbeat = heartbeat
         self._on_begin = on_begin
-        self._on_reply = on_reply
+        self._on_frame = on_frame
         self._on_end = on_end
         self._decoder = FrameDecoder()
         self._transport: asyncio.WriteTransport | None = None
@@ -57,11 +58,15 @@ class AgentLink(asyncio.Protocol):
             self.closed.set_result(None)
         self._end(None)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the frame's own size is known better
+        """Where the next bytes go: into the frame that they belong to."""
+        return self._decoder.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Cut frames and judge each; stops at the first bad one, so that a flood of them costs one."""
         self._heard = True
         try:
-            for frame in self._decoder.feed(data):
+            for frame in self._decoder.filled(nbytes):
                 if self._ended:
                     return
                 self._receive(frame)
@@ -84,17 +89,17 @@ class AgentLink(asyncio.Protocol):
             self._transport.abort()
 
     def _receive(self, frame: Frame) -> None:
-        if frame.type == "reply":
-            self._on_reply(self, frame)
-        elif frame.type == "ping":
+        if frame.type == "ping":
             self._pings_heard += 1
             if self._pings_heard > MAX_PINGS_PER_HEARTBEAT:
                 raise ProtocolViolationError("it floods with pings")
             self.send(_PONG)
-        elif frame.type == "pong" and self._pongs_owed:
+        elif frame.type == "pong":
+            if not self._pongs_owed:
+                raise ProtocolViolationError("a pong that nobody asked for")
             self._pongs_owed -= 1
         else:
-            raise ProtocolViolationError("a frame of a kind that nobody asked for")
+            self._on_frame(self, frame)
 
     def _tick(self) -> None:
         # Counted in beats and not in seconds: after a pause of the whole machine the agent gets its three again.
