@@ -79,10 +79,14 @@ class SandboxLostError(OrchestratorError):
 
 
 class NamespaceLostError(OrchestratorError):
-    """The worker that held the namespace is gone while its sandbox lives; nothing was run. `message` says why."""
+    """The worker that held the namespace is gone while its sandbox lives; nothing was run. `cause` is a clause."""
 
     code = "sandbox_lost"
     retryable = True
+
+    def __init__(self, message: str, *, cause: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class EngineUnavailableError(OrchestratorError):

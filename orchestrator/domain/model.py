@@ -131,7 +131,6 @@ class CellReport:
     variable_count: int
     duration: float  # seconds of running
     namespace_kept: bool  # False: the worker was killed and the next cell starts from nothing
-    lost_before: str | None  # why the namespace was found gone when the cell was to start
     notes: tuple[str, ...]
 
 

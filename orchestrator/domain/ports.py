@@ -81,13 +81,20 @@ class Agent(Protocol):
         """Bind the sandbox to a session, once; the same again is harmless, another raises SandboxLostError."""
 
     async def execute(self, order: CellOrder) -> CellReport:
-        """Run a cell and wait for its report, at most its limit, its grace and a margin."""
+        """Run a cell and wait for its report, at most its limit, its grace and a margin.
+
+        Raises NamespaceLostError, once, where the worker had ended since the last cell: nothing was run, and the same
+        number may be ordered again, after a `restore` or without one.
+        """
 
     def interrupt(self, execution: int) -> None:
         """Ask for SIGINT to that execution if it runs; returns at once, and is repeated after a reconnect."""
 
     async def list_variables(self) -> Namespace:
-        """Describe the namespace; between cells only. Answers in a few seconds whatever the objects do."""
+        """Describe the namespace; between cells only. Answers in a few seconds whatever the objects do.
+
+        Raises NamespaceLostError where the present worker has neither been given the namespace back nor run a cell.
+        """
 
     async def clear(self) -> None:
         """Kill all that the session runs and start from an empty namespace; workspace files stay."""
@@ -95,7 +102,8 @@ class Agent(Protocol):
     async def save(self, order: SaveOrder) -> "Saving":
         """Begin a save; returns when its moment is frozen, and cells may run from then on. One at a time.
 
-        Raises BusyError while a cell runs, SaveFailedError. Cancelling abandons it.
+        Raises BusyError while a cell runs, NamespaceLostError as `list_variables` does, SaveFailedError. Cancelling
+        abandons it.
         """
 
     async def restore(self, order: RestoreOrder, pieces: AsyncIterator[Piece | DamagedPiece]) -> RestoreReport:

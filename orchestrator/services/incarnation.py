@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from orchestrator.domain.errors import OrchestratorError, SandboxLostError, StoreUnusableError
+from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError, StoreUnusableError
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import (
@@ -114,6 +114,13 @@ class Incarnation:
         await self._saver.ended()
         self._book.owe_loss(cause, before=before)
         self._hollow = True
+
+    async def gone(self, error: NamespaceLostError | SandboxLostError) -> None:
+        """A request found out that one or the other has happened."""
+        if isinstance(error, NamespaceLostError):
+            await self.emptied(error.cause)
+        elif self.sandbox is not None:
+            await self.lost(self.sandbox.agent.lost or error.message)
 
     # ends
 

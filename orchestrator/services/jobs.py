@@ -121,9 +121,9 @@ class JobQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether a call runs or waits."""
+        """Whether somebody waits for a call that runs or waits."""
         places = [place for place in (self._running, *self._waiting) if place is not None]
-        return any(place.kind in ("call", "interrupting") for place in places)
+        return any(place.kind in {"call", "interrupting"} and place.job.awaited for place in places)
 
     async def submit(self, work: Callable[[Job[T]], Awaitable[T]], *, kind: Kind = "call") -> T:
         """Wait for a turn and the outcome.

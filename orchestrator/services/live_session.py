@@ -213,7 +213,7 @@ class LiveSession:
             return await agent.execute(order)
         except NamespaceLostError as error:
             # Nothing was run. The same number may be ordered again, since it never began.
-            await self._incarnation.emptied(error.message, before=order.execution)
+            await self._incarnation.emptied(error.cause, before=order.execution)
             again = await self._incarnation.agent()
             return await again.execute(order)
 
@@ -227,8 +227,8 @@ class LiveSession:
         if sandbox is not None:
             try:
                 return with_notes(await sandbox.agent.list_variables(), listing, notes)
-            except SandboxLostError as error:
-                await self._incarnation.lost(sandbox.agent.lost or error.message)
+            except (NamespaceLostError, SandboxLostError) as error:
+                await self._incarnation.gone(error)
                 notes += await self._book.try_to_settle()
                 if self._book.untold is not None:
                     notes.insert(0, loss_note(self._book.untold))

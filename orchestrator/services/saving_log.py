@@ -4,7 +4,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.domain.errors import BusyError, OrchestratorError, SandboxLostError, ShuttingDownError
+from orchestrator.domain.errors import (
+    BusyError,
+    NamespaceLostError,
+    OrchestratorError,
+    SandboxLostError,
+    ShuttingDownError,
+)
 from orchestrator.domain.plan import ContainerRow
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.snapshots import SaveReport, SnapshotVoidedError, StoredSnapshot
@@ -12,6 +18,8 @@ from orchestrator.services.saving_notes import pairs_note, refused_names, refuse
 
 logger = logging.getLogger(__name__)
 
+_TOLD_ELSEWHERE = (SnapshotVoidedError, NamespaceLostError, SandboxLostError, ShuttingDownError, BusyError)
+_MOMENT = 1.0  # seconds until it is looked at again
 _PAUSES = (2.0, 10.0, 30.0, 120.0, 300.0)  # seconds after a failure; the last one repeats
 
 
@@ -55,9 +63,10 @@ class SavingLog:
 
     def failed(self, error: OrchestratorError, saved_through: int | None) -> None:
         """It did not; it is tried again after a pause that grows."""
-        if isinstance(error, SnapshotVoidedError | SandboxLostError | ShuttingDownError | BusyError):
-            return  # overtaken, or told elsewhere
         now = self._clock.monotonic()
+        if isinstance(error, _TOLD_ELSEWHERE):
+            self.container = replace(self.container, not_before=now + _MOMENT)
+            return
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self.container = replace(self.container, saved_at=now, not_before=now + pause)
         self._failures += 1

@@ -26,7 +26,8 @@ class Executions:
         self._workers = workers
         self._left_over: list[Cell] = []
         self._late: list[str] = []  # what cells wrote after their end, of pipes that nobody holds any more
-        self._lost: str | None = None  # why the namespace is gone, until a result has told it
+        self.hollow: str | None = None  # why the present worker lacks the session's namespace, until it is given one
+        self._untold = False  # whether no reply has said so
         self.ran = False  # whether any cell has run in the present worker
         self._used = False  # whether its end would lose something
         self._variables = 0
@@ -54,6 +55,7 @@ class Executions:
         run = {"type": "run", "execution": cell.number, "pipe": descriptor is not None}
         self._workers.send(run, [cell.code], [] if descriptor is None else [descriptor])
         self._used = self.ran = True
+        self.hollow = None  # the host knows, and goes on with what there is
         cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
 
     def interrupt(self, number: object) -> None:
@@ -72,8 +74,13 @@ class Executions:
         if self.cell is not None:
             self.cell.verdict = "interrupted"
             self._died_in_cell(self.cell, "the session was cleared")
-        self._lost = None
         self._fresh_worker()
+        self.hollow, self._untold = None, False
+
+    def untold_loss(self) -> str | None:
+        """Why the namespace went between two cells, told once."""
+        untold, self._untold = self._untold, False
+        return self.hollow if untold else None
 
     def replace_worker(self) -> None:
         """A fresh one is wanted where nothing is lost by it."""
@@ -82,6 +89,7 @@ class Executions:
     def restored(self, variables: int) -> None:
         """The worker has a namespace that cells before it have made."""
         self._used = True
+        self.hollow, self._untold = None, False
         self._variables = variables
 
     def finish(self, header: Header, parts: Sequence[bytes]) -> None:
@@ -124,7 +132,7 @@ class Executions:
         if self.cell is not None and self.cell.started is not None:
             self._died_in_cell(self.cell, how, oom=oom)
         elif self._used:
-            self._lost = f"between two cells {how}"
+            self.hollow, self._untold = f"between two cells {how}", True
         self._fresh_worker()
         return how
 
@@ -163,6 +171,7 @@ class Executions:
     def _died_in_cell(self, cell: Cell, cause: str, *, oom: bool = False) -> None:
         outcome = cell.verdict or ("oom" if oom else "crashed")
         verdict = {"outcome": outcome, "namespace_kept": False, "cause": cause, "variables": 0}
+        self.hollow = cause
         self._answer(cell, verdict, (b"", b"", self._workers.crash_traceback()), [])
         self._drop(cell.capture)
 
@@ -177,11 +186,9 @@ class Executions:
             "execution": cell.number,
             "duration": cell.duration(),
             "output_bytes": written,
-            "lost_before": self._lost,
             "notes": [*notes, *self._late, *(note for old in self._left_over if (note := old.late_note()))],
             **verdict,
         }
-        self._lost = None
         self._late.clear()
         # The worker sends detail, value, traceback and displays; output goes in between.
         detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED

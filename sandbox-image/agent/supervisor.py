@@ -138,7 +138,8 @@ class Supervisor:
             return _OCCUPIED
         if header["execution"] <= self._last_execution:
             return "repeated", f"execution {header['execution']} was begun before"
-        return None
+        lost = self._executions.untold_loss()
+        return None if lost is None else ("lost", lost)
 
     def _occupied(self) -> bool:
         """Whether something uses the worker; a save does so only for a moment, which is waited for."""
@@ -150,6 +151,8 @@ class Supervisor:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
+        elif self._executions.hollow is not None:
+            self._channel.refuse(request, "lost", self._executions.hollow)
         else:
             self._saves.needed()
             self._saves.begin(header)
@@ -168,6 +171,9 @@ class Supervisor:
     def _list(self, request: int) -> None:
         if self._occupied():
             self._channel.refuse(request, *_OCCUPIED)
+            return
+        if self._executions.hollow is not None:
+            self._channel.refuse(request, "lost", self._executions.hollow)
             return
         self._saves.needed()
         if self._saves.holding:

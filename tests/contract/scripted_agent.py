@@ -255,7 +255,6 @@ def result(number: int, execution: int, *, output: bytes = b"", **fields: object
         "duration": 0.1,
         "output_bytes": len(output),
         "namespace_kept": True,
-        "lost_before": None,
         "variables": 1,
         "cause": None,
         "notes": [],

@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import docker
 import pytest
 
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.hardening import LABEL_INSTALLATION
 from orchestrator.domain.model import SessionState
@@ -74,8 +75,9 @@ async def is_asleep(orchestrator: Orchestrator, session_id: str) -> bool:
     return await state_of(orchestrator, session_id) is SessionState.HIBERNATED
 
 
-async def is_gone(engine: docker.APIClient, installation: str) -> bool:
-    return not leaks.containers(engine, installation)
+async def is_gone(installation: str) -> bool:
+    with closing(api_client(find_engine())) as engine:
+        return not leaks.containers(engine, installation)
 
 
 def installation_of(settings: Settings) -> str:
@@ -103,7 +105,7 @@ async def test_a_session_sleeps_and_wakes_as_if_nothing_had_happened(orchestrato
 
     woken = await orchestrator.execute(
         "x = 5; xs.append(3); view[0] = -1; import random\n"
-        "(ys, table['xs'] is xs, a[10], c.v(), type(c) is C, os.environ['COLOUR'], open('link').read(),"
+        "(ys, table['xs'] is xs, float(a[10]), c.v(), type(c) is C, os.environ['COLOUR'], open('link').read(),"
         " os.path.isdir('deep/er'))",
         session_id="s",
     )
@@ -145,7 +147,7 @@ async def test_an_idle_session_is_hibernated_and_its_container_goes(tmp_path: Pa
         await orchestrator.execute("x = 41", session_id="s")
         await until(lambda: is_asleep(orchestrator, "s"))
         installation = installation_of(settings)
-        await until(lambda: is_gone(engine, installation))
+        await until(lambda: is_gone(installation))
         assert (await orchestrator.execute("x + 1", session_id="s")).value == "42"
 
 
@@ -226,14 +228,13 @@ async def test_after_a_worker_died_between_two_cells_nothing_runs_in_an_empty_na
     assert (after.error, after.value) == (None, "[1]")
 
 
-async def test_a_lost_sandbox_costs_only_what_no_snapshot_holds(
-    orchestrator: Orchestrator, settings: Settings, engine: docker.APIClient
-) -> None:
+async def test_a_lost_sandbox_costs_only_what_no_snapshot_holds(orchestrator: Orchestrator, settings: Settings) -> None:
     await orchestrator.execute("x = 1\nopen('f', 'w').write('1')", session_id="s")
     await quiet(orchestrator, "s", 1)
     label = f"{LABEL_INSTALLATION}={installation_of(settings)}"
-    for container in engine.containers(filters={"label": [label]}):
-        engine.kill(container["Id"])
+    with closing(api_client(find_engine())) as engine:
+        for container in engine.containers(filters={"label": [label]}):
+            engine.kill(container["Id"])
 
     async def answered() -> bool:
         woken = await orchestrator.execute("x, open('f').read()", session_id="s")
@@ -282,7 +283,7 @@ async def test_roll_back_fork_and_compare(orchestrator: Orchestrator) -> None:
     back = await orchestrator.execute("x, 'y' in globals(), 'z' in globals(), open('f').read()", session_id="s")
     assert (back.value, back.notes) == ("(1, False, False, 'one')", ())
     history = (await orchestrator.history("s")).snapshots
-    undone = next(one for one in history if one.names >= 3)
+    undone = max(history, key=lambda one: one.names)  # what was there before the rollback
     await orchestrator.roll_back("s", undone.sequence)
     assert (await orchestrator.execute("x, y, z, open('f').read()", session_id="s")).value == "(2, 3, 4, 'two')"
     report = await orchestrator.check()

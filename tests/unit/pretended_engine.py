@@ -47,7 +47,6 @@ def report_of(order: CellOrder) -> CellReport:
         variable_count=1,
         duration=0.0,
         namespace_kept=order.code != KILLED,
-        lost_before=None,
         notes=(),
     )
 

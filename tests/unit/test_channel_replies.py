@@ -34,7 +34,6 @@ def report(
         "duration": 0.5,
         "output_bytes": len(head) + len(tail),
         "namespace_kept": True,
-        "lost_before": None,
         "variables": 0,
         "cause": None,
         "notes": [],

@@ -72,28 +72,19 @@ def test_after_a_failure_there_is_a_pause_for_hibernation_too() -> None:
 
 
 @given(
-    busy=st.booleans(),
-    quiet=st.floats(0, 2_000),
-    unsaved=st.none() | st.floats(0, 2_000),
-    saved=st.floats(0, 2_000),
-    duration=st.floats(0, 300),
-    cpu=st.floats(0, 300),
+    row=st.builds(session, busy=st.booleans(), quiet=st.floats(0, 2_000), unsaved=st.none() | st.floats(0, 2_000)),
+    facts=st.builds(container, saved=st.floats(0, 2_000), duration=st.floats(0, 300), cpu=st.floats(0, 300)),
 )
 def test_nothing_stays_unsaved_beyond_its_bound_and_quiet_saves_keep_to_their_share(
-    busy: bool,  # noqa: FBT001 - hypothesis gives it by name
-    quiet: float,
-    unsaved: float | None,
-    saved: float,
-    duration: float,
-    cpu: float,
+    row: SessionRow, facts: ContainerRow
 ) -> None:
-    facts = container(saved=saved, duration=duration, cpu=cpu)
-    (*actions,) = due(session(busy=busy, quiet=quiet, unsaved=unsaved), facts)
+    actions = due(row, facts)
 
-    if unsaved is not None and unsaved >= max(60, 2 * duration):
+    if row.unsaved_since is not None and NOW - row.unsaved_since >= max(60, 2 * facts.duration):
         assert actions
     if actions == [Save("s", "quiet")]:
-        assert not busy
-        assert cpu <= 0.1 * (saved + cpu) + 1e-6
-    if busy:
+        assert not row.busy
+        rest = NOW - facts.saved_at
+        assert facts.cpu_seconds <= 0.1 * (rest + facts.cpu_seconds) + 1e-6
+    if row.busy:
         assert Hibernate("s") not in actions

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from orchestrator.adapters.channel import replies
 from orchestrator.domain import wire
-from orchestrator.domain.errors import BusyError, SandboxLostError
+from orchestrator.domain.errors import BusyError, NamespaceLostError, SandboxLostError
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
 MAX_OUTSTANDING: Final = 64
@@ -105,7 +105,7 @@ class Requests:
     async def ask(
         self, header: Mapping[str, Any], parts: Sequence[bytes] = (), *, seconds: float, execution: int | None = None
     ) -> Frame:
-        """The reply to that request. Raises BusyError and SandboxLostError."""
+        """The reply to that request. Raises BusyError, NamespaceLostError and SandboxLostError."""
         call = Call(self, header, parts, seconds=seconds, execution=execution)
         self.begin(call)
         frame = await call.answer
@@ -117,8 +117,10 @@ class Requests:
             raise self.refused(call.kind, *refused)
         return frame
 
-    def refused(self, kind: str, code: str, message: str) -> BusyError | SandboxLostError:
+    def refused(self, kind: str, code: str, message: str) -> BusyError | NamespaceLostError | SandboxLostError:
         """What a refusal means that no request expects."""
+        if code == "lost":
+            return NamespaceLostError(f"The session's process ended: {message}.", cause=message)
         if code == "occupied":
             return BusyError("Something is still running in the sandbox.", hint="Wait for it or interrupt it.")
         return self.give_up(f"it refused a request ({kind}: {code}, {message})")

@@ -90,7 +90,6 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         variable_count=claims.count_in(header, "variables"),
         duration=claims.seconds_in(header, "duration"),
         namespace_kept=claims.flag_in(header, "namespace_kept"),
-        lost_before=claims.optional_text_in(header, "lost_before", claims.MAX_NOTE),
         notes=notes.all(),
     )
 
