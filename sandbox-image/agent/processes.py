@@ -10,6 +10,10 @@ _PR_SET_DUMPABLE = 4
 LOST_CHANNEL = 113  # exit code of a worker that has lost its socket to the supervisor
 _KILL_BOUND = 5.0  # seconds
 _OOM_FILES = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
+_MEMORY_FILES = (  # the limit, and what is used of it
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+)
 _PIDS_FILES = ("/sys/fs/cgroup/pids/pids.current", "/sys/fs/cgroup/pids.current")
 _MAX_FILE = 4096
 _ENDED = (b"Z", b"X")  # states in /proc
@@ -78,6 +82,22 @@ class TaskCounter:
             return int(os.pread(self._fd, _MAX_FILE, 0))
         except (OSError, ValueError):
             return None
+
+
+def memory_left() -> int:
+    """How many bytes this container may still take; 0 where the kernel does not tell (cgroup v1 and v2)."""
+    for files in _MEMORY_FILES:
+        try:
+            limit, used = (_number_in(path) for path in files)
+        except (OSError, ValueError):
+            continue
+        return max(0, limit - used)
+    return 0
+
+
+def _number_in(path: str) -> int:
+    with open(path, "rb") as file:
+        return int(file.read(_MAX_FILE))
 
 
 def _open_first(paths: tuple[str, ...]) -> int | None:

@@ -44,7 +44,7 @@ class Save:
         order: Header,
         *,
         send: Callable[[memoryview], None],
-        took: Callable[[bytes, int, bytes], None],
+        took: Callable[[bytes], None],
         broke: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
@@ -146,14 +146,14 @@ class Save:
         elif kind == records.FROZEN and not self.frozen:
             self.frozen, self.files = True, bool(flag)
             self.pipe.discarding = False
-            self._took(kind, flag, data)
+            self._took(kind)
         elif kind == records.FAILED:
             self._broke(data.decode("utf-8", "replace")[:1000])
         elif kind == records.FROZEN or not self.frozen:
             self._broke("what saves broke the rules")
         else:
             self.said[kind] = data
-            self._took(kind, flag, data)
+            self._took(kind)
 
     def _rehearse(self) -> None:
         # The one before is done with, or hangs.

@@ -15,17 +15,18 @@ from typing import Any, NoReturn
 from agent import piece_records as records
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
+from agent.processes import memory_left
 from agent.snapshot import process_state
 from agent.snapshot.keeper import SaveFailedError, keep, settle
 from agent.snapshot.libraries import zstandard
 from agent.snapshot.nodes import Limits
-from agent.snapshot.pieces import PieceWriter
+from agent.snapshot.pieces import Emit, PieceWriter
 from agent.snapshot.saving import Order, Saved
 from agent.snapshot.workspace_scan import GivenUpError, Scanned, scan
 
 _WORKSPACE = "/workspace"
 _DIGEST_SIZE = 16
-_KEPT = 64 * 1024 * 1024  # bytes of files that are kept here until all are read, whatever the host takes meanwhile
+_LEAST_KEPT = 64 * 1024 * 1024  # bytes of files that are kept until all are read
 _REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
 _GO_BOUND = 30.0  # seconds for the supervisor to stop everything else
 _PATIENCE = 24 * 3600.0  # the supervisor bounds how long nothing is taken
@@ -166,12 +167,13 @@ class SaveChild:
 class _Kept:
     """Pieces of files, kept until all are read: a waiting cell waits for memory then, and not for the host's disk."""
 
-    def __init__(self, emit: Any) -> None:
+    def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._pieces: list[tuple[bytes, int, str, Any]] = []
-        self._room = _KEPT
+        self._room = max(_LEAST_KEPT, memory_left() * 3 // 4)
 
     def emit(self, digest: bytes, size: int, encoding: str, data: Any) -> None:
+        """Keep it, or wait for the host after all where there are too many."""
         self._room -= len(data)
         if self._room >= 0:
             self._pieces.append((digest, size, encoding, data))
@@ -180,11 +182,13 @@ class _Kept:
         self._emit(digest, size, encoding, data)
 
     def release(self) -> None:
-        for piece in self._pieces:
-            self._emit(*piece)
-        self.forget()
+        """Hand them on, and let each go at once."""
+        self._pieces.reverse()
+        while self._pieces:
+            self._emit(*self._pieces.pop())
 
     def forget(self) -> None:
+        """Nobody wants them."""
         self._pieces.clear()
 
 

@@ -140,7 +140,7 @@ class Saves:
             self._stopped = False
             continue_all()
 
-    def _took(self, kind: bytes, _flag: int, _data: bytes) -> None:
+    def _took(self, kind: bytes) -> None:
         save = self._save
         if save is None:
             return
