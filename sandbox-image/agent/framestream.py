@@ -1,9 +1,8 @@
 """Frames over non-blocking descriptors, for the supervisor: towards the host, and towards the worker."""
 
-import array
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
+from _collections import deque  # type: ignore[import-not-found]  # collections is dear to import before the hello
+from _collections_abc import Callable, Sequence
 
 from agent.reactor import READ, WRITE, Reactor
 from agent.wire import Decoder, Header, ProtocolViolationError, encode
@@ -117,6 +116,7 @@ class FrameStream:
         if descriptor is None:
             return os.write(self._writing, data)
         # The descriptor rides on the frame's first byte; once that is out, it is no longer ours.
+        import array
         import socket  # dear, and not needed before the hello
 
         borrowed = socket.socket(fileno=os.dup(self._writing))
