@@ -10,4 +10,4 @@ FROM ${BASE}
 COPY --from=build /opt/agent/agent /opt/agent/agent
 # The orchestrator gives each sandbox a uid of its own; this one is for whoever starts the image by hand.
 USER 65534:65534
-ENTRYPOINT ["/opt/environment/bin/python", "-S", "-s", "-P", "/opt/agent/agent"]
+ENTRYPOINT ["/opt/environment/bin/python", "-S", "-s", "-P", "/opt/agent/agent/__main__.py"]

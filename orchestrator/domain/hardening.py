@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 CHANNEL_MOUNT = "/run/channel"
 # One constant of the product: hashes of strings, and with them the order of sets, survive a wake anywhere.
 PYTHON_HASH_SEED = "20241110"
-ENTRYPOINT = ("/opt/environment/bin/python", "-S", "-s", "-P", "/opt/agent/agent")
+ENTRYPOINT = ("/opt/environment/bin/python", "-S", "-s", "-P", "/opt/agent/agent/__main__.py")
 
 LABEL_PRODUCT = "session-orchestrator.product"
 LABEL_INSTALLATION = "session-orchestrator.installation"

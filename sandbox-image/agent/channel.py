@@ -3,8 +3,7 @@
 import _socket  # what the module socket wraps, which is dear to import before the hello
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from _collections_abc import Sequence  # collections is dear, too
 
 from agent.framestream import READ_SIZE, FrameStream
 from agent.reactor import Reactor
@@ -58,7 +57,7 @@ class Channel:
         self._proven = False
         self._heard = 0.0
         self._heartbeat = _HANDSHAKE_BOUND
-        self._replies: OrderedDict[int, bytes] = OrderedDict()
+        self._replies: dict[int, bytes] = {}  # the oldest first
         self._at_work: set[int] = set()
         self._highest_id = 0
         self._alone_since = self._trying_since = self._ticked = time.monotonic()
@@ -98,7 +97,7 @@ class Channel:
         self._at_work.discard(request)
         self._replies[request] = frame
         while len(self._replies) > _KEPT_REPLIES or sum(map(len, self._replies.values())) > _KEPT_BYTES:
-            self._replies.popitem(last=False)
+            del self._replies[next(iter(self._replies))]
         self.send_encoded(frame)
 
     def refuse(self, request: int, code: str, message: str) -> None:

@@ -1,9 +1,8 @@
 """Frames over non-blocking descriptors, for the supervisor: towards the host, and towards the worker."""
 
-import array
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
+from _collections import deque  # type: ignore[import-not-found]  # collections is dear to import before the hello
+from _collections_abc import Callable, Sequence
 
 from agent.reactor import READ, WRITE, Reactor
 from agent.wire import Decoder, Header, ProtocolViolationError, encode
@@ -115,6 +114,7 @@ class FrameStream:
         if not descriptors:
             return os.write(self._writing, data)
         # They ride on the frame's first byte; once that is out, they are no longer ours.
+        import array
         import socket  # dear, and not needed before the hello
 
         borrowed = socket.socket(fileno=os.dup(self._writing))

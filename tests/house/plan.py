@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 FOLDERS = ("orchestrator", "sandbox-image")
-STANDARD = sys.stdlib_module_names
+STANDARD = sys.stdlib_module_names | {"_sha2", "_sha256"}  # either, by the version of Python
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
@@ -107,7 +107,10 @@ class Hurried:
 
 
 _RELAY = frozenset({"hashlib", "os", "signal", "socket", "stat", "struct", "sys", "threading"})
-_HELLO = frozenset({"_socket", "array", "collections", "hmac", "json", "os", "select", "struct", "sys", "time"})
+_HELLO = frozenset(
+    {"_collections", "_collections_abc", "_json", "_operator", "_sha2", "_sha256", "_socket"}
+    | {"os", "select", "struct", "sys", "time"}
+)
 HURRIED = (
     Hurried("an editor waits for the relay", ("orchestrator.__main__", "orchestrator.faces.relay"), _RELAY),
     Hurried(
@@ -119,7 +122,7 @@ HURRIED = (
     Hurried(
         "PID 1 imports little, and nothing that runs or describes user code",
         ("agent.supervisor",),
-        _HELLO | {"ctypes", "fcntl", "resource", "signal", "socket", "typing"},
+        _HELLO | {"collections", "ctypes", "fcntl", "json", "resource", "signal", "socket", "typing"},
         frozenset({"agent.worker", "agent.execution", "agent.inspection", "agent.displays", "agent.zygote"})
         | {"agent.save_child", "agent.worker_saves", "agent.worker_restores", "agent.snapshot"},
     ),

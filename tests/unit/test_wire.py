@@ -6,6 +6,7 @@ import importlib.util
 import json
 import tracemalloc
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ Decoded = tuple[dict[str, Any], tuple[bytes, ...]]
 Codec = tuple[Callable[[bytes], list[Decoded]], ModuleType]
 
 
+@cache
 def agent_wire() -> ModuleType:
     """The agent's codec, loaded from its file: the agent is no package of the host's."""
     spec = importlib.util.spec_from_file_location("agent_wire", AGENT_WIRE)
@@ -162,3 +164,40 @@ def test_reader_that_stops_at_the_first_bad_frame_pays_for_no_more() -> None:
 def test_frame_over_the_caps_is_not_even_written(header: dict[str, Any], parts: list[bytes]) -> None:
     with pytest.raises(ValueError, match="over the protocol's caps"):
         wire.encode(header, parts)
+
+
+@given(st.text(max_size=40) | json_values.map(json.dumps), st.text(" \t\n\r\f\v\x00\xa0]},", max_size=3))
+def test_header_is_read_by_the_agent_as_the_host_reads_it(text: str, around: str) -> None:
+    """The agent reads with what the module json wraps: what the module adds must not be missing."""
+    raw = f'{around}{{"type":"ping","x":{text}}}{around}'.encode()
+    framed = wire.PREFIX.pack(b"SO", 1, len(raw), 0) + raw
+    agent = agent_wire()
+    try:
+        expected = [dict(frame.header) for frame in wire.FrameDecoder().feed(framed)]
+    except wire.ProtocolViolationError:
+        with pytest.raises(agent.ProtocolViolationError):
+            agent.Decoder().feed(framed)
+    else:
+        assert [header for header, _ in agent.Decoder().feed(framed)] == expected
+
+
+@given(frames)
+def test_frame_is_written_by_the_agent_as_the_host_writes_it(sent: tuple[dict[str, Any], list[bytes]]) -> None:
+    assert agent_wire().encode(*sent) == wire.encode(*sent)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(float("nan"), ValueError), (float("-inf"), ValueError), (b"", TypeError)]
+)
+def test_what_json_cannot_say_is_not_written(codec: Codec, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        codec[1].encode({"type": "ping", "x": value})
+
+
+@given(st.binary(min_size=32, max_size=32), st.text(max_size=80), st.text(max_size=80))
+def test_proofs_of_the_agent_are_those_of_the_host(secret: bytes, role: str, nonce: str) -> None:
+    agent = agent_wire()
+    proof = wire.proof(secret.hex(), role, nonce)
+    assert agent.proof(secret.hex(), role, nonce) == proof
+    assert agent.proven(secret.hex(), role, nonce, proof)
+    assert not agent.proven(secret.hex(), role, nonce, proof[:-1] + ("1" if proof[-1] == "0" else "0"))

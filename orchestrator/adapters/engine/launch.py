@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from orchestrator.domain.ports import CREATE_BOUND, Clock, SandboxImage
 LAUNCH_SECONDS: Final = 30.0
 INSPECT_SECONDS: Final = 15.0
 _STARTS_AT_ONCE: Final = 4  # more at once do not start faster
+_HELLO_USUALLY_SECONDS: Final = 0.2  # after a start; asking meanwhile whether it runs would only hold up its hello
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Launch:
         self._transport = transport
         self._began = time.monotonic()
         self._creating: asyncio.Future[str] | None = None
-        self._started = False
+        self._looked_at_from = math.inf
         self._ended: str | None = None
 
     async def run(self, image: SandboxImage, *, hello_seconds: float) -> tuple[str, AgentChannel]:
@@ -139,7 +141,7 @@ class Launch:
             raise TransportError(self._ended)
 
         async def runs() -> bool:
-            return not self._started or await self._is_running(handle)
+            return time.monotonic() < self._looked_at_from or await self._is_running(handle)
 
         def start() -> int:
             self._launcher.access.change("Starting a sandbox", lambda api: api.start(handle))
@@ -153,7 +155,7 @@ class Launch:
         try:
             pid = await self._launcher.starting.call(start, seconds=LAUNCH_SECONDS, doing="Starting a sandbox")
             self._transport.admit(pid)
-            self._started = True
+            self._looked_at_from = time.monotonic() + _HELLO_USUALLY_SECONDS
             async with asyncio.timeout(hello_seconds):
                 return await opening
         except BaseException:
