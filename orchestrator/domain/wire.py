@@ -114,15 +114,19 @@ class FrameDecoder:
             yield from self.filled(count)
 
     def _make_room(self) -> None:
-        """Move what is held to the front; into a larger block where the header needs one."""
+        """Move what is held to the front; into a larger block where a header needs one."""
         held = self._block[self._start : self._end]
         block = memoryview(bytearray(max(READ_AHEAD, self._needed(), len(held) + 1)))
         block[: len(held)] = held
         self._block, self._start, self._end = block, 0, len(held)
 
     def _needed(self) -> int:
-        """How far the next header reaches, as far as can be told."""
-        return PREFIX.size + (self._announced()[0] if self._end - self._start >= PREFIX.size else 0)
+        """How much of the next frame the block has to hold, as far as can be told."""
+        if self._end - self._start < PREFIX.size:
+            return PREFIX.size
+        header_length, body_length = self._announced()
+        whole = PREFIX.size + header_length + body_length
+        return whole if whole <= READ_AHEAD else PREFIX.size + header_length
 
     def _announced(self) -> tuple[int, int]:
         magic, version, header_length, body_length = PREFIX.unpack_from(self._block, self._start)
@@ -138,13 +142,10 @@ class FrameDecoder:
                 return None
             body, self._body = self._body, None
             return Frame(body.header, body.parts())
-        held = self._end - self._start
-        if held < PREFIX.size:
+        if self._end - self._start < self._needed():
             return None
         header_length, body_length = self._announced()
         body_start = self._start + PREFIX.size + header_length
-        if body_start > self._end:
-            return None
         header = _header(bytes(self._block[self._start + PREFIX.size : body_start]))
         lengths = _lengths(header, body_length)
         end = body_start + body_length
@@ -163,7 +164,7 @@ class _Body:
     def __init__(self, header: dict[str, Any], lengths: Sequence[int], begun: memoryview) -> None:
         self.header = header
         self._lengths = lengths
-        # Nobody else has these zeros, so that the buffer writes into them, and hands them out without a copy.
+        # Nobody else has these zeros, so that they are written into where they lie, and handed out without a copy.
         self._bytes = BytesIO(bytes(sum(lengths)))
         self.room = self._bytes.getbuffer()
         self.room[: len(begun)] = begun
@@ -171,7 +172,10 @@ class _Body:
 
     def take(self, count: int) -> None:
         """So many bytes have come."""
-        self.room = self.room[count:]
+        rest = self.room[count:]
+        # Whoever read into it may hold it still, and what is held is copied in the end.
+        self.room.release()
+        self.room = rest
 
     def parts(self) -> tuple[bytes, ...]:
         """All of it has come."""

@@ -1,6 +1,8 @@
 """An agent that does what a test tells it, over either transport, from the other end of a real socket."""
 
 import asyncio
+import hashlib
+import json
 import os
 import random
 import socket
@@ -224,9 +226,36 @@ class ScriptedAgent:
         return request
 
     async def refuse(self, code: str) -> None:
-        request = await self.next()
-        error = {"code": code, "message": "no"}
+        self.turn_down(await self.next(), code, "no")
+
+    def turn_down(self, request: wire.Frame, code: str, message: str = "no") -> None:
+        """Refuse that request."""
+        error = {"code": code, "message": message}
         self.send({"type": "reply", "id": request.header["id"], "ok": False, "error": error})
+
+    def freeze(self, request: wire.Frame, *, files: bool = True) -> None:
+        """Say that the moment of a save is past."""
+        self.send({"type": "frozen", "save": request.header["id"], "files": files})
+
+    def send_piece(self, request: wire.Frame, data: bytes, **lies: object) -> None:
+        """Send a piece of a save."""
+        self.send(*piece(request.header["id"], data, **lies))
+
+    def saved(self, request: wire.Frame, **lies: object) -> None:
+        """Answer a save with what it was ordered to make."""
+        header = {"type": "reply", "id": request.header["id"], "ok": True, "files": True, "cpu": 0.5, "remarks": []}
+        self.send(header, [manifest(request, **lies), b"names", b"files"])
+
+    def restored(self, request: wire.Frame, **lies: object) -> None:
+        """Answer a restore."""
+        header = {"type": "reply", "id": request.header["id"], "ok": True, "restored": 1, "crashed": None, **lies}
+        self.send(header, [b'{"lost":[["y","gone"]],"state_lost":[["cwd","gone, too"]]}'])
+
+    async def taken(self) -> int:
+        """How many pieces of a save the host has room for again."""
+        frame = await self.next()
+        assert frame.type == "taken"
+        return int(frame.header["count"])
 
     def report(self, request: wire.Frame, *, output: bytes = b"", **fields: object) -> None:
         """Answer an execute request with a result."""
@@ -262,3 +291,32 @@ def result(number: int, execution: int, *, output: bytes = b"", **fields: object
     }
     report = b'{"error":null,"bound":["x"],"removed":[],"displays":[],"value":true,"notes":[]}'
     return header, [report, output, b"", b"42", b""]
+
+
+def digest_of(data: bytes) -> str:
+    """What a script calls a piece of that content."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def piece(save: int, data: bytes, **lies: object) -> tuple[Header, list[bytes]]:
+    """A piece of a save."""
+    fields = {"digest": digest_of(data), "size": len(data), "encoding": "raw"}
+    return {"type": "piece", "save": save, **fields, **lies}, [data]
+
+
+def manifest(request: wire.Frame, **lies: object) -> bytes:
+    """The manifest that a save was ordered to make."""
+    ordered = request.header
+    fields = {
+        "version": 1,
+        "sequence": ordered["snapshot"],
+        **{name: ordered[name] for name in ("incarnation", "execution", "environment")},
+        "python": "3.11",
+        "names": [["x", "value", "int", 28, "saved", None, None, "ab" * 16]],
+        "unlisted_names": 0,
+        "files": [],
+        "unlisted_files": 0,
+        "namespace": [],
+        "workspace": [],
+    }
+    return json.dumps({**fields, **lies}).encode()

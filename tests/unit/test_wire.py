@@ -7,7 +7,7 @@ import json
 import tracemalloc
 from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,6 +101,51 @@ def test_frames_survive_any_cutting_of_the_stream(
     decoder = wire.FrameDecoder()
     seen = [frame for chunk in chunks(raw, cuts) for frame in decoder.feed(chunk)]
     assert [(dict(frame.header), list(frame.parts)) for frame in seen] == sent
+
+
+@given(st.lists(frames, max_size=4), st.lists(st.integers(min_value=100, max_value=70_000), min_size=1))
+def test_frames_are_the_same_where_they_are_read_into_the_decoder(
+    sent: list[tuple[dict[str, Any], list[bytes]]], sizes: list[int]
+) -> None:
+    # Between small frames, one whose header and one whose body are longer than what is read ahead.
+    sent = [*sent, ({"type": "x", "y": "z" * 65_000}, []), ({"type": "x"}, [bytes(9), b"a" * 100_000]), *sent]
+    stream = memoryview(b"".join(wire.encode(header, parts) for header, parts in sent))
+    decoder, seen, reads = wire.FrameDecoder(), list[wire.Frame](), cycle(sizes)
+    while stream:
+        room = decoder.room()
+        count = min(len(room), len(stream), next(reads))
+        assert count
+        room[:count] = stream[:count]
+        stream = stream[count:]
+        seen += decoder.filled(count)
+    assert [(dict(frame.header), list(frame.parts)) for frame in seen] == sent
+
+
+def test_body_of_a_large_frame_is_allocated_once() -> None:
+    data = bytes(8_000_000)
+    stream = memoryview(wire.encode({"type": "piece"}, [data]))
+    decoder, seen = wire.FrameDecoder(), list[wire.Frame]()
+    tracemalloc.start()
+    while stream:
+        room = decoder.room()
+        count = min(len(room), len(stream), 200_000)
+        room[:count] = stream[:count]
+        stream = stream[count:]
+        seen += decoder.filled(count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seen[0].parts == (data,)
+    assert peak < 1.1 * len(data)
+
+
+def test_body_is_not_allocated_where_its_parts_do_not_add_up_to_it() -> None:
+    header = b'{"type":"piece","parts":[1]}'
+    tracemalloc.start()
+    with pytest.raises(wire.ProtocolViolationError):
+        list(wire.FrameDecoder().feed(wire.PREFIX.pack(b"SO", 1, len(header), 8_000_000) + header))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * wire.READ_AHEAD
 
 
 @given(frames)
