@@ -47,6 +47,7 @@ class Session:
     executions: int  # number of the last execution
     namespace_since: int  # number of the first execution that the present namespace has seen
     untold_loss: "Loss | None"  # a namespace that went, and nobody has been told yet
+    untold_notes: tuple[str, ...]  # what else nobody has been told yet
     variable_count: int  # as of the last answer
     saved_through: int  # the last execution that its head snapshot holds; 0 without one
     environment: str  # digest of the environment that it keeps

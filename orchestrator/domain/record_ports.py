@@ -84,7 +84,10 @@ class Records(Protocol):
         """
 
     async def loss_told(self, key: str) -> None:
-        """The caller has been told; forget the untold loss."""
+        """The caller has been told; forget the untold loss and notes."""
+
+    async def leave_notes(self, key: str, incarnation: int, notes: Sequence[str]) -> None:
+        """Keep those sentences as `untold_notes`, in place of others, until `loss_told`; they outlive the owner."""
 
     async def session_cleared(self, key: str, incarnation: int) -> bool:
         """Raise `activity` and `used_at`; a new namespace begins with the next execution, which is no loss; forgets

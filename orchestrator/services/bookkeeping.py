@@ -22,6 +22,7 @@ class Bookkeeping:
     def __init__(self, session: Session, records: Records, snapshots: SnapshotRecords) -> None:
         self.session = session
         self.untold = session.untold_loss
+        self.untold_notes = session.untold_notes
         self._records = records
         self._snapshots = snapshots
         self._owed: deque[Callable[[], Awaitable[None]]] = deque()
@@ -80,17 +81,27 @@ class Bookkeeping:
         async def clear() -> None:
             if not await self._records.session_cleared(self.session.key, self.session.incarnation):
                 raise await self.refused()
-            self.untold = None
+            self.untold, self.untold_notes = None, ()
 
         self._owed.append(clear)
 
+    def owe_notes(self, notes: Sequence[str]) -> None:
+        """A wake has something to tell, whoever asks next."""
+        key, incarnation = self.session.key, self.session.incarnation
+        left = self.untold_notes = tuple(dict.fromkeys((*self.untold_notes, *notes)))
+
+        async def leave() -> None:
+            await self._records.leave_notes(key, incarnation, left)
+
+        self._owed.append(leave)
+
     async def told(self) -> None:
-        """A caller has the answer that tells the loss."""
+        """A caller has the answer that tells the loss and the notes."""
 
         async def forget() -> None:
             await self._records.loss_told(self.session.key)
 
-        self.untold = None
+        self.untold, self.untold_notes = None, ()
         self._owed.append(forget)
         await self.try_to_settle()
 

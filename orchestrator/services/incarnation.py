@@ -91,12 +91,12 @@ class Incarnation:
             try:
                 woken = await wake(sandbox.agent, self._pieces, record, sections=sections, bound=self._restore_bound)
             except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
-                self._saver.log.pending.append(unreadable_note(record.head, error.message))
+                self._book.owe_notes([unreadable_note(record.head, error.message)])
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
-                self._saver.log.pending += woken.notes(
-                    record.head, python=sandbox.python, environment=sandbox.environment
-                )
+                notes = woken.notes(record.head, python=sandbox.python, environment=sandbox.environment)
+                if notes:
+                    self._book.owe_notes(notes)
         self._saver.begins(stored, whole=whole, environment=sandbox.environment)
         self._hollow = False
 

@@ -221,7 +221,7 @@ class LiveSession:
         await self._book.try_to_settle()
         listing = await self._snapshots.saved_listing_of(self.session.key)
         sandbox = self._incarnation.serving
-        notes = list(self._saver.log.pending)
+        notes = [*self._book.untold_notes, *self._saver.log.pending]
         if self._book.untold is not None:
             notes.insert(0, loss_note(self._book.untold))
         if sandbox is not None:
@@ -269,7 +269,7 @@ class LiveSession:
         """The result of what was done, recorded where that is possible, with all that is to be told."""
         self._active_at = self._clock.monotonic()
         unrecorded = await self._book.try_to_settle()
-        loss, pending = self._book.untold, tuple(self._saver.log.pending)
+        loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
         policy, duration = self._limits.policy, self._saver.container.duration
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
         told = Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through)
@@ -283,7 +283,7 @@ class LiveSession:
 
     async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:
         self._saver.log.told(pending)
-        if loss is not None:
+        if loss is not None or self._book.untold_notes:
             await self._book.told()
 
 

@@ -108,8 +108,13 @@ class SqliteRecords(Records, SnapshotRecords):
         return await self._db.write(lambda tx: sessions.lose_namespace(tx, key, incarnation, cause, before))
 
     async def loss_told(self, key: str) -> None:
-        """Forget the untold loss."""
+        """Forget the untold loss and notes."""
         await self._db.write(lambda tx: sessions.forget_loss(tx, key))
+
+    async def leave_notes(self, key: str, incarnation: int, notes: Sequence[str]) -> None:
+        """Keep them for the next caller."""
+        left = tuple(notes)
+        await self._db.write(lambda tx: sessions.leave_notes(tx, key, incarnation, left))
 
     async def session_cleared(self, key: str, incarnation: int) -> bool:
         """Begin a new namespace on request."""

@@ -134,7 +134,10 @@ _TEXT_APART = (
     "ALTER TABLE sessions DROP COLUMN cell_bytes",
 )
 
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART)
+# What a wake did not bring back, until a caller has been told.
+_UNTOLD_NOTES = ("ALTER TABLE sessions ADD COLUMN untold_notes TEXT NOT NULL DEFAULT '[]'",)  # JSON
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:

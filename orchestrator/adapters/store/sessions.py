@@ -117,14 +117,21 @@ def lose_namespace(tx: Transaction, key: str, incarnation: int, cause: str, befo
 
 def forget_loss(tx: Transaction, key: str) -> None:
     """The caller has been told."""
-    tx.change("UPDATE sessions SET untold_loss = NULL WHERE key = ?", (key,))
+    tx.change("UPDATE sessions SET untold_loss = NULL, untold_notes = '[]' WHERE key = ?", (key,))
+
+
+def leave_notes(tx: Transaction, key: str, incarnation: int, notes: Sequence[str]) -> None:
+    """Keep for the next caller what a wake of this incarnation has to tell."""
+    tx.change(
+        "UPDATE sessions SET untold_notes = ? WHERE key = ? AND incarnation = ?", (json.dumps(notes), key, incarnation)
+    )
 
 
 def clear(tx: Transaction, key: str, incarnation: int) -> bool:
     """Begin a new namespace, on request and so without a loss."""
     changed = tx.change(
         """
-        UPDATE sessions SET activity = activity + 1, used_at = ?, untold_loss = NULL,
+        UPDATE sessions SET activity = activity + 1, used_at = ?, untold_loss = NULL, untold_notes = '[]',
                             namespace_since = executions + 1, variable_count = 0
         WHERE key = ? AND incarnation = ? AND state <> ?
         """,
@@ -182,6 +189,7 @@ def _session(row: sqlite3.Row) -> Session:
         executions=row["executions"],
         namespace_since=row["namespace_since"],
         untold_loss=_loss(row["untold_loss"]),
+        untold_notes=tuple(json.loads(row["untold_notes"])),
         variable_count=row["variable_count"],
         saved_through=row["saved_through"],
         environment=row["environment"],

@@ -189,7 +189,10 @@ def _stand_at(tx: Transaction, key: str, stored: StoredSnapshot, replaced: int) 
     manifest = stored.manifest
     listing = SavedListing(manifest.execution, manifest.python, manifest.names, manifest.unlisted_names)
     tx.change(
-        "UPDATE sessions SET namespace_since = ?, variable_count = ?, untold_loss = NULL WHERE key = ?",
+        """
+        UPDATE sessions SET namespace_since = ?, variable_count = ?, untold_loss = NULL, untold_notes = '[]'
+        WHERE key = ?
+        """,
         (max(replaced, manifest.execution) + 1, names.stand_at(tx, key, listing), key),
     )
 

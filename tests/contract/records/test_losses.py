@@ -185,3 +185,22 @@ async def test_a_session_that_binds_without_end_is_remembered_in_bounded_room(re
     assert loss is not None
     assert loss.names[-1] == "v11_499"
     assert MAX_LOSS_NAMES <= len(loss.names) + loss.unlisted <= 1_000
+
+
+async def test_notes_of_a_wake_stay_until_a_caller_has_been_told(records: Records) -> None:
+    session = await ready_session(records)
+    await records.leave_notes(session.key, session.incarnation, ["older"])
+    await records.leave_notes(session.key, session.incarnation, ["Not saved: f"])
+    await records.leave_notes(session.key, session.incarnation + 1, ["of a sandbox that is not there"])
+    assert (await stored(records, session.key)).untold_notes == ("Not saved: f",)
+
+    await records.loss_told(session.key)
+
+    assert (await stored(records, session.key)).untold_notes == ()
+
+
+async def test_a_clear_leaves_nothing_to_tell(records: Records) -> None:
+    session = await ready_session(records)
+    await records.leave_notes(session.key, session.incarnation, ["Not saved: f"])
+    await records.session_cleared(session.key, session.incarnation)
+    assert (await stored(records, session.key)).untold_notes == ()
