@@ -83,6 +83,7 @@ class Sessions:
                 total_executions=session.executions,
                 state=session.state,
                 last_used_at=session.used_at,
+                saved_through=session.saved_through or None,
             )
             for session in await self._records.sessions(tenant)
         ]
