@@ -145,7 +145,8 @@ class Restores:
         lists = parts[0] if len(parts) == 1 and len(parts[0]) <= _MAX_LISTS else b'{"lost":[],"state_lost":[]}'
         count = restored if type(restored) is int and 0 <= restored < 2**53 else 0
         if self._order["section"] == NAMESPACE:
-            self._executions.restored(count)
+            variables = header.get("variables")
+            self._executions.restored(variables if isinstance(variables, int) else 0)
         self._channel.reply(request, {"ok": True, "restored": count, "crashed": None}, [lists])
 
     def _end(self, code: str | None, value: Any) -> None:
