@@ -149,7 +149,8 @@ class Forger:
             except OSError: pass
         return Forger, (b"",)
 header = struct.Struct(">cBxxII16s")
-everything = b"".join(header.pack(kind, 0, 0, 2, bytes(16)) + b"{}" for kind in (b"M", b"N", b"W", b"K", b"L", b"H", b"T"))
+kinds = [b"M", b"N", b"W", b"K", b"L", b"H", b"T"]
+everything = b"".join(header.pack(kind, 0, 0, 2, bytes(16)) + b"{}" for kind in kinds)
 everything += header.pack(b"R", 0, 0, 22, bytes(16)) + b'{"cpu":1,"refused":[]}'
 """
     records = [
