@@ -130,7 +130,13 @@ class Incarnation:
         Never removes a sandbox that holds what no snapshot has.
         """
         sandbox = self.sandbox
-        if sandbox is None or sandbox.agent.lost is not None or not self._book.settled or self._hollow:
+        if sandbox is None or sandbox.agent.lost is not None or not self._book.settled:
+            return False
+        try:
+            if self._hollow:
+                await self._refill()  # its files are newer than those of the head
+        except OrchestratorError as error:
+            logger.warning("session %s: not hibernated: %s", self._book.session.key, error)
             return False
         await self._saver.ended()
         activity = await self._book.snapshotting()
@@ -140,7 +146,7 @@ class Incarnation:
         try:
             if not job.stopped:
                 job.can_be_stopped_by(self._saver.abandon)
-                await self._saver.save(sandbox.agent, final=True)
+                await self._saver.save(sandbox.agent, final=True, unwanted=lambda: job.stopped)
                 done = await self._book.hibernate_saved(activity)
         except OrchestratorError as error:
             logger.warning("session %s: not hibernated: %s", self._book.session.key, error)

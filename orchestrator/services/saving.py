@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -151,12 +152,16 @@ class Saver:
         self._saving = frozen.saving
         self._task = self._tasks.spawn(self._in_background(frozen), f"save {self.key[:8]}")
 
-    async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
-        """Save and wait for it. Raises what stood in the way."""
+    async def save(
+        self, agent: Agent, *, final: bool = False, unwanted: Callable[[], bool] = lambda: False
+    ) -> StoredSnapshot:
+        """Save and wait for it. Raises what stood in the way, SaveFailedError where it was `unwanted` by then."""
         await self.ended()
         try:
             frozen = await self._freeze(agent, final=final)
             self._saving = frozen.saving
+            if unwanted():
+                frozen.saving.abandon()
             return await self._complete(frozen)
         except OrchestratorError as error:
             self._failed(error)

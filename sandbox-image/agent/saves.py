@@ -11,7 +11,7 @@ from agent import piece_records as records
 from agent.channel import Channel
 from agent.processes import continue_all, stop_all_but, stopped_all_but
 from agent.reactor import Reactor
-from agent.save import Save, is_order, report_of
+from agent.save import Save, report_of
 from agent.save_memory import SaveMemory
 from agent.wire import Header
 from agent.workers import Workers
@@ -47,10 +47,7 @@ class Saves:
         return self._save is not None and not self._save.frozen
 
     def begin(self, header: Header) -> None:
-        """Take up a request that nothing speaks against but its own form."""
-        if not is_order(header):
-            self._channel.refuse(header["id"], "malformed", "a save names what it saves, limits and bounds")
-            return
+        """Take up a request that nothing speaks against."""
         self._save = Save(
             self._reactor,
             self._workers,

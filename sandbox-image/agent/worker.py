@@ -143,9 +143,6 @@ class Worker:
         self._threads_told = threads
 
     def _described(self, execution: int, report: Report) -> bytes:
-        namespace = self._interpreter.namespace
-        named = [(name, value) for name, value in namespace.copy().items() if type(name) is str and countable(name)]
-        variables = sum(1 for _, value in named if not is_module(value))
         notes = report.notes[:_MAX_NOTES]
         error = report.error and {"type": report.error[0][:_MAX_NAME], "message": report.error[1][:_MAX_DETAIL_TEXT]}
         detail = {
@@ -158,8 +155,12 @@ class Worker:
         }
         parts = [_write_json(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
         parts += [display.data for display in report.displays]
-        header = {"type": "done", "execution": execution, "status": report.status, "variables": variables}
+        header = {"type": "done", "execution": execution, "status": report.status, "variables": self._variables()}
         return encode(header, parts)
+
+    def _variables(self) -> int:
+        named = [pair for pair in self._interpreter.namespace.copy().items() if type(pair[0]) is str]
+        return sum(1 for name, value in named if countable(name) and not is_module(value))
 
     def _inspect(self, header: Header) -> None:
         pipe = self._descriptors.pop(0)
@@ -196,7 +197,8 @@ class Worker:
             lambda: worker_restores.run(namespace, header, body, pipe, self._send)
         )
         pristine.close(pipe)
-        self._send({"type": "restored", "restore": header["restore"], **answer}, [_write_json(lists).encode()])
+        answer.update(type="restored", restore=header["restore"], variables=self._variables())
+        self._send(answer, [_write_json(lists).encode()])
 
     def _send(self, header: Header, parts: Sequence[bytes] = ()) -> None:
         self._send_encoded(encode(header, parts))

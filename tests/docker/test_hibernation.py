@@ -322,3 +322,13 @@ async def test_the_owner_is_killed_and_the_next_one_finds_what_was_saved(
         woken = await orchestrator.execute("x, 'y' in globals()", session_id="s")
         assert woken.value == "(1, False)"
         assert any("execution 2" in note and "y" in note for note in woken.notes), woken.notes
+
+
+async def test_a_session_whose_worker_was_killed_hibernates_with_its_newer_files(orchestrator: Orchestrator) -> None:
+    await orchestrator.execute("x = [1]", session_id="s")
+    await quiet(orchestrator, "s", 1)
+    await orchestrator.execute("open('late.txt', 'w').write('l')\nimport os\nos._exit(1)", session_id="s")
+    await asleep(orchestrator, "s")
+
+    woken = await orchestrator.execute("x, open('late.txt').read()", session_id="s")
+    assert woken.value == "([1], 'l')"

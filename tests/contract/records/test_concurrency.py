@@ -42,6 +42,7 @@ CALLS: dict[str, Call] = {
         s.key, s.executions, "ok", bound=["x"], removed=["y"], variable_count=1
     ),
     "executions": lambda r, _s, _b: r.executions(TENANT, "s"),
+    "leave_notes": lambda r, s, _b: r.leave_notes(s.key, s.incarnation, ["a note"]),
     "binding_executions": lambda r, s, _b: r.binding_executions(s.key, ["x"]),
     "open_sandbox": lambda r, _s, _b: r.open_sandbox("image:tag"),
     "sandbox_created": lambda r, _s, b: r.sandbox_created(b, "handle"),

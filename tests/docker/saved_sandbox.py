@@ -1,0 +1,204 @@
+"""A sandbox whose agent is driven over its port, and the pieces that its saves have sent."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from orchestrator.adapters.channel.agent_channel import AgentChannel
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.image.builder import find_sandbox_image
+from orchestrator.adapters.image.sources import read_image_files
+from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.domain.hardening import SandboxProfile
+from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, SandboxState
+from orchestrator.domain.ports import Saving
+from orchestrator.domain.snapshots import (
+    DamagedPiece,
+    Piece,
+    RestoreOrder,
+    RestoreReport,
+    SaveOrder,
+    SaveReport,
+    SectionName,
+    SnapshotIntent,
+)
+from tests import leaks
+
+SEED = 2**63 + 7
+ROOMY = 1 << 40
+_UIDS = count(71_000)
+
+Pieces = dict[str, Piece]
+
+
+class Changes(TypedDict, total=False):
+    """Of a save's order."""
+
+    variable_limit: int
+    session_limit: int
+    compress: bool
+    final: bool
+    hold: float
+    bound: float
+
+
+class SavedSandbox:
+    """One sandbox, one session; `pieces` is what a store would hold."""
+
+    def __init__(self, agent: AgentChannel, handle: str, pieces: Pieces) -> None:
+        self.agent = agent
+        self.handle = handle
+        self.pieces = pieces
+        self.execution = 0
+        self.sequence = 0
+        self.sent = 0  # bytes of pieces in the last save
+
+    async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
+        """A cell, whatever becomes of it."""
+        self.execution += 1
+        order = CellOrder(self.execution, code, time_limit=limit, grace=0.5, output_head=20_000, output_tail=1_000)
+        return await self.agent.execute(order)
+
+    async def value(self, code: str) -> str | None:
+        """The value of a cell that has to succeed."""
+        report = await self.run(code)
+        assert report.outcome == "ok", (report.outcome, report.traceback)
+        return report.value
+
+    def order(self, *, head: int | None = None, **changes: Unpack[Changes]) -> SaveOrder:
+        """The next save's."""
+        self.sequence += 1
+        intent = SnapshotIntent("key", self.sequence, 1, self.execution, 1, head, False, SEED)
+        order = SaveOrder(
+            intent,
+            environment="an environment",
+            head=head,
+            variable_limit=ROOMY,
+            session_limit=ROOMY,
+            compress=False,
+            final=False,
+            hold=2.0,
+            bound=60.0,
+        )
+        return replace(order, **changes)
+
+    async def save(self, *, head: int | None = None, **changes: Unpack[Changes]) -> SaveReport:
+        """A whole save; what it sent is in `pieces`."""
+        return await self.finish(await self.agent.save(self.order(head=head, **changes)))
+
+    async def finish(self, saving: Saving) -> SaveReport:
+        """Take all that a save sends."""
+        self.sent = 0
+        async with aclosing(saving.pieces()) as pieces:
+            async for piece in pieces:
+                self.pieces[piece.raw_digest] = piece
+                self.sent += len(piece.data)
+        return await saving.report()
+
+    async def restore(
+        self,
+        saved: SaveReport,
+        section: SectionName,
+        *,
+        quarantined: Mapping[int, str] | None = None,
+        damaged: frozenset[str] = frozenset(),
+        bound: float = 5.0,
+    ) -> RestoreReport:
+        """One section of what a save made."""
+        manifest = saved.manifest
+        half = manifest.namespace if section == "namespace" else manifest.workspace
+
+        async def pieces() -> AsyncIterator[Piece | DamagedPiece]:
+            for digest in half.pieces:
+                yield DamagedPiece(digest, "the disk is old") if digest in damaged else self.pieces[digest]
+
+        order = RestoreOrder(manifest.sequence, section, half.body, SEED, bound, quarantined or {})
+        self.sequence = max(self.sequence, manifest.sequence)
+        return await self.agent.restore(order, pieces())
+
+    async def wake(self, saved: SaveReport, *, bound: float = 5.0) -> RestoreReport:
+        """Both sections, the way a service brings a session back; what is reported is the namespace's."""
+        files = await self.restore(saved, "workspace")
+        assert files.lost == ()
+        quarantined: dict[int, str] = {}
+        while (report := await self.restore(saved, "namespace", quarantined=quarantined, bound=bound)).crashed:
+            quarantined.update([report.crashed])
+        return report
+
+
+@asynccontextmanager
+async def snapshot_engine(parent: Path, channel: str = "unix") -> AsyncIterator[DockerEngine]:
+    """An engine of an installation of its own, closed at the end; nothing of it may be left then."""
+    memory: dict[str, str] = {}
+
+    async def recall(key: str) -> str | None:
+        return memory.get(key)
+
+    async def remember(key: str, value: str) -> None:
+        memory[key] = value
+
+    installation = secrets.token_hex(16)
+    engine = DockerEngine(
+        installation=installation,
+        find=find_engine,
+        image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
+        put_agent=lambda _api, _environment: None,
+        profile=SandboxProfile(),
+        channel_parent=parent,
+        channel=channel,  # type: ignore[arg-type] # from a parameter
+        clock=SystemClock(),
+        recall=recall,
+        remember=remember,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.close()
+    with closing(api_client(find_engine())) as api:
+        left = [*leaks.containers(api, installation), *leaks.files(parent)]
+    assert not left, left
+
+
+@asynccontextmanager
+async def sandbox(engine: DockerEngine, pieces: Pieces) -> AsyncIterator[SavedSandbox]:
+    """Claimed, and gone at the end."""
+    image = await engine.prepare()
+    row = SandboxRecord(
+        id=secrets.token_hex(16),
+        state=SandboxState.CREATING,
+        uid=next(_UIDS),
+        secret=secrets.token_hex(32),
+        image=image.tag,
+        handle=None,
+        session=None,
+        incarnation=0,
+    )
+    try:
+        handle, agent = await engine.launch(row, image)
+        await agent.claim("session", 1)
+        yield SavedSandbox(agent, handle, pieces)
+    finally:
+        await asyncio.shield(engine.destroy(row.id))
+
+
+def lose_connection(agent: AgentChannel) -> None:
+    """As a network does: without a word."""
+    assert agent._link is not None
+    assert agent._link._transport is not None
+    agent._link._transport.abort()
+
+
+def statuses(saved: SaveReport) -> dict[str, str]:
+    """Of each name."""
+    return {row.name: row.status for row in saved.manifest.names}
+
+
+def reasons(saved: SaveReport) -> dict[str, str]:
+    """Why names were refused."""
+    return {row.name: row.reason or "" for row in saved.manifest.names if row.status == "refused"}
