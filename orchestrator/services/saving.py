@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 10.0  # where the head's files cannot stand in for those that are not read
-_ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned
+_ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
 _MOST_COLLECTING = 64  # steps of collecting after a snapshot
 
 
@@ -86,6 +85,7 @@ class Saver:
         self._ended: deque[tuple[int, float]] = deque()  # unsaved executions, and when they ended
         self._task: asyncio.Task[None] | None = None
         self._saving: Saving | None = None
+        self._unwanted = False  # abandoned, be it before the agent had begun
 
     @property
     def key(self) -> str:
@@ -133,54 +133,57 @@ class Saver:
         self._note_head(intent, stored)
         self._head_seed = None
 
-    def cleared(self) -> None:
-        """Nothing is left of what there was to tell."""
+    def cleared(self, *, files_stay: bool) -> None:
+        """Nothing is left of what there was to tell. Files that stay in a sandbox may be newer than the head's."""
         self._ended.clear()
+        if files_stay:
+            self._ended.append((0, self._clock.monotonic()))
         self.log.forget()
 
     # saving
 
     async def begin(self, agent: Agent) -> None:
-        """Save in the background; returns when cells may run again. Failures become notes."""
+        """Save in the background; returns when cells may run again. Raises what stood in the way until then; what
+        does later becomes a note.
+        """
         if self._task is not None:
             return
-        try:
-            frozen = await self._freeze(agent, final=False)
-        except OrchestratorError as error:
-            self._failed(error)
-            return
-        self._saving = frozen.saving
+        frozen = await self._freeze(agent, final=False)
         self._task = self._tasks.spawn(self._in_background(frozen), f"save {self.key[:8]}")
 
-    async def save(
-        self, agent: Agent, *, final: bool = False, unwanted: Callable[[], bool] = lambda: False
-    ) -> StoredSnapshot:
-        """Save and wait for it. Raises what stood in the way, SaveFailedError where it was `unwanted` by then."""
+    async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
+        """Save and wait for it. Raises what stood in the way."""
         await self.ended()
         try:
             frozen = await self._freeze(agent, final=final)
-            self._saving = frozen.saving
-            if unwanted():
-                frozen.saving.abandon()
             return await self._complete(frozen)
         except OrchestratorError as error:
-            self._failed(error)
+            self.failed(error)
             raise
         finally:
             self._saving = None
 
     def abandon(self) -> None:
         """Stop a save that is under way; `ended` waits for it."""
+        self._unwanted = True
         if self._saving is not None:
             self._saving.abandon()
 
     async def ended(self) -> None:
-        """Wait until no save is under way."""
+        """Wait until no save is under way; for one that nobody wants any more not very long."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, late = await asyncio.wait([self._task], timeout=_ENDED_BOUND if self._unwanted else None)
+            if late:
+                self.cut()
+                await asyncio.wait(late)
+
+    def cut(self) -> None:
+        """End a save under way, whatever its sandbox does."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def _freeze(self, agent: Agent, *, final: bool) -> _Frozen:
-        began = self._clock.monotonic()
+        began, self._unwanted = self._clock.monotonic(), False
         await self.texts.write()
         await self.record()
         session = self._book.session
@@ -201,10 +204,12 @@ class Saver:
         )
         writer = await self._pieces.begin(intent)
         try:
-            saving = await agent.save(order)
+            saving = self._saving = await agent.save(order)
         except BaseException:
             await writer.abort()
             raise
+        if self._unwanted:
+            saving.abandon()
         return _Frozen(intent, writer, saving, began, usable)
 
     async def _in_background(self, frozen: _Frozen) -> None:
@@ -212,10 +217,10 @@ class Saver:
             await self._complete(frozen)
             await self._collect()
         except OrchestratorError as error:
-            self._failed(error)
+            self.failed(error)
         except Exception:
             logger.exception("session %s: saving failed", self.key)
-            self._failed(SaveFailedError("Something unexpected happened; it is in the log."))
+            self.failed(SaveFailedError("Something unexpected happened; it is in the log."))
         finally:
             self._saving = None
             self._task = None
@@ -270,7 +275,10 @@ class Saver:
         while self._ended and self._ended[0][0] <= execution:
             self._ended.popleft()
 
-    def _failed(self, error: OrchestratorError) -> None:
+    def failed(self, error: OrchestratorError) -> None:
+        """It was not saved: told, and tried again later; of one that was abandoned there is nothing to tell."""
+        if self._unwanted and isinstance(error, SaveFailedError):
+            return
         if isinstance(error, SnapshotRefusedError | SnapshotDamagedError | SnapshotNotFoundError):
             self._head_seed = None  # everything is sent next time
         self.log.failed(error, self.saved_through)

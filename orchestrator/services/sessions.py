@@ -139,6 +139,7 @@ class Sessions:
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
+        await live.removed()
         await self._pieces.delete(live.session.key)
         await self._records.delete_session(live.session.key)
 
