@@ -80,7 +80,7 @@ class VariableEntry(_Answer):
     type: str
     """Name of its class."""
     size_bytes: int | None
-    """Its size in memory; null where the object would not tell, or nobody could ask it."""
+    """Its size in memory, or as it is saved where the session is not awake; null where it is not known."""
 
 
 class ImportEntry(_Answer):

@@ -195,8 +195,11 @@ async def test_listing_wakes_nobody_and_does_not_wait_for_a_running_cell(orchest
     assert [variable.name for variable in listed.variables] == ["x"]
     assert "under way" in listed.notes[0]
     await running
+    await orchestrator.execute("import json\nlen('a last value, which `_` keeps')", session_id="s")
     await asleep(orchestrator, "s")
-    assert {variable.name for variable in (await orchestrator.list_variables("s")).variables} == {"x", "y"}
+    sleeping = await orchestrator.list_variables("s")
+    assert {variable.name for variable in sleeping.variables} == {"x", "y"}
+    assert {module.name for module in sleeping.imports} == {"time", "json"}
     assert await state_of(orchestrator, "s") is SessionState.HIBERNATED
 
 
