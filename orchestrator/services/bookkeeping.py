@@ -89,6 +89,8 @@ class Bookkeeping:
 
     def owe_notes(self, notes: Sequence[str]) -> None:
         """A wake has something to tell, whoever asks next."""
+        if not notes:
+            return
         key, incarnation = self.session.key, self.session.incarnation
         left = self.untold_notes = tuple(dict.fromkeys((*self.untold_notes, *notes)))
 

@@ -174,6 +174,9 @@ class Incarnation:
         # Asked of the record, since the answer to the change itself may have gone missing.
         if self.sandbox is None or self._book.session.state is not SessionState.HIBERNATED:
             return False
+        # The snapshot knows nothing of what it holds only in part: what is yet to be told outlives this process, too.
+        self._book.owe_notes(self._saver.log.taken())
+        await self._book.try_to_settle()
         self.drop()
         return True
 

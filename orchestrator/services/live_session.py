@@ -273,7 +273,7 @@ class LiveSession:
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
         told = Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through)
         answer = result(told)
-        answer = replace(answer, notes=(*answer.notes, *pending, *slow, *unrecorded))
+        answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
         job.once_received(lambda: self._told(loss, pending))
         self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
         # Without a sandbox nothing may follow that would write them.

@@ -84,6 +84,11 @@ class Executions:
         untold, self._untold = self._untold, False
         return self.hollow if untold else None
 
+    def forgive_memory(self) -> None:
+        """What was killed for memory between two cells was something of ours that saved, and no cell's."""
+        if self.cell is None or self.cell.started is None:
+            self._oom.new()
+
     def replace_worker(self) -> None:
         """A fresh one is wanted where nothing is lost by it."""
         self._fresh_worker()

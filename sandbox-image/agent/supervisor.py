@@ -44,7 +44,14 @@ class Supervisor:
         memory = SaveMemory()
         self._workers = Workers(reactor, self)
         self._executions = Executions(reactor, channel, self._workers)
-        self._saves = Saves(reactor, channel, self._workers, memory, self._released)
+        self._saves = Saves(
+            reactor,
+            channel,
+            self._workers,
+            memory=memory,
+            released=self._released,
+            over=self._executions.forgive_memory,
+        )
         self._restores = Restores(reactor, channel, self._workers, self._executions, memory)
         self._workers.begin()
 

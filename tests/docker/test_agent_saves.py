@@ -84,6 +84,17 @@ async def test_session_comes_back_equal_in_another_sandbox(fresh: Fresh, *, comp
         assert await third.value(SAME) == "'all of it'"
 
 
+async def test_session_comes_back_equal_over_the_attach_stream(tmp_path: Path) -> None:
+    pieces: Pieces = {}
+    async with snapshot_engine(tmp_path / "c", "attach") as engine:
+        async with sandbox(engine, pieces) as first:
+            await first.value(SESSION)
+            saved = await first.save()
+        async with sandbox(engine, pieces) as second:
+            assert (await second.wake(saved)).lost == ()
+            assert await second.value(SAME) == "'all of it'"
+
+
 async def test_second_save_sends_what_changed_and_no_more(fresh: Fresh) -> None:
     async with fresh() as box:
         await box.value(

@@ -184,6 +184,27 @@ async def test_what_cannot_be_saved_is_told_in_the_next_answer_in_listings_and_a
     assert await state_of(orchestrator, "s") is SessionState.READY
 
 
+async def test_what_is_saved_only_in_part_is_told_once_and_after_a_restart_where_nobody_was_told_before(
+    settings: Settings, engine: docker.APIClient
+) -> None:
+    partly = "import os\nos.symlink('/etc/hostname', {!r})"
+    async with reopened(settings, engine) as orchestrator:
+        await orchestrator.execute(partly.format("one"), session_id="s")
+        await quiet(orchestrator, "s", 1)
+        told = await orchestrator.execute("x = 1", session_id="s")
+        assert [note for note in told.notes if "one (a link that leads out" in note] == list(told.notes)
+        await quiet(orchestrator, "s", 2)
+        again = await orchestrator.execute(partly.format("two") + "\nhandle = open('f', 'w')", session_id="s")
+        assert again.notes == ()
+    async with reopened(settings, engine) as orchestrator:
+        asleep = await orchestrator.list_variables("s")
+        woken = await orchestrator.execute("x", session_id="s")
+        for notes in (asleep.notes, woken.notes):
+            assert sum("two (a link that leads out" in note and "one (" not in note for note in notes) == 1, notes
+            assert sum("handle (TextIOWrapper" in note for note in notes) == 1, notes
+        assert (await orchestrator.execute("x", session_id="s")).notes == ()
+
+
 async def test_listing_wakes_nobody_and_does_not_wait_for_a_running_cell(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     await quiet(orchestrator, "s", 1)
