@@ -58,11 +58,12 @@ def skipped_note(wanted: int, woken: StoredSnapshot, skipped: Collection[int]) -
     )
 
 
-def unreadable_note(head: int, why: str) -> str:
-    """That nothing came back."""
+def unreadable_note(head: int, why: str, *, stuck: bool) -> str:
+    """That nothing came back; `stuck` where nothing can be saved either."""
+    rest = " Nor can the session be saved, until that file is restored or the session deleted." if stuck else ""
     return (
         f"Snapshot {head} of the session cannot be read ({why.rstrip('.')}), nor can any before it: its variables and "
-        "files are not there. It is left as it is; deleting the session removes it."
+        f"files are not there.{rest}"
     )
 
 
