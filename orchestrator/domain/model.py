@@ -194,3 +194,4 @@ class SessionSummary:
     total_executions: int
     state: SessionState
     last_used_at: datetime
+    saved_through: int | None  # the last execution that its snapshot holds; None where there is none

@@ -100,7 +100,10 @@ class Agent(Protocol):
         """Kill all that the session runs and start from an empty namespace; workspace files stay."""
 
     async def save(self, order: SaveOrder) -> "Saving":
-        """Begin a save; returns when its moment is frozen, and cells may run from then on. One at a time.
+        """Begin a save; returns when its moment is frozen. One at a time.
+
+        The order is on its way before this waits for the first time: a cell that is ordered after that runs after the
+        moment, held for at most `hold` while files are read.
 
         Raises BusyError while a cell runs, NamespaceLostError as `list_variables` does, SaveFailedError. Cancelling
         abandons it.

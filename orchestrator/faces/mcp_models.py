@@ -67,9 +67,10 @@ class ReplAnswer(_Answer):
     removed: list[str] = []
     """Names that are gone."""
     saved_through: int | None = None
-    """The last execution whose effects are saved beyond the sandbox; null if none."""
+    """The last execution whose effects are saved beyond the container; null if none yet. Saving happens by itself soon
+    after a call, so this usually is an earlier execution than this one."""
     notes: list[str] = []
-    """What else the caller should know, such as a namespace that was lost."""
+    """What else the caller should know: what was lost, what cannot be saved and why, what did not come back."""
 
 
 class VariableEntry(_Answer):
@@ -79,7 +80,7 @@ class VariableEntry(_Answer):
     type: str
     """Name of its class."""
     size_bytes: int | None
-    """Its size in memory; null where the object would not tell."""
+    """Its size in memory, or as it is saved where the session is not awake; null where it is not known."""
 
 
 class ImportEntry(_Answer):
@@ -90,7 +91,7 @@ class ImportEntry(_Answer):
 
 
 class VariablesAnswer(_Answer):
-    """What a session's namespace holds."""
+    """What a session's namespace holds; a session that sleeps or is busy is described from what is known of it."""
 
     status: Literal["ok", "error"] = "ok"
     error: Failure | None = None
@@ -102,6 +103,7 @@ class VariablesAnswer(_Answer):
     imports: list[ImportEntry] = []
     """Imported modules."""
     notes: list[str] = []
+    """What cannot be saved and why, what was lost, and how current the listing is."""
 
 
 class SessionEntry(_Answer):
@@ -114,10 +116,13 @@ class SessionEntry(_Answer):
     """As of its last answer."""
     total_executions: int
     state: str
-    """`ready`: it has a live sandbox; `snapshotting`: it is being saved before that is removed; `hibernated`: the next
-    call makes one."""
+    """`ready`: its container is up; `snapshotting`: it is being saved before the container is removed; `hibernated`: it
+    sleeps without one, and the next call wakes it; `creating`: a container is being made for it, or it is being woken.
+    It can be used in every state."""
     last_used_at: str
     """ISO 8601, UTC."""
+    saved_through: int | None = None
+    """The last execution whose effects are saved beyond the container; null if none yet."""
 
 
 class SessionsAnswer(_Answer):

@@ -16,7 +16,6 @@ from orchestrator.faces import result_limits as limits
 
 MAX_NAMES = 200  # of a result's `bound` and `removed`
 MAX_DISPLAYS = 50
-MAX_NOTES = 20
 _NAMES_IN_TEXT = 30
 _COLUMN = 40  # characters; wider cells are not padded for
 _MILLISECONDS_PER_SECOND = 1000
@@ -60,7 +59,7 @@ def _without_output(result: ExecutionResult, pictures: Sequence[limits.Picture])
         session_id=result.session_id,
         bound=_names(result.bound),
         removed=_names(result.removed),
-        saved_through=result.saved_through,
+        saved_through=result.saved_through or None,  # 0: of the snapshot that a fork began with
         notes=_notes(result, pictures),
     )
 
@@ -71,7 +70,7 @@ def variables_answer(session_id: str, namespace: Namespace) -> CallToolResult:
     kept = limits.first_that_fit(found, (entry.model_dump_json() for entry in found))
     imports = [models.ImportEntry(name=limits.short(m.name), type=limits.short(m.type)) for m in namespace.imports]
     kept_imports = limits.first_that_fit(imports, (entry.model_dump_json() for entry in imports), limits.IMPORTS_BYTES)
-    notes = [limits.fit(note, limits.NOTE_BYTES) for note in namespace.notes[:MAX_NOTES]]
+    notes = limits.notes_that_fit(namespace.notes)
     if left_out := len(found) - len(kept):
         notes.append(f"{left_out} more variables are not listed here: the listing would be too long.")
     if left_out := len(imports) - len(kept_imports):
@@ -103,6 +102,7 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
             total_executions=session.total_executions,
             state=session.state.value,
             last_used_at=_time(session.last_used_at),
+            saved_through=session.saved_through,
         )
         for session in sessions
     ]
@@ -113,9 +113,21 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
     answer = models.SessionsAnswer(status="ok", session_count=len(found), sessions=kept, notes=notes)
     lines = [f"{_count(len(found), 'session')}."]
     if kept:
-        columns = ("session_id", "created_at", "variable_count", "total_executions", "state", "last_used_at")
-        lines += _table(columns, [tuple(str(getattr(entry, column)) for column in columns) for entry in kept])
+        columns = (
+            "session_id",
+            "created_at",
+            "variable_count",
+            "total_executions",
+            "saved_through",
+            "state",
+            "last_used_at",
+        )
+        lines += _table(columns, [tuple(_cell(getattr(entry, column)) for column in columns) for entry in kept])
     return _answered(answer, lines + _noted(notes))
+
+
+def _cell(field: object) -> str:
+    return "none" if field is None else str(field)
 
 
 def cleared_answer(session_id: str) -> CallToolResult:
@@ -210,10 +222,10 @@ def _failure_lines(failure: models.Failure) -> list[str]:
 
 
 def _notes(result: ExecutionResult, pictures: Sequence[limits.Picture]) -> list[str]:
-    notes = [limits.fit(note, limits.NOTE_BYTES) for note in result.notes[:MAX_NOTES]]
+    notes = limits.notes_that_fit(result.notes)
     notes += [
         f"Display {p.index} ({p.mime}, {p.size} bytes) is not attached: {p.left_out}." for p in pictures if p.left_out
-    ][:MAX_NOTES]
+    ]
     if (unlisted := len(result.displays) - len(pictures)) > 0:
         notes.append(f"{unlisted} more displays are not listed.")
     for label, names in (("bound", result.bound), ("removed", result.removed)):

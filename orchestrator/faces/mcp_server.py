@@ -35,7 +35,12 @@ variables, imports and files between calls; the session is made on first use. Wi
 from nothing and leaves nothing.
 A cell behaves as in a notebook: prints and the value of the last expression come back, `await` works at top level, and
 matplotlib figures come back as images. numpy, pandas, matplotlib, scipy, scikit-learn and pillow are there; there is
-no network and no pip. Files belong into the working directory (/workspace), which lives as long as the session.
+no network and no pip. Files belong into the working directory (/workspace).
+A session is saved by itself soon after a call. It sleeps when it is idle and wakes at its next call, also after a
+restart, with its variables, imports, functions and files in place: do not build up again what is still there. Not
+saved are open files, connections, threads, running generators and the like, values over 10 MB or beyond 100 MB in all
+(unless set otherwise), and files outside /workspace. Read the notes of an answer: they name what cannot be saved, and
+what was lost or did not come back.
 A failed call says what happened, whether variables were lost, and what to do next; an exception loses nothing that
 was assigned before it. Calls to one session run one after another, sessions run in parallel. Delete a session with
 python_delete_session when its work is done."""
@@ -178,8 +183,10 @@ def _add_repl(
     ) -> Annotated[CallToolResult, models.ReplAnswer]:
         """Run Python code in a locked-down container and return what it printed, its value, figures and errors.
 
-        With a session_id, variables, imports and files stay for later calls with the same id. A notebook's rules
-        hold: the last expression's value is returned, top-level await works. There is no network.
+        With a session_id, variables, imports and files stay for later calls with the same id, also when the session
+        was idle for long or everything was restarted in between; what cannot be saved (such as open files, threads
+        and very large values) or was lost is told in `notes`. A notebook's rules hold: the last expression's value is
+        returned, top-level await works. There is no network.
         """
         name = session_id or None
         async with anyio.create_task_group() as beside:
@@ -200,7 +207,11 @@ def _add_listings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -
     async def python_list_variables(
         session_id: SessionId, ctx: Context
     ) -> Annotated[CallToolResult, models.VariablesAnswer]:
-        """List the variables of a session with type and size in bytes, and its imported modules."""
+        """List the variables of a session with type and size in bytes, and its imported modules.
+
+        This wakes no sleeping session and waits for no running call: the listing is then the last one known, and the
+        notes say so. They also name what of the session cannot be saved, and why.
+        """
 
         async def answer() -> CallToolResult:
             return results.variables_answer(
@@ -211,7 +222,7 @@ def _add_listings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -
 
     @server.tool(title="List sessions", annotations=reading, meta=_RESULT_SIZE_HINT)
     async def python_list_sessions(ctx: Context) -> Annotated[CallToolResult, models.SessionsAnswer]:
-        """List all sessions with their age, number of variables and executions."""
+        """List all sessions, sleeping ones too, with their age, state, number of variables and of executions."""
 
         async def answer() -> CallToolResult:
             return results.sessions_answer(await sessions.list_sessions(tenant=tenant_of(ctx)))
@@ -226,7 +237,7 @@ def _add_endings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) ->
     async def python_clear_session(
         session_id: SessionId, ctx: Context
     ) -> Annotated[CallToolResult, models.ClearAnswer]:
-        """Remove all variables from a session, interrupting what runs in it; the session and its files stay."""
+        """Remove all variables from a session for good, interrupting what runs in it; session and files stay."""
 
         async def answer() -> CallToolResult:
             await sessions.clear(session_id, tenant=tenant_of(ctx))
@@ -238,7 +249,7 @@ def _add_endings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) ->
     async def python_delete_session(
         session_id: SessionId, ctx: Context
     ) -> Annotated[CallToolResult, models.DeleteAnswer]:
-        """Delete a session for good, with its variables and files, interrupting what runs in it."""
+        """Delete a session for good, with its variables, files and snapshots, interrupting what runs in it."""
 
         async def answer() -> CallToolResult:
             await sessions.delete(session_id, tenant=tenant_of(ctx))

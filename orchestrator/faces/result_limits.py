@@ -17,7 +17,8 @@ MAX_OUTPUT_BYTES = 300_000  # of output as JSON, which a result holds twice: in 
 VALUE_BYTES = 20_000
 TRACEBACK_BYTES = 20_000
 MESSAGE_BYTES = 4_000
-NOTE_BYTES = 1_000
+NOTE_BYTES = 20_000  # a loss names up to 200 variables, and is told once
+NOTES_BYTES = 60_000  # of all notes of a result
 NAME_CHARACTERS = 200
 MIME_CHARACTERS = 60
 NAMES_BYTES = 15_000  # of `bound` or `removed` as JSON
@@ -85,6 +86,15 @@ def first_that_fit(entries: Sequence[T], texts: Iterable[str], budget: int = LIS
         if left < 0:
             break
         kept.append(entry)
+    return kept
+
+
+def notes_that_fit(notes: Sequence[str]) -> list[str]:
+    """As many notes from the first as fit; that there are more is a note itself."""
+    fitting = [fit(note, NOTE_BYTES) for note in notes]
+    kept = first_that_fit(fitting, map(json.dumps, fitting), NOTES_BYTES)
+    if left_out := len(notes) - len(kept):
+        kept.append(f"{left_out} more notes are left out: the result would be too long.")
     return kept
 
 

@@ -57,6 +57,8 @@ class Bookkeeping:
         key, incarnation = self.session.key, self.session.incarnation
 
         async def lose() -> None:
+            # What was committed and could not be made head must not be found by a recovery: it is told as lost now.
+            await self._snapshots.void_snapshots(key, incarnation)
             self.untold = await self._records.namespace_lost(key, incarnation, cause, before=before)
 
         self._owed.append(lose)
@@ -87,6 +89,8 @@ class Bookkeeping:
 
     def owe_notes(self, notes: Sequence[str]) -> None:
         """A wake has something to tell, whoever asks next."""
+        if not notes:
+            return
         key, incarnation = self.session.key, self.session.incarnation
         left = self.untold_notes = tuple(dict.fromkeys((*self.untold_notes, *notes)))
 
@@ -94,6 +98,19 @@ class Bookkeeping:
             await self._records.leave_notes(key, incarnation, left)
 
         self._owed.append(leave)
+
+    def owe_void(self) -> None:
+        """What was intended failed: no recovery may find it."""
+        key, incarnation = self.session.key, self.session.incarnation
+
+        async def void() -> None:
+            await self._snapshots.void_snapshots(key, incarnation)
+
+        self._owed.append(void)
+
+    def replaced(self) -> None:
+        """A head of its own stands instead of all that there was to tell of."""
+        self.untold, self.untold_notes = None, ()
 
     async def told(self) -> None:
         """A caller has the answer that tells the loss and the notes."""

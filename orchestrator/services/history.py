@@ -1,5 +1,6 @@
 """What can be done with the snapshots of sessions: list, save, roll back, fork, compare, check."""
 
+import logging
 from dataclasses import dataclass
 
 from orchestrator.domain.comparison import Comparison, compare
@@ -9,6 +10,8 @@ from orchestrator.domain.model import LOCAL_TENANT
 from orchestrator.domain.snapshots import History, SnapshotCheck, SnapshotSummary
 from orchestrator.services.live_session import Equipment
 from orchestrator.services.sessions import Sessions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +70,24 @@ class Histories:
             sequence = (await source.save()).summary.sequence
         if await self._records.find_session(tenant, wanted) is not None:
             raise InvalidRequestError(f"There is a session {wanted!r} already.", hint="Choose another id.")
-        await self._records.ensure_session(tenant, wanted, source.session.environment)
-        target = await self._sessions.find(wanted, tenant=tenant)
         try:
+            await self._records.ensure_session(tenant, wanted, source.session.environment)
+            target = await self._sessions.find(wanted, tenant=tenant)
             return (await target.fork_from(source.session.key, sequence)).summary
+        except InvalidRequestError:
+            raise  # somebody else began it meanwhile
         except BaseException:
-            await self._sessions.delete(wanted, tenant=tenant)
+            await self._undo(wanted, tenant)
             raise
+
+    async def _undo(self, session_id: str, tenant: str) -> None:
+        """Nothing stays of a fork that failed, unless somebody uses it already."""
+        try:
+            session = await self._records.find_session(tenant, session_id)
+            if session is not None and not session.executions:
+                await self._sessions.delete(session_id, tenant=tenant)
+        except OrchestratorError as error:
+            logger.warning("session %r may be left empty by a fork that failed: %s", session_id, error)
 
     async def compare(self, session_id: str, before: int, after: int, *, tenant: str = LOCAL_TENANT) -> Comparison:
         """What differs between two snapshots of a session. Raises SnapshotNotFoundError and SnapshotDamagedError."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError, StoreUnusableError
+from orchestrator.domain.model import SessionState
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import (
@@ -12,6 +13,7 @@ from orchestrator.domain.snapshots import (
     SectionName,
     SnapshotDamagedError,
     SnapshotNotFoundError,
+    StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.jobs import Job
@@ -49,18 +51,21 @@ class Incarnation:
         Raises BusyError, EngineUnavailableError, StoreFullError, SandboxLostError, SaveFailedError; the session is
         `hibernated` then, with what its head holds.
         """
+        sandbox = await self._whole() or await self._start()
+        return sandbox.agent
+
+    async def _whole(self) -> Sandbox | None:
+        """The live sandbox with the session's namespace in it, if there is one; a lost one is recorded as that."""
         if self.sandbox is not None and self.sandbox.agent.lost is not None:
             await self.lost(self.sandbox.agent.lost)
         await self._book.settle()
-        if self.sandbox is None:
-            await self._start()
-        elif self._hollow:
-            await self._refill()
-        if self.sandbox is None:
-            raise AssertionError("a start that fails raises")
-        return self.sandbox.agent
+        if self._book.session.state is SessionState.HIBERNATED:
+            self.drop()  # it was saved, and only the answer of the records went missing
+        if self.sandbox is not None and self._hollow:
+            await self._refill(self.sandbox)
+        return self.sandbox
 
-    async def _start(self) -> None:
+    async def _start(self) -> Sandbox:
         creating = await self._book.creating()
         try:
             sandbox = self.sandbox = await self._sandboxes.start(
@@ -68,18 +73,17 @@ class Incarnation:
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
+            return sandbox  # noqa: TRY300 - the last thing that may fail is above
         except BaseException:
             self.drop()
             self._book.owe_hibernation()
             await self._book.try_to_settle()
             raise
 
-    async def _refill(self) -> None:
+    async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
-        if self.sandbox is None:
-            return
         try:
-            await self._fill(self.sandbox, NAMESPACE)
+            await self._fill(sandbox, NAMESPACE)
         except (SaveFailedError, SandboxLostError) as error:
             await self.lost(error.message)
             raise
@@ -91,6 +95,7 @@ class Incarnation:
             try:
                 woken = await wake(sandbox.agent, self._pieces, record, sections=sections, bound=self._restore_bound)
             except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
+                await sandbox.agent.clear()  # a part of it may have come
                 self._book.owe_notes([unreadable_note(record.head, error.message)])
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
@@ -122,6 +127,33 @@ class Incarnation:
         elif self.sandbox is not None:
             await self.lost(self.sandbox.agent.lost or error.message)
 
+    # saving
+
+    async def save(self) -> StoredSnapshot | None:
+        """Save what there is and wait for it; None where there is no sandbox. Raises what stood in the way."""
+        try:
+            sandbox = await self._whole()
+            return None if sandbox is None else await self._saver.save(sandbox.agent)
+        except (NamespaceLostError, SandboxLostError) as error:
+            await self.gone(error)
+            await self._book.try_to_settle()
+            raise
+
+    async def begin_to_save(self) -> None:
+        """Save in the background; what stands in the way is told, and it is tried again."""
+        try:
+            sandbox = await self._whole()
+            if sandbox is not None:
+                await self._saver.begin(sandbox.agent)
+        except OrchestratorError as error:
+            await self._not_saved(error)
+
+    async def _not_saved(self, error: OrchestratorError) -> None:
+        self._saver.failed(error)
+        if isinstance(error, NamespaceLostError | SandboxLostError):
+            await self.gone(error)
+        await self._book.try_to_settle()
+
     # ends
 
     async def hibernate(self, job: Job[bool]) -> bool:
@@ -129,46 +161,50 @@ class Incarnation:
 
         Never removes a sandbox that holds what no snapshot has.
         """
-        sandbox = self.sandbox
-        if sandbox is None or sandbox.agent.lost is not None or not self._book.settled or self._hollow:
-            return False
-        await self._saver.ended()
-        activity = await self._book.snapshotting()
-        if activity is None:
-            return False
-        done = False
         try:
-            if not job.stopped:
-                job.can_be_stopped_by(self._saver.abandon)
-                await self._saver.save(sandbox.agent, final=True)
-                done = await self._book.hibernate_saved(activity)
+            sandbox = await self._whole()
+        except OrchestratorError as error:
+            await self._not_saved(error)
+            return False
+        if sandbox is None or self._saver.container.saving:
+            return False
+        if not await self._hibernated(sandbox, job):
+            self._book.owe_ready()
+            await self._book.try_to_settle()
+        # Asked of the record, since the answer to the change itself may have gone missing.
+        if self.sandbox is None or self._book.session.state is not SessionState.HIBERNATED:
+            return False
+        # The snapshot knows nothing of what it holds only in part: what is yet to be told outlives this process, too.
+        self._book.owe_notes(self._saver.log.taken())
+        await self._book.try_to_settle()
+        self.drop()
+        return True
+
+    async def _hibernated(self, sandbox: Sandbox, job: Job[bool]) -> bool:
+        try:
+            activity = await self._book.snapshotting()
+            if activity is None or job.stopped:
+                return False
+            job.can_be_stopped_by(self._saver.abandon)
+            await self._saver.save(sandbox.agent, final=True)
+            return not job.stopped and await self._book.hibernate_saved(activity)
         except OrchestratorError as error:
             logger.warning("session %s: not hibernated: %s", self._book.session.key, error)
-        finally:
-            if not done:
-                self._book.owe_ready()
-                await self._book.try_to_settle()
-        if done:
-            self.drop()
-        return done
-
-    async def save_if_possible(self) -> None:
-        """Save what is there, before something else takes its place."""
-        sandbox = self.sandbox
-        if sandbox is None or sandbox.agent.lost is not None or self._hollow:
-            return
-        try:
-            await self._saver.save(sandbox.agent)
-        except OrchestratorError as error:
-            logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
+            if isinstance(error, NamespaceLostError | SandboxLostError):
+                await self.gone(error)
+            return False
+        except BaseException:
+            self._book.owe_ready()
+            await self._book.try_to_settle()
+            raise
 
     async def empty_worker(self) -> None:
         """An empty namespace in the live sandbox. Until `filled`, the next call brings the head's back."""
         if self.sandbox is None:
             return
-        self._hollow = True
         try:
             await self.sandbox.agent.clear()
+            self._hollow = True
         except SandboxLostError as error:
             await self.lost(error.message)
             await self._book.settle()

@@ -23,7 +23,7 @@ def saved_namespace(listing: SavedListing | None, notes: Sequence[str]) -> Names
     """What the next call will find, without waking the session for it."""
     if listing is None:
         return Namespace((), (), tuple(notes))
-    saved = [name for name in listing.names if name.status != "refused"]
+    saved = _listed(listing)
     told = [*notes, f"Not in a sandbox now; this is what was saved after execution {listing.execution}."]
     if listing.unlisted:
         told.append(f"{listing.unlisted} more names are not listed.")
@@ -38,7 +38,7 @@ def saved_namespace(listing: SavedListing | None, notes: Sequence[str]) -> Names
 def last_known(listing: SavedListing | None, bound: Mapping[str, int]) -> Namespace:
     """While a call runs: what was saved, and the names that later cells are known to have bound."""
     saved_through = 0 if listing is None else listing.execution
-    saved = {} if listing is None else {name.name: name for name in listing.names if name.status != "refused"}
+    saved = {} if listing is None else {name.name: name for name in _listed(listing)}
     later = {name for name, execution in bound.items() if execution > saved_through}
     # A name that no answer has left is gone since then; of very many names not all answers are kept.
     is_all = len(bound) < _MOST_BOUND
@@ -50,6 +50,11 @@ def last_known(listing: SavedListing | None, bound: Mapping[str, int]) -> Namesp
     since = f", saved after execution {saved_through}" if saved_through else ""
     more = "; what was bound later is listed without its type." if later else "."
     return Namespace(tuple(variables), tuple(imports), (note + since + more,))
+
+
+def _listed(listing: SavedListing) -> Sequence[SavedName]:
+    """What is saved, by the rule of live listings: names with a leading underscore are nobody's variables."""
+    return [name for name in listing.names if name.status != "refused" and not name.name.startswith("_")]
 
 
 def _variable(name: SavedName) -> Variable:

@@ -142,11 +142,11 @@ class LiveSession:
 
     async def save_when_due(self, *, first: bool) -> None:
         """Begin a snapshot between two cells; with `first`, before the calls that wait."""
-        await self._queue.submit(lambda _: self._begin_to_save(), kind="next" if first else "yielding")
+        await self._queue.submit(lambda _: self._incarnation.begin_to_save(), kind="next" if first else "yielding")
 
     async def hibernate(self) -> bool:
         """Save all and remove the sandbox, unless a call comes. Whether it was done."""
-        return await self._queue.submit(self._hibernate, kind="yielding")
+        return await self._queue.submit(self._incarnation.hibernate, kind="yielding")
 
     # ends
 
@@ -156,14 +156,14 @@ class LiveSession:
         if self._incarnation.sandbox is None:
             self._queue.abort()  # a start under way is of no use any more
         await self._queue.ended()
+        await self._saver.ended()
         if not await self._incarnation.hibernate(Job()) and self._incarnation.sandbox is not None:
             await self._incarnation.lost("the orchestrator was stopped before it could save the session")
         await self._saver.texts.write()
         await self._book.try_to_settle()
-        await self._incarnation.removed()
 
     async def end(self, error: OrchestratorError) -> None:
-        """Answer all calls with `error` and destroy the sandbox; returns when it is gone. The row stays."""
+        """Answer all calls with `error` and have the sandbox destroyed: `removed` waits for that. The row stays."""
         self._queue.end(error)
         # Without its sandbox a running cell ends at once; a start under way is cut short instead.
         if self._incarnation.sandbox is not None:
@@ -173,11 +173,15 @@ class LiveSession:
         await self._queue.ended()
         self._incarnation.drop()
         await self._saver.ended()
+
+    async def removed(self) -> None:
+        """Wait until the last sandbox is gone."""
         await self._incarnation.removed()
 
     def abort(self) -> None:
         """Cut short what still runs after `end` or `retire`."""
         self._queue.abort()
+        self._saver.cut()
 
     def _idle(self) -> None:
         if self._incarnation.sandbox is None and self._book.settled and not self._saver.log.pending:
@@ -197,12 +201,15 @@ class LiveSession:
                 self._book.owe_close(number, "interrupted")
                 return await self._answer(job, order, lambda told: not_run_result(order, told))
             report = await self._run(agent, order)
-        except (SandboxLostError, SaveFailedError) as error:
+        except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             self._book.owe_close(number, "sandbox_lost", variable_count=0)
             if self._incarnation.sandbox is not None:
                 await self._incarnation.lost(reason)
             return await self._answer(job, order, lambda told: lost_result(reason, order, told, duration))
+        except OrchestratorError:
+            self._book.owe_close(number, "interrupted")  # it never began
+            raise
         self._owe_close(number, report)
         if not report.namespace_kept:
             await self._incarnation.emptied(_why_killed(report))
@@ -235,21 +242,13 @@ class LiveSession:
         return saved_namespace(listing, notes)
 
     async def _save(self) -> StoredSnapshot:
-        serving = self._incarnation.serving
-        if serving is not None:
-            return await self._saver.save(serving.agent)
+        stored = await self._incarnation.save()
+        if stored is not None:
+            return stored
         record = await self._saver.record()
         if record is None or record.head is None:
             raise SnapshotNotFoundError("The session holds nothing that could be saved.")
         return await self._pieces.snapshot(self.session.key, record.head)
-
-    async def _begin_to_save(self) -> None:
-        serving = self._incarnation.serving
-        if serving is not None and serving.agent.lost is None and self._book.settled:
-            await self._saver.begin(serving.agent)
-
-    async def _hibernate(self, job: Job[bool]) -> bool:
-        return await self._incarnation.hibernate(job)
 
     # what happened
 
@@ -274,10 +273,11 @@ class LiveSession:
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
         told = Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through)
         answer = result(told)
-        answer = replace(answer, notes=(*answer.notes, *pending, *slow, *unrecorded))
+        answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
         job.once_received(lambda: self._told(loss, pending))
         self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
-        if self._saver.texts.many:
+        # Without a sandbox nothing may follow that would write them.
+        if self._saver.texts.many or self._incarnation.sandbox is None:
             await self._saver.texts.write()
         return answer
 

@@ -1,5 +1,10 @@
 """Clear, rollback and fork: a head of their own, after which nothing older comes back by itself."""
 
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import (
     SnapshotDamagedError,
@@ -11,6 +16,8 @@ from orchestrator.domain.snapshots import (
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.saving import Saver
+
+logger = logging.getLogger(__name__)
 
 
 class Replacing:
@@ -35,14 +42,13 @@ class Replacing:
         """An empty namespace; files stay."""
         await self._quiet()
         record = await self._saver.record()
-        head = None if record is None else record.head
-        intent = None if head is None else await self._intend()
+        if record is not None and record.head is not None:
+            # First the head: were the worker emptied before, a failure would bring an old namespace back unsaid.
+            await self._replace(functools.partial(self._files_of, record.head))
         await self._incarnation.empty_worker()
-        if head is not None and intent is not None:
-            await self._make_head(intent, await self._files_of(intent, head))
         self._book.owe_clear()
         await self._book.settle()
-        self._saver.cleared()
+        self._saver.cleared(files_stay=self._incarnation.sandbox is not None)
         self._incarnation.filled()
 
     async def roll_back(self, sequence: int) -> StoredSnapshot:
@@ -50,41 +56,56 @@ class Replacing:
         await self._quiet()
         # Held open, so that the save does not push it out of the history.
         async with await self._pieces.open_snapshot(self._book.session.key, sequence):
-            await self._incarnation.save_if_possible()
-            intent = await self._intend()
-            stored = await self._pieces.restate(intent, sequence)
-            await self._make_head(intent, stored)
+            try:
+                await self._incarnation.save()
+            except OrchestratorError as error:
+                logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
+            stored = await self._replace(functools.partial(self._restated, sequence))
         await self._incarnation.leave()
         return stored
 
     async def fork_from(self, source: str, sequence: int) -> StoredSnapshot:
-        """Begin as a copy of a snapshot of the session with that key."""
+        """Begin as a copy of a snapshot of the session with that key. Raises InvalidRequestError where this session
+        has begun as something else.
+        """
         await self._quiet()
-        intent = await self._intend()
-        stored = await self._pieces.fork(source, sequence, intent)
-        await self._make_head(intent, stored)
-        return stored
+        session, record = await self._book.look(), await self._saver.record()
+        if session.executions or (record is not None and record.head is not None):
+            raise InvalidRequestError(f"There is a session {session.session_id!r} already.", hint="Choose another id.")
+        return await self._replace(functools.partial(self._pieces.fork, source, sequence))
 
     async def _quiet(self) -> None:
         await self._book.settle()
         self._saver.abandon()
         await self._saver.ended()
 
-    async def _intend(self) -> SnapshotIntent:
+    async def _replace(self, make: Callable[[SnapshotIntent], Awaitable[StoredSnapshot]]) -> StoredSnapshot:
+        """A new head, or nothing changed: what was made of one that failed is not found by a recovery either."""
         session = self._book.session
         intent = await self._snapshots.intend_replacement(session.key, session.incarnation)
         if intent is None:
             raise await self._book.refused()
-        return intent
+        try:
+            stored = await make(intent)
+            await self._make_head(stored)
+        except BaseException:
+            self._book.owe_void()
+            await self._book.try_to_settle()
+            raise
+        self._saver.replaced(intent, stored)
+        self._book.replaced()
+        return stored
 
-    async def _files_of(self, intent: SnapshotIntent, head: int) -> StoredSnapshot:
+    async def _make_head(self, stored: StoredSnapshot) -> None:
+        if not await self._snapshots.snapshot_committed(self._book.session.key, stored):
+            raise SnapshotVoidedError("Something newer came first; nothing was changed.", hint="Try again.")
+
+    async def _restated(self, sequence: int, intent: SnapshotIntent) -> StoredSnapshot:
+        return await self._pieces.restate(intent, sequence)
+
+    async def _files_of(self, head: int, intent: SnapshotIntent) -> StoredSnapshot:
         try:
             return await self._pieces.restate(intent, head, namespace=False)
         except (SnapshotDamagedError, SnapshotNotFoundError):
             # Its files are beyond reach as well; what is in the sandbox is saved next.
             return await self._pieces.restate(intent, None)
-
-    async def _make_head(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
-        if not await self._snapshots.snapshot_committed(self._book.session.key, stored):
-            raise SnapshotVoidedError("Something newer came first; nothing was changed.", hint="Try again.")
-        self._saver.replaced(intent, stored)

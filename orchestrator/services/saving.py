@@ -6,10 +6,10 @@ from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.plan import ContainerRow
 from orchestrator.domain.ports import Agent, Clock, Saving
-from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords, SnapshotWriter
+from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import (
     Manifest,
     SavedName,
@@ -33,8 +33,8 @@ from orchestrator.services.texts import Texts
 logger = logging.getLogger(__name__)
 
 _HOLD = 0.05  # seconds that a cell may wait for files to be read
-_HOLD_FOR_FIRST = 10.0  # where the head's files cannot stand in for those that are not read
-_ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned
+_HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
+_ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
 _MOST_COLLECTING = 64  # steps of collecting after a snapshot
 
 
@@ -49,10 +49,8 @@ class SavingLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frozen:
-    intent: SnapshotIntent
-    writer: SnapshotWriter
-    saving: Saving
+class _Intended:
+    order: SaveOrder
     began: float
     head_usable: bool
 
@@ -85,6 +83,8 @@ class Saver:
         self._ended: deque[tuple[int, float]] = deque()  # unsaved executions, and when they ended
         self._task: asyncio.Task[None] | None = None
         self._saving: Saving | None = None
+        self._found_gone: NamespaceLostError | SandboxLostError | None = None  # by a save in the background
+        self._unwanted = False  # abandoned, be it before the agent had begun
 
     @property
     def key(self) -> str:
@@ -125,6 +125,7 @@ class Saver:
             self._record = replace(self._record, head_execution=stored.manifest.execution)
         self._head_seed = stored.summary.seed if stored is not None and whole else None
         self._ended.clear()
+        self._found_gone = None
         self.log.begins()
 
     def replaced(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
@@ -132,51 +133,60 @@ class Saver:
         self._note_head(intent, stored)
         self._head_seed = None
 
-    def cleared(self) -> None:
-        """Nothing is left of what there was to tell."""
+    def cleared(self, *, files_stay: bool) -> None:
+        """Nothing is left of what there was to tell. Files that stay in a sandbox may be newer than the head's."""
         self._ended.clear()
+        if files_stay:
+            self._ended.append((0, self._clock.monotonic()))
         self.log.forget()
 
     # saving
 
     async def begin(self, agent: Agent) -> None:
-        """Save in the background; returns when cells may run again. Failures become notes."""
+        """Save in the background, as of now; a cell that is sent next is held by the agent, and briefly. What goes
+        wrong becomes a note. Raises where it cannot be intended, and what the last one found to be gone.
+        """
         if self._task is not None:
             return
-        try:
-            frozen = await self._freeze(agent, final=False)
-        except OrchestratorError as error:
-            self._failed(error)
-            return
-        self._saving = frozen.saving
-        self._task = self._tasks.spawn(self._in_background(frozen), f"save {self.key[:8]}")
+        found, self._found_gone = self._found_gone, None
+        if found is not None:
+            raise found
+        intended = await self._intend(final=False)
+        self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
+        await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way
 
     async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
         """Save and wait for it. Raises what stood in the way."""
         await self.ended()
         try:
-            frozen = await self._freeze(agent, final=final)
-            self._saving = frozen.saving
-            return await self._complete(frozen)
+            return await self._perform(await self._intend(final=final), agent)
         except OrchestratorError as error:
-            self._failed(error)
+            self.failed(error)
             raise
         finally:
             self._saving = None
 
     def abandon(self) -> None:
         """Stop a save that is under way; `ended` waits for it."""
+        self._unwanted = True
         if self._saving is not None:
             self._saving.abandon()
 
     async def ended(self) -> None:
-        """Wait until no save is under way."""
+        """Wait until no save is under way; for one that nobody wants any more not very long."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, late = await asyncio.wait([self._task], timeout=_ENDED_BOUND if self._unwanted else None)
+            if late:
+                self.cut()
+                await asyncio.wait(late)
 
-    async def _freeze(self, agent: Agent, *, final: bool) -> _Frozen:
-        began = self._clock.monotonic()
-        await self.texts.write()
+    def cut(self) -> None:
+        """End a save under way, whatever its sandbox does."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _intend(self, *, final: bool) -> _Intended:
+        began, self._unwanted = self._clock.monotonic(), False
         await self.record()
         session = self._book.session
         intent = await self._snapshots.intend_snapshot(session.key, session.incarnation)
@@ -194,50 +204,51 @@ class Saver:
             hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
             bound=self._limits.bound,
         )
-        writer = await self._pieces.begin(intent)
-        try:
-            saving = await agent.save(order)
-        except BaseException:
-            await writer.abort()
-            raise
-        return _Frozen(intent, writer, saving, began, usable)
+        return _Intended(order, began, usable)
 
-    async def _in_background(self, frozen: _Frozen) -> None:
+    async def _in_background(self, intended: _Intended, agent: Agent) -> None:
         try:
-            await self._complete(frozen)
+            await self._perform(intended, agent)
             await self._collect()
         except OrchestratorError as error:
-            self._failed(error)
+            if isinstance(error, NamespaceLostError | SandboxLostError):
+                self._found_gone = error
+            self.failed(error)
         except Exception:
             logger.exception("session %s: saving failed", self.key)
-            self._failed(SaveFailedError("Something unexpected happened; it is in the log."))
+            self.failed(SaveFailedError("Something unexpected happened; it is in the log."))
         finally:
             self._saving = None
             self._task = None
 
-    async def _complete(self, frozen: _Frozen) -> StoredSnapshot:
+    async def _perform(self, intended: _Intended, agent: Agent) -> StoredSnapshot:
+        # The agent first: it freezes the moment, and what it sends meanwhile waits in the window.
+        saving = self._saving = await agent.save(intended.order)
         try:
-            async with frozen.writer as writer:
-                async with aclosing(frozen.saving.pieces()) as pieces:
+            if self._unwanted:
+                saving.abandon()
+            await self.texts.write()
+            async with await self._pieces.begin(intended.order.intent) as writer:
+                async with aclosing(saving.pieces()) as pieces:
                     async for piece in pieces:
                         await writer.put(piece)
-                report = await frozen.saving.report()
-                stored = await writer.commit(await self._manifest(frozen, report))
+                report = await saving.report()
+                stored = await writer.commit(await self._manifest(intended, report))
         finally:
-            frozen.saving.abandon()
+            saving.abandon()
         if not await self._snapshots.snapshot_committed(self.key, stored):
             raise SnapshotVoidedError("Something newer came before the snapshot.")
-        self._note_head(frozen.intent, stored)
-        self._head_seed = frozen.intent.seed
-        self.log.saved(frozen.began, report, stored)
+        self._note_head(intended.order.intent, stored)
+        self._head_seed = intended.order.intent.seed
+        self.log.saved(intended.began, report, stored)
         return stored
 
-    async def _manifest(self, frozen: _Frozen, report: SaveReport) -> Manifest:
-        manifest = report.manifest
-        if not report.files_read and frozen.intent.head is not None:
-            if not frozen.head_usable:
+    async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
+        manifest, head_sequence = report.manifest, intended.order.intent.head
+        if not report.files_read and head_sequence is not None:
+            if not intended.head_usable:
                 raise SaveFailedError("The files could not be read, because cells kept coming.")
-            head = (await self._pieces.snapshot(self.key, frozen.intent.head)).manifest
+            head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
             manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)
         refused = [name.name for name in refused_names(manifest.names)]
         if not refused:
@@ -265,7 +276,10 @@ class Saver:
         while self._ended and self._ended[0][0] <= execution:
             self._ended.popleft()
 
-    def _failed(self, error: OrchestratorError) -> None:
+    def failed(self, error: OrchestratorError) -> None:
+        """It was not saved: told, and tried again later; of one that was abandoned there is nothing to tell."""
+        if self._unwanted and isinstance(error, SaveFailedError):
+            return
         if isinstance(error, SnapshotRefusedError | SnapshotDamagedError | SnapshotNotFoundError):
             self._head_seed = None  # everything is sent next time
         self.log.failed(error, self.saved_through)

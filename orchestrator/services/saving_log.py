@@ -30,6 +30,7 @@ class SavingLog:
         self._key = key
         self._clock = clock
         self._refused: dict[str, tuple[str | None, str | None]] = {}  # names that were told: reason and origin
+        self._remarks: set[tuple[str, str]] = set()  # likewise
         self._failures = 0
         self.pending: list[str] = []  # notes for the next answer
         self.container = ContainerRow(saving=False, saved_at=0.0, duration=0.0, cpu_seconds=0.0, not_before=0.0)
@@ -42,11 +43,17 @@ class SavingLog:
     def forget(self) -> None:
         """What there was to tell is of no interest any more."""
         self._refused.clear()
+        self._remarks.clear()
         self.pending.clear()
 
     def told(self, notes: Sequence[str]) -> None:
         """A caller has these."""
         self.pending = [note for note in self.pending if note not in notes]
+
+    def taken(self) -> Sequence[str]:
+        """What is pending, which somebody else sees to from now on."""
+        taken, self.pending = self.pending, []
+        return taken
 
     def saved(self, began: float, report: SaveReport, stored: StoredSnapshot) -> None:
         """It went well; what was refused for the first time is to be told."""
@@ -59,7 +66,8 @@ class SavingLog:
         fresh = [name for name in refused if self._refused.get(name.name) != (name.reason, name.excerpt)]
         self._refused = {name.name: (name.reason, name.excerpt) for name in refused}
         self.pending += refused_notes(fresh)
-        self.pending += pairs_note("Saved only in part", report.remarks)
+        self.pending += pairs_note("Saved only in part", [one for one in report.remarks if one not in self._remarks])
+        self._remarks = set(report.remarks)
 
     def failed(self, error: OrchestratorError, saved_through: int | None) -> None:
         """It did not; it is tried again after a pause that grows."""

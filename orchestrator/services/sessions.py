@@ -83,6 +83,7 @@ class Sessions:
                 total_executions=session.executions,
                 state=session.state,
                 last_used_at=session.used_at,
+                saved_through=session.saved_through or None,
             )
             for session in await self._records.sessions(tenant)
         ]
@@ -138,6 +139,7 @@ class Sessions:
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
+        await live.removed()
         await self._pieces.delete(live.session.key)
         await self._records.delete_session(live.session.key)
 

@@ -28,6 +28,7 @@ class Executions:
         self._late: list[str] = []  # what cells wrote after their end, of pipes that nobody holds any more
         self.hollow: str | None = None  # why the present worker lacks the session's namespace, until it is given one
         self._untold = False  # whether no reply has said so
+        self.last = 0  # the highest number that was ever to be run
         self.ran = False  # whether any cell has run in the present worker
         self._used = False  # whether its end would lose something
         self._variables = 0
@@ -39,6 +40,7 @@ class Executions:
     def begin(self, cell: Cell, *, held: bool = False) -> None:
         """Run it as soon as there is a worker, and not before `start` where it is held."""
         self.cell = cell
+        self.last = cell.number
         if self._workers.ready and not held:
             self.start()
 
@@ -81,6 +83,11 @@ class Executions:
         """Why the namespace went between two cells, told once."""
         untold, self._untold = self._untold, False
         return self.hollow if untold else None
+
+    def forgive_memory(self) -> None:
+        """What was killed for memory between two cells was something of ours that saved, and no cell's."""
+        if self.cell is None or self.cell.started is None:
+            self._oom.new()
 
     def replace_worker(self) -> None:
         """A fresh one is wanted where nothing is lost by it."""
@@ -133,8 +140,17 @@ class Executions:
             self._died_in_cell(self.cell, how, oom=oom)
         elif self._used:
             self.hollow, self._untold = f"between two cells {how}", True
+            self._take_back()
         self._fresh_worker()
         return how
+
+    def _take_back(self) -> None:
+        """What was held while the worker went is not run without the host's knowing."""
+        cell = self.cell
+        if cell is not None:
+            self.cell = None
+            self.last = cell.number - 1
+            self._channel.refuse(cell.request, "lost", self.untold_loss() or "")
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""

@@ -2,8 +2,6 @@
 group is replaced by a fresh one.
 """
 
-from typing import Any
-
 from agent.channel import Channel
 from agent.executions import Executions
 from agent.piece_feed import PieceFeed, record_of
@@ -35,19 +33,15 @@ class Restores:
         self._given = False  # the worker has it
         self._group: int | None = None  # that is being loaded
         self._silence: Timer | None = None
-        self._answer: tuple[str, Any] | None = None  # once a fresh worker stands
 
     @property
     def under_way(self) -> bool:
-        """Whether there is one, or its answer is yet to be given."""
-        return self._feed is not None or self._answer is not None
+        """Whether there is one."""
+        return self._feed is not None
 
-    def begin(self, header: Header, parts: list[bytes]) -> None:
-        """Take up a request that nothing speaks against but its own form."""
-        if not _is_order(header) or len(parts) != 1:
-            self._channel.refuse(header["id"], "malformed", "a restore names what it restores, and has one part")
-            return
-        self._order, self._body = header, parts[0]
+    def begin(self, header: Header, body: bytes) -> None:
+        """Take up a request that nothing speaks against."""
+        self._order, self._body = header, body
         self._feed = PieceFeed(self._reactor, self._passed)
         self._given, self._group = False, None
         self._memory.restoring(header["snapshot"], header["seed"], header["section"])
@@ -55,14 +49,8 @@ class Restores:
             self.worker_ready()
 
     def worker_ready(self) -> None:
-        """Answer for the worker before, or give this one what waits for it."""
-        if self._answer is not None:
-            (code, value), self._answer = self._answer, None
-            if code == "crashed":
-                self._channel.reply(self._order["id"], {"ok": True, "restored": 0, "crashed": value})
-            else:
-                self._channel.refuse(self._order["id"], code, value)
-        elif self._feed is not None and not self._given:
+        """Give it what waits for it."""
+        if self._feed is not None and not self._given:
             self._given = True
             fields = {name: self._order[name] for name in ("section", "seed", "bound", "quarantined")}
             frame = {"type": "restore", "restore": self._order["id"], **fields}
@@ -96,23 +84,18 @@ class Restores:
         self._listen(waits=header.get("waits") is True)
 
     def worker_died(self, how: str) -> None:
-        """In the middle of it: a fresh one is being made, and is waited for."""
-        if self._feed is None or not self._given:
-            return
-        if self._order["section"] == NAMESPACE and self._group is not None:
-            self._end("crashed", [self._group, f"loading it ended the process: {how}"[:300]])
-        else:
-            self._end("failed", f"the worker ended while it restored: {how}"[:300])
+        """A fresh one is being made; was it in the middle of this?"""
+        if self._feed is not None and self._given:
+            self._lost(f"loading it ended the process: {how}"[:300])
 
     def interrupt(self, why: str) -> None:
         """What is there is not known: a fresh worker is made, if the present one has begun."""
         if self._feed is None:
             return
-        self._end("interrupted", why)
+        self._end()
         if self._given:
             self._executions.replace_worker()
-        else:
-            self.worker_ready()
+        self._channel.refuse(self._order["id"], "interrupted", why)
 
     def _passed(self) -> None:
         self._channel.send({"type": "taken", "restore": self._order["id"], "count": 1})
@@ -128,20 +111,26 @@ class Restores:
             self._silence = self._reactor.after(float(self._order["bound"]) + _MARGIN, self._silent)
 
     def _silent(self) -> None:
-        if self._group is not None and self._order["section"] == NAMESPACE:
-            self._end("crashed", [self._group, "loading it timed out, and could not be interrupted"])
-        else:
-            self._end("failed", "the worker was silent for too long")
         self._executions.replace_worker()
+        self._lost("it timed out, and could not be interrupted")
+
+    def _lost(self, why: str) -> None:
+        """The worker did not live through it: the next one is asked without the group that it was at."""
+        self._end()
+        if self._order["section"] == NAMESPACE and self._group is not None:
+            self._channel.reply(self._order["id"], {"ok": True, "restored": 0, "crashed": [self._group, why]})
+        else:
+            self._channel.refuse(self._order["id"], "failed", f"the worker has ended: {why}")
 
     def _finish(self, header: Header, parts: list[bytes]) -> None:
         error, restored = header.get("error"), header.get("restored")
         request = self._order["id"]
+        self._end()
         if isinstance(error, str):
-            self._end("malformed" if header.get("malformed") is True else "failed", error[:1000])
             self._executions.replace_worker()
+            code = "malformed" if header.get("malformed") is True else "failed"
+            self._channel.refuse(request, code, error[:1000])
             return
-        self._end(None, None)
         lists = parts[0] if len(parts) == 1 and len(parts[0]) <= _MAX_LISTS else b'{"lost":[],"state_lost":[]}'
         count = restored if type(restored) is int and 0 <= restored < 2**53 else 0
         if self._order["section"] == NAMESPACE:
@@ -149,20 +138,21 @@ class Restores:
             self._executions.restored(variables if isinstance(variables, int) else 0)
         self._channel.reply(request, {"ok": True, "restored": count, "crashed": None}, [lists])
 
-    def _end(self, code: str | None, value: Any) -> None:
+    def _end(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
         if self._feed is not None:
             self._feed.close(given=self._given)
             self._feed = None
-        self._answer = None if code is None else (code, value)
 
 
-def _is_order(header: Header) -> bool:
+def is_restore(header: Header, parts: list[bytes]) -> bool:
+    """Whether a `restore` request has all that it needs."""
     quarantined = header.get("quarantined")
     return (
-        all(type(header.get(name)) is int and header[name] >= 0 for name in ("snapshot", "seed"))
+        len(parts) == 1
+        and all(type(header.get(name)) is int and header[name] >= 0 for name in ("snapshot", "seed"))
         and header.get("section") in (NAMESPACE, WORKSPACE)
         and isinstance(header.get("bound"), int | float)
         and isinstance(quarantined, list)

@@ -21,7 +21,7 @@ _MAX_REHEARSALS = 200
 _COUNTS = ("snapshot", "incarnation", "execution", "seed", "variable_limit", "session_limit")
 
 
-def is_order(header: Header) -> bool:
+def is_save(header: Header) -> bool:
     """Whether a `save` request has all that it needs."""
     counts = [header.get(name) for name in _COUNTS]
     head = header.get("head")

@@ -69,7 +69,7 @@ class SavePipe:
 
     def taken(self, count: object) -> None:
         """The host has room for so many more."""
-        if isinstance(count, int) and 0 < count <= self._sent - self._taken:
+        if type(count) is int and 0 < count <= self._sent - self._taken:
             self._taken += count
             self.resume()
 

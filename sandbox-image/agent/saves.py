@@ -11,7 +11,7 @@ from agent import piece_records as records
 from agent.channel import Channel
 from agent.processes import continue_all, stop_all_but, stopped_all_but
 from agent.reactor import Reactor
-from agent.save import Save, is_order, report_of
+from agent.save import Save, report_of
 from agent.save_memory import SaveMemory
 from agent.wire import Header
 from agent.workers import Workers
@@ -22,16 +22,23 @@ _BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeErr
 
 
 class Saves:
-    """`released` is called when what waited for the worker may have it."""
+    """`released` is called when what waited for the worker may have it, `over` when a save has ended."""
 
     def __init__(
-        self, reactor: Reactor, channel: Channel, workers: Workers, memory: SaveMemory, released: Callable[[], None]
+        self,
+        reactor: Reactor,
+        channel: Channel,
+        workers: Workers,
+        *,
+        memory: SaveMemory,
+        released: Callable[[], None],
+        over: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._channel = channel
         self._workers = workers
         self._memory = memory
-        self._released = released
+        self._released, self._over = released, over
         self._save: Save | None = None
         self._waited = False  # something has waited since the save began
         self._stopped = False  # processes of the session are
@@ -47,10 +54,7 @@ class Saves:
         return self._save is not None and not self._save.frozen
 
     def begin(self, header: Header) -> None:
-        """Take up a request that nothing speaks against but its own form."""
-        if not is_order(header):
-            self._channel.refuse(header["id"], "malformed", "a save names what it saves, limits and bounds")
-            return
+        """Take up a request that nothing speaks against."""
         self._save = Save(
             self._reactor,
             self._workers,
@@ -168,6 +172,7 @@ class Saves:
             return
         self._save = None
         save.end()
+        self._over()
         report = {"ok": True, "files": save.files, "cpu": cpu, "remarks": remarks[:100]}
         try:
             self._channel.reply(save.request, report, parts)
@@ -184,6 +189,7 @@ class Saves:
         save, self._save = self._save, None
         if save is not None:
             save.end()
+            self._over()
             self._thaw()
             self._channel.refuse(save.request, code, why)
             self._release()

@@ -16,7 +16,8 @@ from agent.executions import Executions
 from agent.listing import Listing
 from agent.processes import reap, set_dumpable
 from agent.reactor import Reactor
-from agent.restores import Restores
+from agent.restores import Restores, is_restore
+from agent.save import is_save
 from agent.save_memory import SaveMemory
 from agent.saves import Saves
 from agent.wire import Header
@@ -33,7 +34,6 @@ class Supervisor:
         self._channel = channel
         self._session: str | None = None
         self._incarnation = 0
-        self._last_execution = 0
         self._listing: Listing | None = None
         self._clearing: list[int] = []  # requests that wait for a fresh worker
         self._waits_to_list: int | None = None  # a request that waits for a save to let go of the worker
@@ -44,14 +44,21 @@ class Supervisor:
         memory = SaveMemory()
         self._workers = Workers(reactor, self)
         self._executions = Executions(reactor, channel, self._workers)
-        self._saves = Saves(reactor, channel, self._workers, memory, self._released)
+        self._saves = Saves(
+            reactor,
+            channel,
+            self._workers,
+            memory=memory,
+            released=self._released,
+            over=self._executions.forgive_memory,
+        )
         self._restores = Restores(reactor, channel, self._workers, self._executions, memory)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
         """Incarnation, the last execution that was ordered, and the one that runs."""
         cell = self._executions.cell
-        return self._incarnation, self._last_execution, cell.number if cell else None
+        return self._incarnation, self._executions.last, cell.number if cell else None
 
     def _watch_children(self) -> None:
         reading, writing = socket.socketpair()
@@ -124,7 +131,6 @@ class Supervisor:
         if refusal is not None:
             self._channel.refuse(request, *refusal)
             return
-        self._last_execution = header["execution"]
         self._saves.needed()
         self._executions.begin(Cell(request, header, parts[0]), held=self._saves.holding)
 
@@ -136,7 +142,7 @@ class Supervisor:
             return "unclaimed", "nobody has claimed this sandbox"
         if self._occupied():
             return _OCCUPIED
-        if header["execution"] <= self._last_execution:
+        if header["execution"] <= self._executions.last:
             return "repeated", f"execution {header['execution']} was begun before"
         lost = self._executions.untold_loss()
         return None if lost is None else ("lost", lost)
@@ -147,7 +153,9 @@ class Supervisor:
         return self._executions.cell is not None or lists or bool(self._clearing) or self._restores.under_way
 
     def _save(self, request: int, header: Header) -> None:
-        if self._session is None:
+        if not is_save(header):
+            self._channel.refuse(request, "malformed", "a save names what it saves, limits and bounds")
+        elif self._session is None:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
@@ -158,7 +166,9 @@ class Supervisor:
             self._saves.begin(header)
 
     def _restore(self, request: int, header: Header, parts: list[bytes]) -> None:
-        if self._session is None:
+        if not is_restore(header, parts):
+            self._channel.refuse(request, "malformed", "a restore names what it restores, and has one part")
+        elif self._session is None:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
@@ -166,7 +176,7 @@ class Supervisor:
             self._channel.refuse(request, "occupied", "a cell has run in this worker")
         else:
             self._saves.needed()
-            self._restores.begin(header, parts)
+            self._restores.begin(header, parts[0])
 
     def _list(self, request: int) -> None:
         if self._occupied():

@@ -165,21 +165,57 @@ async def test_unreadable_body_is_damage_an_occupied_sandbox_busy_and_another_re
         assert (channel.lost is None) is (error is not SandboxLostError)
 
 
-async def test_lost_connection_fails_the_restore_at_once_and_a_clear_helps(reach: Reach, channel_over: Open) -> None:
+async def test_lost_connection_fails_the_restore_when_the_agent_has_a_fresh_worker(
+    reach: Reach, channel_over: Open
+) -> None:
     agent, channel = await connected(reach, channel_over)
     source = Source(*numbered(30))
     _, restoring = await begun(agent, channel, source)
     await agent.next()
     agent.hang_up()
+    await agent.say_hello()
+    again = await agent.next()
+    assert again.type == "restore"
+    assert not restoring.done()
+    agent.turn_down(again, "interrupted", "the connection was lost")
     with pytest.raises(SaveFailedError, match="connection"):
         await restoring
     assert source.closed
+    request, restoring = await begun(agent, channel, Source())
+    agent.restored(request)
+    assert await restoring == REPORT
+
+
+async def test_restore_that_was_done_when_the_connection_went_is_reported(reach: Reach, channel_over: Open) -> None:
+    agent, channel = await connected(reach, channel_over)
+    _, restoring = await begun(agent, channel, Source(*numbered(3)))
+    await agent.next()
+    agent.hang_up()
     await agent.say_hello()
+    agent.restored(await agent.next())
+    assert await restoring == REPORT
+
+
+async def test_restore_that_lost_pieces_and_begins_anew_is_failed_and_a_clear_helps(
+    reach: Reach, channel_over: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent has never heard of it, and waits for pieces that nobody has any more."""
+    monkeypatch.setattr(restores, "INTERRUPTED_SECONDS", 0.1)
+    agent, channel = await connected(reach, channel_over)
+    source = Source(*numbered(30))
+    _, restoring = await begun(agent, channel, source)
+    agent.hang_up()
+    await agent.say_hello()
+    request = await agent.next()
+    with pytest.raises(SaveFailedError, match="connection"):
+        await restoring
+    assert source.closed
     clearing = asyncio.create_task(channel.clear())
-    again = await agent.next()
-    assert again.type == "restore"
-    agent.turn_down(again, "interrupted")
-    await asyncio.gather(agent.answer(), clearing)
+    clear = await agent.next()
+    assert clear.type == "clear"  # and no piece came before it
+    agent.turn_down(request, "interrupted")
+    agent.send({"type": "reply", "id": clear.header["id"], "ok": True})
+    await clearing
     assert channel.lost is None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.domain.errors import BusyError
+from orchestrator.domain.errors import BusyError, NamespaceLostError
 from orchestrator.domain.snapshots import (
     Piece,
     RestoreOrder,
@@ -152,7 +152,7 @@ async def test_namespace_alone_comes_back_after_the_worker_was_killed(fresh: Fre
         assert box.sent < 10_000
 
 
-async def test_death_after_a_restore_is_a_loss_that_the_next_cell_tells(fresh: Fresh) -> None:
+async def test_death_after_a_restore_is_a_loss_and_the_next_cell_is_told(fresh: Fresh) -> None:
     async with fresh() as box:
         await box.value("import os, threading\nx = 1")
         saved = await box.save()
@@ -161,7 +161,8 @@ async def test_death_after_a_restore_is_a_loss_that_the_next_cell_tells(fresh: F
         report = await box.run("threading.Timer(0.2, lambda: os._exit(5)).start()")
         assert report.variable_count == 1
         await asyncio.sleep(1.0)
-        assert "exit code 5" in ((await box.run("1")).lost_before or "")
+        with pytest.raises(NamespaceLostError, match="exit code 5"):
+            await box.run("1")
 
 
 async def test_lost_connection_during_a_restore_leaves_a_fresh_worker(fresh: Fresh) -> None:

@@ -184,6 +184,27 @@ async def test_what_cannot_be_saved_is_told_in_the_next_answer_in_listings_and_a
     assert await state_of(orchestrator, "s") is SessionState.READY
 
 
+async def test_what_is_saved_only_in_part_is_told_once_and_after_a_restart_where_nobody_was_told_before(
+    settings: Settings, engine: docker.APIClient
+) -> None:
+    partly = "import os\nos.symlink('/etc/hostname', {!r})"
+    async with reopened(settings, engine) as orchestrator:
+        await orchestrator.execute(partly.format("one"), session_id="s")
+        await quiet(orchestrator, "s", 1)
+        told = await orchestrator.execute("x = 1", session_id="s")
+        assert [note for note in told.notes if "one (a link that leads out" in note] == list(told.notes)
+        await quiet(orchestrator, "s", 2)
+        again = await orchestrator.execute(partly.format("two") + "\nhandle = open('f', 'w')", session_id="s")
+        assert again.notes == ()
+    async with reopened(settings, engine) as orchestrator:
+        asleep = await orchestrator.list_variables("s")
+        woken = await orchestrator.execute("x", session_id="s")
+        for notes in (asleep.notes, woken.notes):
+            assert sum("two (a link that leads out" in note and "one (" not in note for note in notes) == 1, notes
+            assert sum("handle (TextIOWrapper" in note for note in notes) == 1, notes
+        assert (await orchestrator.execute("x", session_id="s")).notes == ()
+
+
 async def test_listing_wakes_nobody_and_does_not_wait_for_a_running_cell(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     await quiet(orchestrator, "s", 1)
@@ -195,8 +216,11 @@ async def test_listing_wakes_nobody_and_does_not_wait_for_a_running_cell(orchest
     assert [variable.name for variable in listed.variables] == ["x"]
     assert "under way" in listed.notes[0]
     await running
+    await orchestrator.execute("import json\nlen('a last value, which `_` keeps')", session_id="s")
     await asleep(orchestrator, "s")
-    assert {variable.name for variable in (await orchestrator.list_variables("s")).variables} == {"x", "y"}
+    sleeping = await orchestrator.list_variables("s")
+    assert {variable.name for variable in sleeping.variables} == {"x", "y"}
+    assert {module.name for module in sleeping.imports} == {"time", "json"}
     assert await state_of(orchestrator, "s") is SessionState.HIBERNATED
 
 
@@ -322,3 +346,13 @@ async def test_the_owner_is_killed_and_the_next_one_finds_what_was_saved(
         woken = await orchestrator.execute("x, 'y' in globals()", session_id="s")
         assert woken.value == "(1, False)"
         assert any("execution 2" in note and "y" in note for note in woken.notes), woken.notes
+
+
+async def test_a_session_whose_worker_was_killed_hibernates_with_its_newer_files(orchestrator: Orchestrator) -> None:
+    await orchestrator.execute("x = [1]", session_id="s")
+    await quiet(orchestrator, "s", 1)
+    await orchestrator.execute("open('late.txt', 'w').write('l')\nimport os\nos._exit(1)", session_id="s")
+    await asleep(orchestrator, "s")
+
+    woken = await orchestrator.execute("x, open('late.txt').read()", session_id="s")
+    assert woken.value == "([1], 'l')"

@@ -7,6 +7,13 @@ import pytest
 
 from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import InvalidRequestError, SessionDeletedError, SessionNotFoundError
+from orchestrator.settings import Settings
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Nothing is saved while these tests run: what saving changes is test_hibernation.py's."""
+    return Settings.load(**{**settings.model_dump(), "snapshot_after": 3600})
 
 
 async def test_a_variable_of_one_call_is_there_in_the_next(orchestrator: Orchestrator) -> None:

@@ -19,6 +19,12 @@ from tests import leaks
 from tests.docker.conftest import records_left
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Nothing is saved while these tests run, so that a loss is one."""
+    return changed(settings, snapshot_after=3600)
+
+
 def changed(settings: Settings, **fields: object) -> Settings:
     return Settings.load(**{**settings.model_dump(), **fields})
 
@@ -115,7 +121,7 @@ from orchestrator.app import Orchestrator
 from orchestrator.settings import Settings
 
 async def main():
-    settings = Settings.load(data_dir=sys.argv[1], runtime_dir=sys.argv[2], channel="unix")
+    settings = Settings.load(data_dir=sys.argv[1], runtime_dir=sys.argv[2], channel="unix", snapshot_after=3600)
     async with Orchestrator.open(settings) as o:
         await o.execute("precious = 1", session_id="s")
         await o.execute("print('never again'); open('/workspace/x', 'w')", session_id="s")

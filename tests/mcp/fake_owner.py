@@ -99,7 +99,10 @@ class FakeSessions:
         """Whatever `execute` has seen."""
         del tenant
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        return [SessionSummary(name, moment, 2, runs, SessionState.READY, moment) for name, runs in self.known.items()]
+        return [
+            SessionSummary(name, moment, 2, runs, SessionState.READY, moment, saved_through=runs - 1 or None)
+            for name, runs in self.known.items()
+        ]
 
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
         """Note it."""

@@ -13,6 +13,7 @@ from mcp import Client
 from mcp.shared.message import SessionMessage
 from mcp_types import CallToolResult, TextContent
 
+from orchestrator.domain.model import SessionState
 from orchestrator.faces.line_transport import MAX_LINE_BYTES, parse
 from orchestrator.faces.mcp_server import PROTOCOL, build_server
 from orchestrator.faces.owner import serve_connections
@@ -198,8 +199,14 @@ async def test_the_listings_have_the_documented_shapes(client: Client) -> None:
         "total_executions": 1,
         "state": "ready",
         "last_used_at": "2026-01-02T03:04:05+00:00",
+        "saved_through": None,
     }
     assert "2026-01-02T03:04:05+00:00" in text(listed)
+    await run(client, code="x", session_id="s")
+    again = await client.call_tool("python_list_sessions", {})
+    assert fields(again)["sessions"][0]["saved_through"] == 1
+    heading, row = text(again).splitlines()[1:3]
+    assert dict(zip(heading.split(), row.split(), strict=True))["saved_through"] == "1"
 
 
 async def test_clear_and_delete_say_what_they_did(client: Client) -> None:
@@ -276,5 +283,9 @@ async def test_tools_describe_themselves(client: Client) -> None:
     assert all("description" in property_ for property_ in repl.input_schema["properties"].values())
     assert repl.output_schema is not None
     assert {"status", "output", "value", "error", "saved_through"} <= set(repl.output_schema["properties"])
+    listed = tools["python_list_sessions"].output_schema
+    assert listed is not None
+    described = listed["$defs"]["SessionEntry"]["properties"]["state"]["description"]
+    assert {state for state in SessionState if f"`{state}`" in described} == set(SessionState) - {"destroying"}
     assert client.instructions is not None
     assert "session_id" in client.instructions

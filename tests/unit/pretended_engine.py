@@ -1,101 +1,41 @@
-"""The services over real records and an engine that only pretends: what the tests of their troubles share."""
+"""The services over real records, real files of snapshots and an engine that only pretends."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.errors import (
-    ImageGoneError,
-    SandboxLostError,
-    StoreFullError,
-)
-from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Namespace, SandboxRecord, Session
-from orchestrator.domain.ports import Agent, AgentHello, Engine, OwnedContainer, SandboxImage
-from orchestrator.services.live_session import Equipment, Limits
+from orchestrator.domain.errors import ImageGoneError, StoreFullError
+from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
+from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
+from orchestrator.services.history import Histories
+from orchestrator.services.live_session import Equipment, Limits, LiveSession
+from orchestrator.services.reaper import Reaper
+from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tasks import Tasks
+from tests.manual_clock import ManualClock
+from tests.unit.pretended_agent import FakeAgent, Faults
 
 IMAGE = SandboxImage("image", "e" * 64, "a" * 64, "3.11")
-KILLED = "killed"  # the code of a cell that takes the namespace with it
-LOST = "lost"  # of one that takes the sandbox with it
-ENDLESS = "endless"  # of one that ends when it is interrupted
-
-
-def report_of(order: CellOrder) -> CellReport:
-    return CellReport(
-        outcome="oom" if order.code == KILLED else "ok",
-        output_head="",
-        output_tail="",
-        output_bytes=0,
-        output_left_out=0,
-        value=order.code,
-        displays=(),
-        error_type=None,
-        error_message=None,
-        traceback=None,
-        bound=() if order.code == KILLED else ("x",),
-        removed=(),
-        variable_count=1,
-        duration=0.0,
-        namespace_kept=order.code != KILLED,
-        notes=(),
-    )
-
-
-class FakeAgent(Agent):
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-        self._lost: str | None = None
-        self._ended = asyncio.Event()
-
-    @property
-    def hello(self) -> AgentHello:
-        return AgentHello("a" * 64, "3.11", 1, 0, None)
-
-    @property
-    def lost(self) -> str | None:
-        return self._lost
-
-    async def claim(self, session: str, incarnation: int) -> None: ...
-
-    async def execute(self, order: CellOrder) -> CellReport:
-        self.ran.append(order.code)
-        if order.code == LOST:
-            self._lost = "it was killed"
-        if order.code == ENDLESS:
-            await self._ended.wait()
-            self._ended.clear()
-            return replace(report_of(order), outcome="interrupted")
-        if self._lost is not None:
-            raise SandboxLostError(self._lost)
-        return report_of(order)
-
-    def interrupt(self, execution: int) -> None:  # noqa: ARG002 - the port's
-        self._ended.set()
-
-    async def list_variables(self) -> Namespace:
-        return Namespace((), ())
-
-    async def clear(self) -> None: ...
-
-    async def close(self) -> None:
-        self._lost = self._lost or "closed"
-        self._ended.set()
+RECORDS_NAME = "records.sqlite3"
+OWNER_ENDED = "its owner ended"
 
 
 class FakeEngine(Engine):
     def __init__(self) -> None:
         self.there: dict[str, FakeAgent] = {}
         self.agents: list[FakeAgent] = []
+        self.faults = Faults()
         self.may_launch = asyncio.Event()
         self.may_launch.set()
         self.may_destroy = asyncio.Event()
@@ -104,6 +44,11 @@ class FakeEngine(Engine):
         self.images: dict[str | None, SandboxImage] = {}
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
+
+    @property
+    def agent(self) -> FakeAgent:
+        """The last one."""
+        return self.agents[-1]
 
     async def prepare(self, environment: str | None = None) -> SandboxImage:
         return self.images.get(environment, IMAGE)
@@ -115,7 +60,7 @@ class FakeEngine(Engine):
             self.removed_images.remove(image.tag)
             raise ImageGoneError("It is gone.")
         await self.may_launch.wait()
-        agent = self.there[record.id] = FakeAgent()
+        agent = self.there[record.id] = FakeAgent(self.faults)
         self.agents.append(agent)
         return f"handle-{record.id}", agent
 
@@ -124,7 +69,9 @@ class FakeEngine(Engine):
         self.destroyed.append(sandbox_id)
         if self.failures:
             raise self.failures.pop()
-        self.there.pop(sandbox_id, None)
+        agent = self.there.pop(sandbox_id, None)
+        if agent is not None:
+            agent.lose("its container was removed")
 
     async def containers(self) -> Sequence[OwnedContainer]:
         return [OwnedContainer(f"handle-{name}", name, True, datetime.now(UTC), False) for name in self.there]
@@ -133,41 +80,115 @@ class FakeEngine(Engine):
 
 
 class House:
-    """The services over the records of one file."""
+    """The services over the data directory of one test."""
 
-    def __init__(self, records: SqliteRecords, engine: FakeEngine, tasks: Tasks, limits: Limits) -> None:
+    def __init__(self, path: Path, records: SqliteRecords, pieces: SqlitePieces, tasks: Tasks, limits: Limits) -> None:
+        self.path = path
         self.records = records
-        self.engine = engine
+        self.pieces = pieces
+        self.engine = FakeEngine()
         self.tasks = tasks
-        self.sandboxes = Sandboxes(records, engine, tasks, limit=2, create_bound=0.3)
-        equipment = Equipment(records, self.sandboxes, tasks, SystemClock(), limits)
-        self.sessions = Sessions(engine, equipment)
+        self.clock = ManualClock()
+        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
+        equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits)
+        self.sessions = Sessions(self.engine, equipment)
+        self.histories = Histories(self.sessions, equipment)
+        self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
+
+    @property
+    def agent(self) -> FakeAgent:
+        return self.engine.agent
+
+    @property
+    def faults(self) -> Faults:
+        return self.engine.faults
 
     async def run(self, code: str, session_id: str | None = "s") -> ExecutionResult:
         async with asyncio.timeout(5):
             return await self.sessions.execute(code, session_id=session_id)
 
-    async def row(self) -> Session:
-        (session,) = await self.records.all_sessions()
+    async def value(self, name: str, session_id: str = "s") -> str | None:
+        return (await self.run(name, session_id)).value
+
+    async def live(self, session_id: str = "s") -> LiveSession:
+        return await self.sessions.find(session_id)
+
+    async def save(self, session_id: str = "s") -> int:
+        return (await self.histories.save(session_id)).sequence
+
+    async def hibernate(self, session_id: str = "s") -> bool:
+        async with asyncio.timeout(5):
+            return await (await self.live(session_id)).hibernate()
+
+    async def look(self, seconds: float = 0.0) -> None:
+        """Move the clock, do what is due, and wait until it is done."""
+        self.clock.advance(seconds)
+        self.reaper.look()
+        await until(self.is_quiet)
+
+    async def is_quiet(self) -> bool:
+        containers = [live.container for live in self.sessions.in_use()]
+        saving = any(container is not None and container.saving for container in containers)
+        return not saving and not self.reaper._under_way
+
+    async def row(self, session_id: str = "s") -> Session:
+        (session,) = [row for row in await self.records.all_sessions() if row.session_id == session_id]
         return session
+
+    def die(self, to: str = "copy") -> Path:
+        """What is on the disk at this moment, as a kill would leave it."""
+        return shutil.copytree(self.path, self.path.with_name(f"{self.path.name}-{to}"))
+
+    async def assert_nothing_leaks(self) -> None:
+        """Nothing is under way, and no session is between two states."""
+        await until(self.is_quiet)
+        assert not self.pieces._writers
+        assert not self.pieces._reading
+        awake = {SessionState.READY: 1, SessionState.HIBERNATED: 0}
+        sessions = await self.records.all_sessions()
+        assert {session.state for session in sessions} <= awake.keys()
+        wanted = sum(awake[session.state] for session in sessions)
+        await until(lambda: self._sandboxes_are(wanted))
+        assert None not in [row.outcome for row in await self.records.executions("local", "s")]
+
+    async def _sandboxes_are(self, wanted: int) -> bool:
+        rows = await self.records.sandboxes()
+        return len(rows) == len(self.engine.there) == self.sandboxes._live == wanted
 
 
 @asynccontextmanager
-async def house(path: Path, *, queue: int = 16, stop_seconds: float = 5) -> AsyncIterator[House]:
-    async with open_records(path / "records.sqlite3", SystemClock()) as records, asyncio.TaskGroup() as group:
-        opened = House(records, FakeEngine(), Tasks(group), Limits(queue=queue))
-        try:
-            yield opened
-        finally:
-            await opened.sessions.close(seconds=stop_seconds)
+async def house(
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    queue: int = 16,
+    stop_seconds: float = 5,
+    pieces_policy: PiecesPolicy | None = None,
+) -> AsyncIterator[House]:
+    clock: Clock = SystemClock()
+    policy = pieces_policy or PiecesPolicy(floor_bytes=0)
+    before = asyncio.all_tasks()
+    async with open_records(path / RECORDS_NAME, clock) as records, open_pieces(path, clock, policy) as pieces:
+        await recover(records, records, pieces, OWNER_ENDED)
+        async with asyncio.TaskGroup() as group:
+            opened = House(path, records, pieces, Tasks(group), limits or Limits(queue=queue))
+            try:
+                yield opened
+            finally:
+                await opened.sessions.close(seconds=stop_seconds)
+        assert not pieces._writers
+        assert not pieces._reading
+    assert asyncio.all_tasks() <= before
 
 
 class FullOnce:
-    """A method of the records that fails the first `times`, and then works as ever."""
+    """A method of a store that fails the first `times`, and then works as ever."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, records: SqliteRecords, name: str, times: int = 1) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, store: SqliteRecords | SqlitePieces, name: str, times: int = 1
+    ) -> None:
         self.left = times
-        genuine = getattr(records, name)
+        genuine = getattr(store, name)
 
         async def method(*arguments: object, **named: object) -> object:
             if self.left > 0:
@@ -175,7 +196,7 @@ class FullOnce:
                 raise StoreFullError("The disk is full.")
             return await genuine(*arguments, **named)
 
-        monkeypatch.setattr(records, name, method)
+        monkeypatch.setattr(store, name, method)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -199,5 +220,5 @@ async def runs(opened: House) -> bool:
 
 
 def rows_left(path: Path) -> list[tuple[str, str]]:
-    with closing(sqlite3.connect(path / "records.sqlite3")) as records:
+    with closing(sqlite3.connect(path / RECORDS_NAME)) as records:
         return records.execute("SELECT id, state FROM sandboxes").fetchall()

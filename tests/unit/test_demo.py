@@ -11,6 +11,7 @@ import pytest
 from mcp_types import CallToolResult, ImageContent
 
 from orchestrator.faces.cli.demo import _Tour
+from orchestrator.settings import Settings
 
 IS_ROOT = os.geteuid() == 0
 PNG = base64.b64encode(b"figure").decode()
@@ -43,7 +44,7 @@ def test_a_directory_of_another_user_is_named(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_cannot_be_written_is_a_failure_of_its_own(tmp_path: Path) -> None:
-    tour = _Tour(tmp_path)
+    tour = _Tour(tmp_path, Settings.load(data_dir=tmp_path / "data"))
     (tmp_path / "1-s.png").mkdir()
     result = CallToolResult(content=[ImageContent(type="image", data=PNG, mime_type="image/png")])
     assert tour._keep_figures(result, "s") == 1

@@ -109,6 +109,33 @@ def test_the_text_alone_tells_the_whole_story() -> None:
     ]
 
 
+def test_a_loss_is_told_with_every_name_that_it_has() -> None:
+    loss = "Lost: " + ", ".join(f"a_variable_with_a_long_name_{number}" for number in range(200))
+    result = mcp_results.execution_answer(replace(PLAIN, notes=(loss, *(f"Not saved: v{n}" for n in range(30)))))
+    assert result.structured_content is not None
+    assert result.structured_content["notes"] == [loss, *(f"Not saved: v{n}" for n in range(30))]
+    assert f"Note: {loss}\nNote: Not saved: v0" in text(result)
+
+
+def test_notes_that_do_not_fit_are_counted() -> None:
+    notes = tuple(f"{number}: " + "x" * 10_000 for number in range(20))
+    for result in (
+        mcp_results.execution_answer(replace(PLAIN, notes=notes)),
+        mcp_results.variables_answer("s", Namespace((), (), notes)),
+    ):
+        assert result.structured_content is not None
+        *kept, last = result.structured_content["notes"]
+        assert kept == list(notes[: len(kept)])
+        assert last == f"{20 - len(kept)} more notes are left out: the result would be too long."
+
+
+def test_a_fork_that_ran_nothing_is_saved_through_none_of_its_executions() -> None:
+    result = mcp_results.execution_answer(replace(PLAIN, saved_through=0))
+    assert result.structured_content is not None
+    assert result.structured_content["saved_through"] is None
+    assert "saved through" not in text(result)
+
+
 def test_a_cut_output_says_how_much_there_was() -> None:
     result = mcp_results.execution_answer(replace(PLAIN, output="begin … end", truncated=True, output_bytes=50_000_000))
     assert "the whole was 50000000 bytes" in text(result)

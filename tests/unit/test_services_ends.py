@@ -12,7 +12,8 @@ from orchestrator.domain.model import SandboxRecord
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.services import sandboxes as sandboxes_module
 from orchestrator.services.tasks import Tasks
-from tests.unit.pretended_engine import ENDLESS, IMAGE, FakeAgent, begun, closed, house, rows_left, runs, until
+from tests.unit.pretended_agent import ENDLESS, FakeAgent, Faults
+from tests.unit.pretended_engine import IMAGE, begun, closed, house, rows_left, runs, until
 
 
 async def test_closing_ends_though_the_engine_is_away_and_leaves_the_rows(
@@ -86,7 +87,7 @@ async def test_a_create_of_a_dead_owner_is_waited_out_before_its_row_closes(tmp_
         await asyncio.sleep(0.1)
         assert opened.engine.destroyed == [record.id]
         assert [row.id for row in await opened.records.sandboxes()] == [record.id]
-        opened.engine.there[record.id] = FakeAgent()  # the create has come through
+        opened.engine.there[record.id] = FakeAgent(Faults())  # the create has come through
         await opened.sandboxes.remove_leftovers()
         await until(lambda: closed(opened))
         assert opened.engine.there == {}
@@ -125,7 +126,7 @@ async def test_who_has_gone_has_no_place_in_the_queue_and_a_clear_needs_none(tmp
         assert [(await call).value for call in waiting[1:]] == ["2", "4"]
 
 
-async def test_closing_deletes_all_sessions_but_those_with_an_untold_loss(tmp_path: Path) -> None:
+async def test_closing_hibernates_all_sessions_and_an_untold_loss_stays_to_be_told(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         await opened.records.ensure_session("local", "asleep", "e")
         lossy = await opened.records.ensure_session("local", "lossy", "e")
@@ -136,8 +137,15 @@ async def test_closing_deletes_all_sessions_but_those_with_an_untold_loss(tmp_pa
         await opened.records.recover("its owner died")
         await opened.run("x = 1", "awake")
     async with open_records(tmp_path / "records.sqlite3", SystemClock()) as records:
-        (kept,) = await records.all_sessions()
-        assert (kept.session_id, kept.state) == ("lossy", "hibernated")
+        kept = {session.session_id: session for session in await records.all_sessions()}
+        assert {name: session.state for name, session in kept.items()} == dict.fromkeys(
+            ("asleep", "lossy", "awake"), "hibernated"
+        )
+        assert [name for name, session in kept.items() if session.untold_loss is not None] == ["lossy"]
+        assert kept["awake"].saved_through == 1
+    async with house(tmp_path) as opened:
+        assert await opened.value("x", "awake") == "1"
+        assert "Lost: the effects of execution 1" in (await opened.run("1", "lossy")).notes[0]
 
 
 async def test_calls_that_race_with_the_end_are_told_that_it_is_the_end(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.errors import StoreFullError
-from tests.unit.pretended_engine import KILLED, LOST, FullOnce, house, rows_left
+from tests.unit.pretended_agent import KILLED, LOST
+from tests.unit.pretended_engine import FullOnce, house, rows_left
 
 
 @pytest.mark.parametrize("method", ["begin_creating", "open_sandbox", "session_ready", "open_execution"])

@@ -24,6 +24,9 @@ from orchestrator.domain.wire import Frame, ProtocolViolationError
 WINDOW: Final = 8  # pieces on their way
 IDLE_SECONDS: Final = 120.0  # beside the bound of a group, which may take in nothing while it loads
 TOTAL_SECONDS: Final = 3_600.0
+# After a new connection, for the agent to say what became of a restore that lost the one before. One that has never
+# heard of it begins it now, and waits for pieces that went with the old one: it says nothing.
+INTERRUPTED_SECONDS: Final = 10.0
 MAX_REASON: Final = 300
 _OF_THE_RESTORE: Final = frozenset({"failed", "interrupted"})
 
@@ -44,6 +47,8 @@ class RestoreStream(Exchange):
         self._began = False
         self._all_sent = False  # or all that ever will be
         self._is_connected = False
+        self._lost_pieces = False
+        self._deadline: asyncio.TimerHandle | None = None  # of one that has
         self._patience = Patience(total=TOTAL_SECONDS, idle=IDLE_SECONDS + order.bound, over=self._out_of_time)
         requests.begin(self)
 
@@ -78,19 +83,27 @@ class RestoreStream(Exchange):
         self._room.set()
 
     def sent(self) -> None:
-        """Pieces may follow it."""
+        """Pieces may follow it, unless some went with a connection before."""
         self._is_connected = True
+        if self._lost_pieces:
+            self._deadline = asyncio.get_running_loop().call_later(INTERRUPTED_SECONDS, self._give_up_waiting)
         self._room.set()
 
     def interrupted(self) -> None:
-        """Pieces went with the connection, and none can be asked for again."""
+        """Pieces went with the connection, and none can be asked for again: what remains is the agent's word on it,
+        which comes when a fresh worker stands.
+        """
         self._is_connected = False
-        if self._began and not self._outcome.done():
-            self._outcome.set_exception(_interrupted("its connection to the sandbox was lost"))
+        self._stop_waiting()
+        if self._began:
+            self._lost_pieces = self._all_sent = True
+            self._on_their_way = 0
+            self._account()
 
     def answered(self, frame: Frame) -> None:
         """The reply."""
         self._patience.cancel()
+        self._stop_waiting()
         refused = replies.refusal(frame)
         if self._outcome.done():
             return
@@ -102,6 +115,7 @@ class RestoreStream(Exchange):
     def failed(self, error: SandboxLostError) -> None:
         """The sandbox is gone."""
         self._patience.cancel()
+        self._stop_waiting()
         if not self._outcome.done():
             self._outcome.set_exception(error)
 
@@ -127,7 +141,7 @@ class RestoreStream(Exchange):
             self._patience.pause()
 
     async def _wait_for_room(self) -> None:
-        while self._on_their_way >= WINDOW or not self._is_connected:
+        while self._on_their_way >= WINDOW or not self._is_connected or self._lost_pieces:
             self._room.clear()
             await self._room.wait()
 
@@ -159,6 +173,14 @@ class RestoreStream(Exchange):
         if code == "malformed":
             return SnapshotDamagedError(f"The sandbox cannot read what was saved: {message}.")
         return self.requests.refused(self.kind, code, message)
+
+    def _give_up_waiting(self) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(_interrupted("its connection to the sandbox was lost"))
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _out_of_time(self, why: str) -> None:
         self.requests.give_up(f"bringing its session back {why}")

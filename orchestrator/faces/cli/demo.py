@@ -3,13 +3,11 @@
 import asyncio
 import base64
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator import places
-from orchestrator.domain.errors import OrchestratorError
-from orchestrator.faces.cli.demo_script import CHAPTERS, Chapter, Step
+from orchestrator.faces.cli.demo_places import check_output, installation
+from orchestrator.faces.cli.demo_script import ACTS, Act, Chapter, Step
 from orchestrator.faces.cli.failures import EXIT_FAILED, told_to_the_terminal
 
 if TYPE_CHECKING:
@@ -29,7 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _CALL_SECONDS = 180.0  # the first container on a cold disk takes its time
-_NAME = "demo"
+_SLEEP_SECONDS = 60.0  # until every session sleeps
+_LOOK_SECONDS = 0.25  # between two looks whether it does
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _HOPELESS = ("engine_unavailable", "store_full", "internal", "shutting_down")
 
@@ -43,11 +42,11 @@ def demo(
 ) -> None:
     """Watch an MCP client drive Python sessions in real containers; ends by showing that nothing is left."""
     began = time.monotonic()
-    with told_to_the_terminal(), _installation() as (settings, keep_records):
-        _check_output(output)
-        tour = _Tour(output)
+    with told_to_the_terminal(), installation() as (settings, keep_records):
+        check_output(output)
+        tour = _Tour(output, settings)
         try:
-            asyncio.run(tour.run(settings))
+            asyncio.run(tour.run())
         finally:
             if tour.may_be_left:
                 keep_records()
@@ -59,21 +58,23 @@ def demo(
 class _Tour:
     """Runs the chapters, prints what a model would see, and keeps count of what went wrong."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, settings: "Settings") -> None:
         self.failures: list[str] = []
         self.may_be_left = False
         self._hurried = False
         self._output = output
         self._figures: list[Path] = []
         self._calls = 0
+        self._settings = settings
         self._console = Console(highlight=False, soft_wrap=True)
 
-    async def run(self, settings: "Settings") -> None:
+    async def run(self) -> None:
         """The whole tour, and the proof after it. A signal ends it early; a second one does not wait for the engine."""
         from orchestrator.leftovers import end_owner, leftovers, recorded  # noqa: PLC0415 - dear, and only needed here
 
-        tour = asyncio.create_task(self._drive(settings), name="tour")
-        with self._stopped_by_signals(tour, settings):
+        settings = self._settings
+        tour = asyncio.create_task(self._drive(), name="tour")
+        with self._stopped_by_signals(tour):
             await asyncio.wait([tour])
             self._heading("The end: the owner process is told to stop")
             self.may_be_left = True
@@ -94,7 +95,7 @@ class _Tour:
             tour.result()
 
     @contextmanager
-    def _stopped_by_signals(self, tour: "asyncio.Task[None]", settings: "Settings") -> Iterator[None]:
+    def _stopped_by_signals(self, tour: "asyncio.Task[None]") -> Iterator[None]:
         from orchestrator.leftovers import hurry_owner  # noqa: PLC0415 - as above
 
         asked = False
@@ -103,7 +104,7 @@ class _Tour:
             nonlocal asked
             if asked:
                 self._hurried = True
-                hurry_owner(settings)
+                hurry_owner(self._settings)
             else:
                 asked = True
                 tour.cancel()
@@ -117,25 +118,46 @@ class _Tour:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
-    async def _drive(self, settings: "Settings") -> None:
+    async def _drive(self) -> None:
+        try:
+            for act in ACTS:
+                await self._act(act)
+                await self._end_owner(act)
+        except _AbandonedError:
+            self._say("The rest would fail alike and is left out.")
+
+    async def _act(self, act: Act) -> None:
         from mcp import Client, MCPError, StdioServerParameters  # noqa: PLC0415 - dear, and only the demo needs it
 
-        command = ["-m", "orchestrator", "mcp", "--data-dir", str(settings.data_dir)]
-        environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir)}
-        self._heading("A real MCP client starts its server")
-        self._say(f"$ {Path(sys.executable).name} {' '.join(command)}")
-        server = StdioServerParameters(command=sys.executable, args=command, env=environment)
+        command = ["-m", "orchestrator", "mcp", "--data-dir", str(self._settings.data_dir)]
+        runtime = {places.RUNTIME_DIR_VARIABLE: str(self._settings.runtime_dir)}
+        self._heading(act.heading)
+        shown = " ".join(f"{name}={value}" for name, value in act.environment.items())
+        self._say(f"$ {shown} {Path(sys.executable).name} {' '.join(command)}")
+        server = StdioServerParameters(
+            command=sys.executable, args=command, env={**os.environ, **runtime, **act.environment}
+        )
         try:
             async with Client(server, read_timeout_seconds=_CALL_SECONDS) as client:
                 tools = await client.list_tools()
                 self._say(f"It offers {', '.join(tool.name for tool in tools.tools)}.")
-                for chapter in CHAPTERS:
+                for chapter in act.chapters:
                     await self._chapter(client, chapter)
-                await self._delete_all(client)
+                if act is ACTS[-1]:
+                    await self._delete_all(client)
         except* MCPError as failures:
             self._fail(f"the connection to the server ended: {failures.exceptions[0]}")
-        except* _AbandonedError:
-            self._say("The rest would fail alike and is left out.")
+            raise _AbandonedError from None
+
+    async def _end_owner(self, act: Act) -> None:
+        from orchestrator.leftovers import end_owner, kill_owner  # noqa: PLC0415 - dear, and only needed here
+
+        if act.owner == "is told to end":
+            self._heading("The client has left, and the owner process is told to end")
+            self._say(f"Owner process {await end_owner(self._settings)} has saved its sessions and ended.")
+        elif act.owner == "is killed":
+            self._heading("The client has left, and the owner process is killed with SIGKILL")
+            self._say(f"Owner process {await kill_owner(self._settings)} is gone, without a chance to save anything.")
 
     def summarise(self, seconds: float) -> None:
         """Name the figures and what failed."""
@@ -150,10 +172,30 @@ class _Tour:
         self._heading(chapter.heading)
         for step in chapter.steps:
             await self._step(client, step)
+        if chapter.left_alone:
+            await self._until_all_sleep(client)
         for session_id in chapter.lists:
             await self._call(client, "python_list_variables", {"session_id": session_id})
         for session_id in chapter.deletes:
             await self._call(client, "python_delete_session", {"session_id": session_id})
+
+    async def _until_all_sleep(self, client: "Client") -> None:
+        from orchestrator.leftovers import containers_left  # noqa: PLC0415 - dear, and only needed here
+
+        self._say("\nNobody calls for a while.")
+        sleeping = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SLEEP_SECONDS):
+                while not sleeping:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    listed = (await client.call_tool("python_list_sessions", {})).structured_content or {}
+                    states = {session["state"] for session in listed["sessions"]}
+                    sleeping = states == {"hibernated"} and not await containers_left(self._settings)
+        await self._call(client, "python_list_sessions", {})
+        if sleeping:
+            self._say("Asked the engine: there is no container of these sessions.")
+        else:
+            self._fail("a session that was left alone did not fall asleep, or its container stayed")
 
     async def _delete_all(self, client: "Client") -> None:
         self._heading("What is there, and how it goes")
@@ -181,6 +223,9 @@ class _Tour:
         for part in step.shows:
             if part not in text:
                 self._fail(f"{step.says}: the answer lacks {part!r}")
+        for part in step.lacks:
+            if part in text:
+                self._fail(f"{step.says}: the answer has {part!r}")
         if figures != step.figures:
             self._fail(f"{step.says}: {figures} figures, expected {step.figures}")
 
@@ -223,46 +268,3 @@ class _Tour:
     def _fail(self, failure: str) -> None:
         self.failures.append(failure)
         self._console.print(Text(f"FAILED: {failure}", style="bold red"))
-
-
-def _check_output(output: Path) -> None:
-    """Before anything is started: the figures come late in the tour."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as failure:
-        raise OrchestratorError(
-            f"The directory {output} for the figures cannot be written to: {failure.strerror}.",
-            hint="Remove it (with sudo where an earlier demo ran through sudo), or name another one with --output.",
-        ) from failure
-
-
-@contextmanager
-def _installation() -> "Iterator[tuple[Settings, Callable[[], None]]]":
-    """A data directory and a runtime directory of the demo's own, gone at its end.
-
-    The data directory can be kept: its records are all by which anybody finds the containers that it names.
-    """
-    from orchestrator.settings import Settings  # noqa: PLC0415 - pydantic is dear
-
-    runtime = places.runtime_directory()
-    try:
-        places.private_directory(runtime)
-    except places.PlaceError as failure:
-        raise OrchestratorError(failure.message, hint=failure.hint) from failure
-    data = tempfile.mkdtemp(prefix="orchestrator-demo-")
-    # Beside the usual place and not in it: what lies there at the end is the demo's own.
-    own = f"{runtime}/{_NAME}-{os.getpid()}"
-    with ExitStack() as directories:
-        directories.callback(shutil.rmtree, own, ignore_errors=True)
-        records = directories.enter_context(ExitStack())
-        records.callback(shutil.rmtree, data, ignore_errors=True)
-
-        def keep_records() -> None:
-            records.pop_all()
-            typer.echo(
-                f"To remove what may be left: {sys.executable} -m orchestrator owner --data-dir {data}", err=True
-            )
-
-        yield Settings.load(data_dir=Path(data), runtime_dir=Path(own)), keep_records

@@ -1,6 +1,8 @@
 """What `orchestrator demo` does, as data: cells, the session each runs in, and what must come back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,18 +13,33 @@ class Step:
     code: str
     session_id: str | None
     shows: tuple[str, ...] = ()  # parts of the text that the model sees
+    lacks: tuple[str, ...] = ()  # what must not be in it
     figures: int = 0
     fails: str | None = None  # the error's code
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """Steps with a heading; after them the variables of `lists` are listed and the sessions of `deletes` deleted."""
+    """Steps with a heading; after them the variables of `lists` are listed and the sessions of `deletes` deleted.
+
+    `left_alone`: before that nobody calls until every session sleeps and no container is left.
+    """
 
     heading: str
     steps: tuple[Step, ...]
+    left_alone: bool = False
     lists: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What one client does, and what becomes of the owner process after it has left."""
+
+    heading: str
+    chapters: tuple[Chapter, ...]
+    environment: Mapping[str, str]  # settings of the owner that this client's server starts
+    owner: Literal["stays", "is told to end", "is killed"] = "stays"
 
 
 CUSTOMERS = Chapter(
@@ -109,6 +126,7 @@ print(f"R² on unseen data: {score:.2f}")""",
             ("R² on unseen data: 0.9",),
         ),
     ),
+    deletes=("model",),
 )
 
 PRICES = Chapter(
@@ -150,6 +168,7 @@ plt.title("Prices");""",
             figures=1,
         ),
     ),
+    deletes=("prices",),
 )
 
 ISOLATION = Chapter(
@@ -169,6 +188,7 @@ open("note.txt", "w").write(secret)""",
         Step("nor the file", "import os\n\nos.listdir()", "two", ("Value: []",)),
         Step("The first still has both", "secret, os.listdir()", "one", ("('only mine', ['note.txt'])",)),
     ),
+    deletes=("one", "two"),
 )
 
 STATELESS = Chapter(
@@ -179,4 +199,90 @@ STATELESS = Chapter(
     ),
 )
 
-CHAPTERS = (CUSTOMERS, MODEL, PRICES, ISOLATION, STATELESS)
+ASLEEP = Chapter(
+    "A session that is left alone is saved, and its container goes",
+    (
+        Step(
+            "An array, a view of it, a function and a file",
+            """\
+import numpy as np
+from pathlib import Path
+
+heights = np.linspace(0.0, 9.0, 10)
+lower = heights[:5]
+report = {"by": "Ada", "about": heights}
+
+def mean_height():
+    return float(heights.mean())
+
+Path("field.txt").write_text("measured on Monday")""",
+            "field",
+            ("Value: 18",),
+        ),
+    ),
+    left_alone=True,
+    lists=("field",),
+)
+
+AWAKE = Chapter(
+    "The next call wakes it, and all is as it was",
+    (
+        Step(
+            "The view still is a view, two names still share one array, the function sees it, the file is there",
+            """\
+lower[0] = 5.0
+float(heights[0]), report["about"] is heights, mean_height(), Path("field.txt").read_text()""",
+            "field",
+            ("(5.0, True, 5.0, 'measured on Monday')",),
+            ("Note:",),
+        ),
+    ),
+)
+
+LEDGER = Chapter(
+    "Sessions outlive their owner",
+    (Step("A list, just before the owner is told to end", 'entries = ["rent", "books"]', "ledger"),),
+)
+
+CHANGED = Chapter(
+    "Another owner, the same session",
+    (
+        Step(
+            "The list is there; what is done to it now is not saved yet, for this owner takes its time",
+            """\
+entries.append("cinema")
+draft = "not saved"
+entries""",
+            "ledger",
+            ("['rent', 'books', 'cinema']", "saved through execution 1"),
+            ("Note:",),
+        ),
+    ),
+)
+
+LOST = Chapter(
+    "What was saved is there, and what was lost is told",
+    (
+        Step(
+            "The list as it was saved, and a note with the rest",
+            'entries, "draft" in globals()',
+            "ledger",
+            ("(['rent', 'books'], False)", "Lost: the effects of execution 2", "They had left: draft."),
+        ),
+        Step("It is told once", "entries", "ledger", ("['rent', 'books']",), ("Note:",)),
+    ),
+)
+
+_HASTY = {"ORCHESTRATOR_SNAPSHOT_AFTER": "0.3", "ORCHESTRATOR_HIBERNATE_AFTER": "2"}
+_LEISURELY = {"ORCHESTRATOR_SNAPSHOT_AFTER": "600", "ORCHESTRATOR_HIBERNATE_AFTER": "600"}
+
+ACTS = (
+    Act(
+        "A real MCP client starts its server",
+        (CUSTOMERS, MODEL, PRICES, ISOLATION, STATELESS, ASLEEP, AWAKE, LEDGER),
+        _HASTY,
+        "is told to end",
+    ),
+    Act("Another client starts another owner", (CHANGED,), _LEISURELY, "is killed"),
+    Act("A third client, a third owner", (LOST,), _HASTY),
+)
