@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
+_BOUND_REPLACING = 30.0  # for files and an empty namespace, while the caller of a clear waits
 _ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
 _MOST_COLLECTING = 64  # steps of collecting after a snapshot
 
@@ -90,6 +91,11 @@ class Saver:
     def key(self) -> str:
         """Of the session."""
         return self._book.session.key
+
+    @property
+    def head(self) -> int | None:
+        """The head, as far as was looked."""
+        return None if self._record is None else self._record.head
 
     @property
     def saved_through(self) -> int | None:
@@ -155,11 +161,13 @@ class Saver:
         self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
         await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way
 
-    async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
-        """Save and wait for it. Raises what stood in the way."""
+    async def save(
+        self, agent: Agent, *, final: bool = False, replacing: SnapshotIntent | None = None
+    ) -> StoredSnapshot:
+        """Save and wait for it; `replacing` what was, where that is intended already. Raises what stood in the way."""
         await self.ended()
         try:
-            return await self._perform(await self._intend(final=final), agent)
+            return await self._perform(await self._intend(final=final, replacing=replacing), agent)
         except OrchestratorError as error:
             self.failed(error)
             raise
@@ -185,11 +193,11 @@ class Saver:
         if self._task is not None:
             self._task.cancel()
 
-    async def _intend(self, *, final: bool) -> _Intended:
+    async def _intend(self, *, final: bool, replacing: SnapshotIntent | None = None) -> _Intended:
         began, self._unwanted = self._clock.monotonic(), False
         await self.record()
         session = self._book.session
-        intent = await self._snapshots.intend_snapshot(session.key, session.incarnation)
+        intent = replacing or await self._snapshots.intend_snapshot(session.key, session.incarnation)
         if intent is None:
             raise await self._book.refused()
         usable = intent.head is not None and self._head_seed == intent.seed
@@ -202,7 +210,7 @@ class Saver:
             compress=True,
             final=final,
             hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
-            bound=self._limits.bound,
+            bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
         )
         return _Intended(order, began, usable)
 

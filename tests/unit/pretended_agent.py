@@ -6,10 +6,10 @@ Cells are lines such as `x = 1`, `del x`, `x`, `file a.txt hello`, and the speci
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.domain.errors import NamespaceLostError, SandboxLostError
+from orchestrator.domain.errors import SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace, Variable
 from orchestrator.domain.ports import Agent, AgentHello
 from orchestrator.domain.snapshots import (
@@ -27,6 +27,7 @@ from orchestrator.domain.snapshots import (
     Section,
     SectionName,
 )
+from tests.unit.pretended_faults import Faults
 
 KILLED = "killed"  # the code of a cell that takes the namespace with it
 LOST = "lost"  # of one that takes the sandbox with it
@@ -34,56 +35,6 @@ ENDLESS = "endless"  # of one that ends when it is interrupted
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
 DEADLY = "<deadly>"  # a value that ends every worker which loads it
 _CHUNK = 12  # bytes in a piece, so that most values are some of them
-
-# What happens at a named point, once: "execute", "clear", "save", "piece", "report", "restore namespace", "taken", …
-Fault = Callable[["FakeAgent"], Awaitable[None]]
-
-
-async def fail(_: "FakeAgent") -> None:
-    raise SaveFailedError("The sandbox could not do it.")
-
-
-async def lose(agent: "FakeAgent") -> None:
-    agent.lose("its container was removed")
-    agent.require_alive()
-
-
-async def vanish(agent: "FakeAgent") -> None:
-    """The worker is gone, and with it the namespace."""
-    agent.namespace, agent.fresh = {}, True
-    raise NamespaceLostError("The worker is gone.", cause="its process ended between two cells")
-
-
-class Hang:
-    """Stays there until it is let go, the sandbox is lost, or what it is part of is abandoned.
-
-    A deaf one does not even end with these.
-    """
-
-    def __init__(self, *, deaf: bool = False) -> None:
-        self.entered = asyncio.Event()
-        self.go = asyncio.Event()
-        self._deaf = deaf
-
-    async def __call__(self, agent: "FakeAgent") -> None:
-        self.entered.set()
-        while not self.go.is_set() and (self._deaf or not (agent.lost or agent.abandoned)):  # noqa: ASYNC110
-            await asyncio.sleep(0.002)  # one look for three ends
-        agent.require_alive()
-
-
-class Faults:
-    """What is to happen at which point; each once, in their order."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, list[Fault]] = {}
-
-    def at(self, point: str, *faults: Fault) -> None:
-        self._at.setdefault(point, []).extend(faults)
-
-    def next(self, point: str) -> Fault | None:
-        waiting = self._at.get(point)
-        return waiting.pop(0) if waiting else None
 
 
 class FakeAgent(Agent):
@@ -120,6 +71,8 @@ class FakeAgent(Agent):
 
     async def reach(self, point: str) -> None:
         self.require_alive()
+        if self._faults.each is not None:
+            await self._faults.each()
         fault = self._faults.next(point)
         await asyncio.sleep(0)
         if fault is not None:

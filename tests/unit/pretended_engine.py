@@ -24,7 +24,8 @@ from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock
-from tests.unit.pretended_agent import FakeAgent, Faults
+from tests.unit.pretended_agent import FakeAgent
+from tests.unit.pretended_faults import Faults
 
 IMAGE = SandboxImage("image", "e" * 64, "a" * 64, "3.11")
 RECORDS_NAME = "records.sqlite3"

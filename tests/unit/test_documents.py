@@ -24,7 +24,7 @@ PROTOCOL = (ROOT / "sandbox-image" / "PROTOCOL.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sandbox-image" / "PROTOCOL.md"]
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
-UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB}
+UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "MB": 1000**2}
 DIRECTORIES = {f"{PREFIX}DATA_DIR", f"{PREFIX}RUNTIME_DIR"}  # their defaults depend on the user, and are told in words
 
 

@@ -12,8 +12,9 @@ from orchestrator.domain.model import SandboxRecord
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.services import sandboxes as sandboxes_module
 from orchestrator.services.tasks import Tasks
-from tests.unit.pretended_agent import ENDLESS, FakeAgent, Faults
+from tests.unit.pretended_agent import ENDLESS, FakeAgent
 from tests.unit.pretended_engine import IMAGE, begun, closed, house, rows_left, runs, until
+from tests.unit.pretended_faults import Faults
 
 
 async def test_closing_ends_though_the_engine_is_away_and_leaves_the_rows(

@@ -7,7 +7,7 @@ from functools import partial
 
 from orchestrator.adapters.store.pieces import cells, manifest_rows, rows
 from orchestrator.adapters.store.pieces.file import Place, opened
-from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, ManifestRow
+from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located, ManifestRow
 from orchestrator.adapters.store.pieces.turns import Turns
 from orchestrator.domain.errors import StoreUnusableError
 from orchestrator.domain.snapshots import DamagedPiece, SnapshotCheck, SnapshotNotFoundError
@@ -36,7 +36,11 @@ async def check(turns: Turns, key: str, place: Place, head: int | None) -> Snaps
     try:
         for batch in rows.batches(located.values(), _BATCH_BYTES):
             fetched = await turns.take(key, "read", partial(rows.fetch, place, batch))
-            findings.problems += [_sentence(bad, findings.intact) for bad in fetched if isinstance(bad, DamagedPiece)]
+            findings.problems += [
+                _sentence(found, bad, findings.intact)
+                for found, bad in zip(batch, fetched, strict=True)
+                if isinstance(bad, DamagedPiece)
+            ]
     except SnapshotNotFoundError:
         findings.problems.append("The file was deleted while it was read.")
     return SnapshotCheck(len(findings.intact), len(located), tuple(findings.problems))
@@ -64,10 +68,7 @@ def _look(place: Place) -> _Findings:
     return findings
 
 
-def _sentence(piece: DamagedPiece, snapshots: Sequence[ManifestRow]) -> str:
-    users = [
-        str(row.summary.sequence)
-        for row in snapshots
-        if any(located.reference.raw_digest == piece.raw_digest for located in row.located)
-    ]
+def _sentence(found: Located, piece: DamagedPiece, snapshots: Sequence[ManifestRow]) -> str:
+    # By its row, since the same piece may have been stored anew for a later snapshot.
+    users = [str(row.summary.sequence) for row in snapshots if any(located.row == found.row for located in row.located)]
     return f"Piece {piece.raw_digest} of snapshots {', '.join(users)} is damaged: {piece.reason}."
