@@ -1,5 +1,6 @@
 """What callers are told of saving and waking: sentences. Pure."""
 
+import re
 from collections.abc import Collection, Sequence
 
 from orchestrator.domain.snapshots import SavedName, StoredSnapshot
@@ -31,7 +32,7 @@ def refusal(name: SavedName) -> str:
 def excerpt_of(name: str, number: int, code: str) -> str:
     """Of the cell that bound `name` last: the line that seems to do it, or the first one."""
     lines = [line.strip() for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
-    wanted = next((line for line in lines if name in line), lines[0] if lines else "")
+    wanted = next((line for line in lines if re.search(rf"\b{re.escape(name)}\b", line)), lines[0] if lines else "")
     if len(wanted) > _LONGEST_EXCERPT:
         wanted = wanted[: _LONGEST_EXCERPT - 1] + "…"
     return f"execution {number}: {wanted}"

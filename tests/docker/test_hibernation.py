@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
-from orchestrator.domain.hardening import LABEL_INSTALLATION
+from orchestrator.domain.hardening import LABEL_INSTALLATION, MIB
 from orchestrator.domain.model import SessionState
 from orchestrator.settings import Settings
 from tests import leaks
@@ -395,3 +395,21 @@ async def test_a_session_whose_worker_was_killed_hibernates_with_its_newer_files
 
     woken = await orchestrator.execute("x, open('late.txt').read()", session_id="s")
     assert woken.value == "([1], 'l')"
+
+
+async def test_files_that_fill_half_of_the_memory_are_saved(tmp_path: Path, engine: docker.APIClient) -> None:
+    settings = Settings.load(
+        data_dir=tmp_path / "data",
+        runtime_dir=tmp_path / "run",
+        channel="unix",
+        sandbox_memory=320 * MIB,
+        sandbox_workspace=200 * MIB,
+    )
+    digest = "import hashlib; hashlib.file_digest(open('large', 'rb'), 'sha256').hexdigest()"
+    write = "import os\nwith open('large', 'wb') as file:\n    for _ in range(150): file.write(os.urandom(1 << 20))\ndel file\n"
+    async with reopened(settings, engine) as orchestrator:
+        before = await orchestrator.execute(write + digest, session_id="s")
+        assert before.error is None, before.error
+        await asleep(orchestrator, "s")
+        woken = await orchestrator.execute(digest, session_id="s")
+        assert (woken.value, woken.notes) == (before.value, ())
