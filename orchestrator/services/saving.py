@@ -210,7 +210,7 @@ class Saver:
             session_limit=self._limits.session,
             compress=True,
             final=final,
-            hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
+            hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
         )
         return _Intended(order, began, usable)
@@ -254,8 +254,8 @@ class Saver:
 
     async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
         manifest, head_sequence = report.manifest, intended.order.intent.head
-        if not report.files_read and head_sequence is not None:
-            if not intended.head_usable:
+        if not report.files_read:
+            if not intended.head_usable or head_sequence is None:
                 raise SaveFailedError("The files could not be read, because cells kept coming.")
             head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
             manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)
