@@ -99,8 +99,9 @@ class Saver:
 
     @property
     def saved_through(self) -> int | None:
-        """The last execution that the head holds, as far as was looked."""
-        return None if self._record is None or self._record.head is None else self._record.head_execution
+        """The last execution that the head holds, as far as was looked; None where it cannot be read."""
+        known = self._record
+        return None if known is None or known.head is None or known.head_execution < 0 else known.head_execution
 
     @property
     def unsaved_since(self) -> float | None:
@@ -126,9 +127,9 @@ class Saver:
     def begins(self, stored: StoredSnapshot | None, *, whole: bool, environment: str) -> None:
         """A sandbox holds what was stored and nothing else. Not `whole`: the agent does not know all of its pieces."""
         self._environment = environment
-        if stored is not None and self._record is not None:
-            # It may be an older one than the head, which is damaged.
-            self._record = replace(self._record, head_execution=stored.manifest.execution)
+        if self._record is not None:
+            # It may be an older one than the head, which is damaged, or none at all.
+            self._record = replace(self._record, head_execution=-1 if stored is None else stored.manifest.execution)
         self._head_seed = stored.summary.seed if stored is not None and whole else None
         self._ended.clear()
         self._found_gone = None
@@ -209,7 +210,7 @@ class Saver:
             session_limit=self._limits.session,
             compress=True,
             final=final,
-            hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
+            hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
         )
         return _Intended(order, began, usable)
@@ -253,8 +254,8 @@ class Saver:
 
     async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
         manifest, head_sequence = report.manifest, intended.order.intent.head
-        if not report.files_read and head_sequence is not None:
-            if not intended.head_usable:
+        if not report.files_read:
+            if not intended.head_usable or head_sequence is None:
                 raise SaveFailedError("The files could not be read, because cells kept coming.")
             head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
             manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)
