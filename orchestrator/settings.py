@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Directory = Field(default_factory=lambda: Path(places.data_directory()))
-    """Where records, logs and (later) snapshots lie; one process owns it at a time.
+    """Where records, snapshots and logs lie; one process owns it at a time.
     Default: `session-orchestrator` in `$XDG_DATA_HOME` or `~/.local/share`, where the desktop standard puts data."""
 
     runtime_dir: Directory = Field(default_factory=lambda: Path(places.runtime_directory()))

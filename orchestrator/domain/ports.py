@@ -100,7 +100,7 @@ class Agent(Protocol):
         """Kill all that the session runs and start from an empty namespace; workspace files stay."""
 
     async def save(self, order: SaveOrder) -> "Saving":
-        """Begin a save; returns when its moment is frozen. One at a time.
+        """Begin a save; returns when its moment is frozen, or pieces must be taken first. One at a time.
 
         The order is on its way before this waits for the first time: a cell that is ordered after that runs after the
         moment, held for at most `hold` while files are read.
@@ -124,10 +124,6 @@ class Agent(Protocol):
 
 class Saving(Protocol):
     """A save under way, of a moment that is past. For one caller."""
-
-    @property
-    def files_read(self) -> bool:
-        """Whether the moment has the workspace's files."""
 
     def pieces(self) -> AsyncGenerator[Piece, None]:
         """The pieces that the head does not have, each once, as they come; a few are on their way at a time, so a slow

@@ -96,7 +96,8 @@ class Incarnation:
                 woken = await wake(sandbox.agent, self._pieces, record, sections=sections, bound=self._restore_bound)
             except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
                 await sandbox.agent.clear()  # a part of it may have come
-                self._book.owe_notes([unreadable_note(record.head, error.message)])
+                stuck = isinstance(error, StoreUnusableError)
+                self._book.owe_notes([unreadable_note(record.head, error.message, stuck=stuck)])
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
                 notes = woken.notes(record.head, python=sandbox.python, environment=sandbox.environment)

@@ -41,15 +41,50 @@ class Replacing:
     async def clear(self) -> None:
         """An empty namespace; files stay."""
         await self._quiet()
-        record = await self._saver.record()
-        if record is not None and record.head is not None:
-            # First the head: were the worker emptied before, a failure would bring an old namespace back unsaid.
-            await self._replace(functools.partial(self._files_of, record.head))
-        await self._incarnation.empty_worker()
+        if not await self._emptied_and_saved():
+            await self._empty()
         self._book.owe_clear()
         await self._book.settle()
         self._saver.cleared(files_stay=self._incarnation.sandbox is not None)
         self._incarnation.filled()
+
+    async def _emptied_and_saved(self) -> bool:
+        """The usual way in a live sandbox: its files are saved beside the empty namespace before that is head, since
+        those of the last head may be older, and a crash would bring them back unsaid. False where that cannot be done.
+        """
+        sandbox = self._incarnation.sandbox
+        if sandbox is None:
+            return False
+        intent = await self._intend()
+        try:
+            await self._incarnation.empty_worker()
+            if self._incarnation.sandbox is not sandbox:
+                return False  # it was lost
+            await self._saver.save(sandbox.agent, replacing=intent)
+        except OrchestratorError as error:
+            logger.warning("session %s: cleared without its files being saved: %s", self._book.session.key, error)
+            return False
+        finally:
+            if self._saver.head != intent.sequence:
+                self._book.owe_void()
+                await self._book.try_to_settle()
+        self._book.replaced()
+        return True
+
+    async def _empty(self) -> None:
+        """The way without a sandbox, or without room on the disk: the files of the head stay."""
+        emptied = self._incarnation.sandbox is not None and self._incarnation.serving is None
+        record = await self._saver.record()
+        if record is not None and record.head is not None:
+            try:
+                await self._replace(functools.partial(self._files_of, record.head))
+            except BaseException:
+                if emptied:  # what the head has comes back, and no more
+                    await self._incarnation.emptied("the session was being cleared, which could not be finished")
+                    await self._book.try_to_settle()
+                raise
+        if not emptied:
+            await self._incarnation.empty_worker()
 
     async def roll_back(self, sequence: int) -> StoredSnapshot:
         """Stand at that snapshot. What is there now is saved first, where it can be, so that it can be had again."""
@@ -81,10 +116,7 @@ class Replacing:
 
     async def _replace(self, make: Callable[[SnapshotIntent], Awaitable[StoredSnapshot]]) -> StoredSnapshot:
         """A new head, or nothing changed: what was made of one that failed is not found by a recovery either."""
-        session = self._book.session
-        intent = await self._snapshots.intend_replacement(session.key, session.incarnation)
-        if intent is None:
-            raise await self._book.refused()
+        intent = await self._intend()
         try:
             stored = await make(intent)
             await self._make_head(stored)
@@ -95,6 +127,13 @@ class Replacing:
         self._saver.replaced(intent, stored)
         self._book.replaced()
         return stored
+
+    async def _intend(self) -> SnapshotIntent:
+        session = self._book.session
+        intent = await self._snapshots.intend_replacement(session.key, session.incarnation)
+        if intent is None:
+            raise await self._book.refused()
+        return intent
 
     async def _make_head(self, stored: StoredSnapshot) -> None:
         if not await self._snapshots.snapshot_committed(self._book.session.key, stored):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from orchestrator.domain.hardening import MIB, SandboxProfile
 from orchestrator.domain.model import CellError, CellOrder, CellReport, ExecutionResult, Loss
 
-_REBUILD = "Define again what you need, then go on in the same session."
+_REBUILD = "Define again what was lost and is needed, then go on in the same session."
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
+_BOUND_REPLACING = 30.0  # for files and an empty namespace, while the caller of a clear waits
 _ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
 _MOST_COLLECTING = 64  # steps of collecting after a snapshot
 
@@ -92,9 +93,15 @@ class Saver:
         return self._book.session.key
 
     @property
+    def head(self) -> int | None:
+        """The head, as far as was looked."""
+        return None if self._record is None else self._record.head
+
+    @property
     def saved_through(self) -> int | None:
-        """The last execution that the head holds, as far as was looked."""
-        return None if self._record is None or self._record.head is None else self._record.head_execution
+        """The last execution that the head holds, as far as was looked; None where it cannot be read."""
+        known = self._record
+        return None if known is None or known.head is None or known.head_execution < 0 else known.head_execution
 
     @property
     def unsaved_since(self) -> float | None:
@@ -120,9 +127,9 @@ class Saver:
     def begins(self, stored: StoredSnapshot | None, *, whole: bool, environment: str) -> None:
         """A sandbox holds what was stored and nothing else. Not `whole`: the agent does not know all of its pieces."""
         self._environment = environment
-        if stored is not None and self._record is not None:
-            # It may be an older one than the head, which is damaged.
-            self._record = replace(self._record, head_execution=stored.manifest.execution)
+        if self._record is not None:
+            # It may be an older one than the head, which is damaged, or none at all.
+            self._record = replace(self._record, head_execution=-1 if stored is None else stored.manifest.execution)
         self._head_seed = stored.summary.seed if stored is not None and whole else None
         self._ended.clear()
         self._found_gone = None
@@ -155,11 +162,13 @@ class Saver:
         self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
         await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way
 
-    async def save(self, agent: Agent, *, final: bool = False) -> StoredSnapshot:
-        """Save and wait for it. Raises what stood in the way."""
+    async def save(
+        self, agent: Agent, *, final: bool = False, replacing: SnapshotIntent | None = None
+    ) -> StoredSnapshot:
+        """Save and wait for it; `replacing` what was, where that is intended already. Raises what stood in the way."""
         await self.ended()
         try:
-            return await self._perform(await self._intend(final=final), agent)
+            return await self._perform(await self._intend(final=final, replacing=replacing), agent)
         except OrchestratorError as error:
             self.failed(error)
             raise
@@ -185,11 +194,11 @@ class Saver:
         if self._task is not None:
             self._task.cancel()
 
-    async def _intend(self, *, final: bool) -> _Intended:
+    async def _intend(self, *, final: bool, replacing: SnapshotIntent | None = None) -> _Intended:
         began, self._unwanted = self._clock.monotonic(), False
         await self.record()
         session = self._book.session
-        intent = await self._snapshots.intend_snapshot(session.key, session.incarnation)
+        intent = replacing or await self._snapshots.intend_snapshot(session.key, session.incarnation)
         if intent is None:
             raise await self._book.refused()
         usable = intent.head is not None and self._head_seed == intent.seed
@@ -201,8 +210,8 @@ class Saver:
             session_limit=self._limits.session,
             compress=True,
             final=final,
-            hold=_HOLD if usable or intent.head is None else _HOLD_FOR_FIRST,
-            bound=self._limits.bound,
+            hold=_HOLD if usable else _HOLD_FOR_FIRST,
+            bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
         )
         return _Intended(order, began, usable)
 
@@ -245,8 +254,8 @@ class Saver:
 
     async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
         manifest, head_sequence = report.manifest, intended.order.intent.head
-        if not report.files_read and head_sequence is not None:
-            if not intended.head_usable:
+        if not report.files_read:
+            if not intended.head_usable or head_sequence is None:
                 raise SaveFailedError("The files could not be read, because cells kept coming.")
             head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
             manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)

@@ -1,5 +1,6 @@
 """What callers are told of saving and waking: sentences. Pure."""
 
+import re
 from collections.abc import Collection, Sequence
 
 from orchestrator.domain.snapshots import SavedName, StoredSnapshot
@@ -31,7 +32,7 @@ def refusal(name: SavedName) -> str:
 def excerpt_of(name: str, number: int, code: str) -> str:
     """Of the cell that bound `name` last: the line that seems to do it, or the first one."""
     lines = [line.strip() for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
-    wanted = next((line for line in lines if name in line), lines[0] if lines else "")
+    wanted = next((line for line in lines if re.search(rf"\b{re.escape(name)}\b", line)), lines[0] if lines else "")
     if len(wanted) > _LONGEST_EXCERPT:
         wanted = wanted[: _LONGEST_EXCERPT - 1] + "…"
     return f"execution {number}: {wanted}"
@@ -58,11 +59,21 @@ def skipped_note(wanted: int, woken: StoredSnapshot, skipped: Collection[int]) -
     )
 
 
-def unreadable_note(head: int, why: str) -> str:
-    """That nothing came back."""
+def stale_files_note(woken: StoredSnapshot) -> tuple[str, ...]:
+    """That the files are older than the namespace, because cells kept coming while they were to be read."""
+    saved_through = woken.manifest.execution
+    oldest = min((file.execution for file in woken.manifest.files), default=saved_through)
+    if oldest >= saved_through:
+        return ()
+    return (f"Files are as they were after execution {oldest}: later changes to them are lost.",)
+
+
+def unreadable_note(head: int, why: str, *, stuck: bool) -> str:
+    """That nothing came back; `stuck` where nothing can be saved either."""
+    rest = " Nor can the session be saved, until that file is restored or the session deleted." if stuck else ""
     return (
         f"Snapshot {head} of the session cannot be read ({why.rstrip('.')}), nor can any before it: its variables and "
-        "files are not there. It is left as it is; deleting the session removes it."
+        f"files are not there.{rest}"
     )
 
 

@@ -61,7 +61,6 @@ async def test_save_is_ordered_frozen_sent_and_reported(reach: Reach, channel_ov
     assert not saving.done()
     agent.freeze(request, files=True)
     made = await saving
-    assert made.files_read
     agent.send_piece(request, b"a name", size=300, encoding="zstd")
     agent.saved(request)
     assert await all_of(made) == [
@@ -75,6 +74,26 @@ async def test_save_is_ordered_frozen_sent_and_reported(reach: Reach, channel_ov
     assert await made.report() is report
     made.abandon()
     assert await still_serves(agent, channel)
+
+
+async def test_files_beyond_what_the_sandbox_can_keep_are_taken_before_the_moment(
+    reach: Reach, channel_over: Open
+) -> None:
+    agent, channel = await connected(reach, channel_over)
+    saving = asyncio.create_task(channel.save(ORDER))
+    request = await agent.next()
+    for number in range(saves.WINDOW):
+        agent.send_piece(request, bytes([number]))
+    made = await saving
+    async with aclosing(made.pieces()) as pieces:
+        for number in range(saves.WINDOW):
+            assert (await anext(pieces)).data == bytes([number])
+            assert await agent.taken() == 1
+        agent.freeze(request, files=True)
+        agent.send_piece(request, b"last")
+        agent.saved(request)
+        assert [piece.data async for piece in pieces] == [b"last"]
+    assert (await made.report()).files_read
 
 
 async def test_no_more_than_a_window_of_pieces_is_kept_for_a_slow_taker(reach: Reach, channel_over: Open) -> None:

@@ -71,6 +71,8 @@ class FakeAgent(Agent):
 
     async def reach(self, point: str) -> None:
         self.require_alive()
+        if self._faults.each is not None:
+            await self._faults.each()
         fault = self._faults.next(point)
         await asyncio.sleep(0)
         if fault is not None:

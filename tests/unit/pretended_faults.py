@@ -65,6 +65,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._at: dict[str, list[Fault]] = {}
+        self.each: Callable[[], Awaitable[None]] | None = None  # at every point
 
     def at(self, point: str, *faults: Fault) -> None:
         self._at.setdefault(point, []).extend(faults)

@@ -96,9 +96,56 @@ async def test_a_clear_ends_a_save_under_way_and_what_runs(tmp_path: Path) -> No
         await opened.assert_nothing_leaks()
 
 
-@pytest.mark.parametrize("method", ["intend_replacement", "restate", "snapshot_committed"])
-@pytest.mark.parametrize("asleep", [False, True])
-async def test_a_clear_that_fails_changes_nothing(
+async def test_files_newer_than_the_head_are_saved_before_a_clear_is_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1\nfile a.txt old")
+        await opened.save()
+        await opened.run("file a.txt new")
+        await opened.sessions.clear("s")
+        await lost_sandbox(opened)
+        result = await opened.run("x")
+        assert (result.value, result.notes) == ("NameError", ())
+        assert opened.agent.files == {"a.txt": "new"}
+
+
+async def test_where_they_cannot_be_saved_a_clear_keeps_those_of_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1\nfile a.txt old")
+        await opened.save()
+        await opened.run("file a.txt new")
+        FullOnce(monkeypatch, opened.pieces, "begin")
+        await opened.sessions.clear("s")
+        assert await opened.value("x") == "NameError"
+        assert opened.agent.files == {"a.txt": "new"}
+        await lost_sandbox(opened)
+        assert await opened.value("x") == "NameError"
+        assert opened.agent.files == {"a.txt": "old"}
+        await opened.assert_nothing_leaks()
+
+
+async def test_a_clear_that_can_save_nothing_at_all_costs_what_no_snapshot_holds_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        await opened.run("x = 2")
+        FullOnce(monkeypatch, opened.records, "snapshot_committed", times=2)
+        with pytest.raises(StoreFullError):
+            await opened.sessions.clear("s")
+        result = await opened.run("x")
+        assert result.value == "1"
+        assert "Lost: the effects of execution 2," in result.notes[0]
+        await opened.assert_nothing_leaks()
+
+
+@pytest.mark.parametrize(
+    ("method", "asleep"),
+    [("intend_replacement", False), ("intend_replacement", True), ("restate", True), ("snapshot_committed", True)],
+)
+async def test_a_clear_that_fails_before_it_began_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, *, asleep: bool
 ) -> None:
     async with house(tmp_path) as opened:

@@ -45,17 +45,12 @@ class SaveStream(Exchange):
         self._patience = Patience(total=order.bound + SAVE_MARGIN_SECONDS, idle=IDLE_SECONDS, over=self._out_of_time)
         requests.begin(self)
 
-    @property
-    def files_read(self) -> bool:
-        """Whether the moment has the workspace's files."""
-        if self._files is None:
-            raise AssertionError("a save is handed out only once it is frozen")
-        return self._files
-
     async def frozen(self) -> None:
-        """Wait for the moment; a caller who does not wait for it wants no save."""
+        """Wait for the moment, or until pieces must be taken for it to come: files may be more than the sandbox can
+        keep beside itself. A caller who does not wait wants no save.
+        """
         try:
-            while self._files is None:
+            while self._files is None and len(self._pieces) < WINDOW:
                 await self._next_change()
         except asyncio.CancelledError:
             self.abandon()

@@ -2,6 +2,7 @@
 
 import builtins
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -151,7 +152,7 @@ def _is_found_again(of: Any) -> bool:
         module_name, path = of.__module__, of.__qualname__
     if not isinstance(module_name, str) or module_name == "__main__" or "<" in path:
         return False
-    home = sys.modules.get(module_name)
+    home = sys.modules.get(module_name) or _unloaded_part(module_name)
     if not isinstance(home, ModuleType) or not is_importable_module(home):
         return False
     found: Any = home
@@ -161,6 +162,17 @@ def _is_found_again(of: Any) -> bool:
         except Exception:
             return False
     return found is of
+
+
+def _unloaded_part(name: str) -> ModuleType | None:
+    """A part of a loaded package that names the home of what was made elsewhere, as `numpy.rec` does for recarray."""
+    package = sys.modules.get(name.partition(".")[0])
+    if not isinstance(package, ModuleType) or not is_importable_module(package) or comes_from_workspace(package):
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception:
+        return None
 
 
 def _live_objects() -> dict[int, tuple[Any, tuple[str, str]]]:

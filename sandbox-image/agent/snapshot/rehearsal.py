@@ -2,9 +2,14 @@
 
 Only groups that changed are tried, and only those that could fail: exact builtin containers, numbers, texts and arrays
 of them always load. Within a group that fails, halves are tried, so that its innocent members are kept.
+
+What hangs is told from what is slow: importing a large library takes long where other work has the processor, and a
+value is not given up for that. It is kept, and its name says that it was not rehearsed.
 """
 
+import os
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +24,12 @@ if TYPE_CHECKING:
 
 _MOST_ANSWER = 65_536  # bytes
 _MOST_PROCESSES = 8  # rehearsals that user code may hang or kill in one snapshot
+_PATIENCE = 6  # times the bound, for what has not had that much of the processor
+_ASLEEP = 0.02  # of a processor: what takes less and does not wait for its turn hangs
+
+
+class _UnknownError(Exception):
+    """Whether it loads could not be found out."""
 
 
 class Rehearsal:
@@ -30,6 +41,7 @@ class Rehearsal:
         self._announce = announce
         self._connection: socket.socket | None = None
         self._processes = 0
+        self._pid = 0
         self._code: list[Group] = []
         self._loaded: set[Group] = set()  # code that the present process has
         self.digests: dict[Group, str] = {}
@@ -80,11 +92,17 @@ class Rehearsal:
         if dump.total > self._order.rehearsal_bytes or self._process() is None:
             self.unrehearsed.update(group.nodes)
             return
-        failure = self._load(group, dump)
-        if failure is None:
-            self.passed.add(self.digests[group])
-            return
-        kept = self._innocent(group, [], group.nodes, failure)
+        try:
+            failure = self._load(group, dump)
+            if failure is None:
+                self.passed.add(self.digests[group])
+                return
+            kept = self._innocent(group, [], group.nodes, failure)
+        except _UnknownError:
+            kept = [node for node in group.nodes if node.refusal is None]
+            self.unrehearsed.update(kept)
+            if len(kept) == len(group.nodes):
+                return
         group.nodes = kept
         if kept:
             group.dump = self._grouping.dump_of(group)
@@ -117,7 +135,16 @@ class Rehearsal:
             self._processes += 1
             self._connection = self._order.rehearse()
             self._loaded = set()
+            if self._connection is not None:
+                self._greet(self._connection)
         return self._connection
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.settimeout(self._order.rehearsal_bound * _PATIENCE)
+        try:
+            self._pid = int(_receive(connection)["pid"])
+        except (OSError, ValueError, KeyError):
+            self._end_process()
 
     def _end_process(self) -> None:
         if self._connection is not None:
@@ -134,15 +161,18 @@ class Rehearsal:
                     self._load(needed, known)
         connection = self._process()
         if connection is None:
-            return "it could not be rehearsed"
+            raise _UnknownError
         self._announce(group.nodes[0].label)
         connection.settimeout(self._order.rehearsal_bound)
         try:
             _send(connection, {**_request(self._grouping, group, dump), "early": self._order.early}, dump)
-            answer = _receive(connection)
+            answer = self._answer(connection, group)
         except TimeoutError:
             self._end_process()
             return "loading it timed out"
+        except _UnknownError:
+            self._end_process()
+            raise
         except (OSError, ValueError):
             self._end_process()
             return "loading it ended the process"
@@ -150,6 +180,22 @@ class Rehearsal:
             self._loaded.add(group)
             return None
         return str(answer.get("error", "it did not load"))[:400]
+
+    def _answer(self, connection: socket.socket, group: Group) -> dict[str, Any]:
+        """Raises TimeoutError where it hangs or takes too much of the processor, _UnknownError where it is held up."""
+        bound = self._order.rehearsal_bound
+        ends = time.monotonic() + bound * _PATIENCE
+        begun = used = _processor_time(self._pid)[0]
+        while True:
+            try:
+                return _receive(connection)
+            except TimeoutError:
+                before, (used, waits) = used, _processor_time(self._pid)
+                if used - begun >= bound or (used - before < _ASLEEP * bound and not waits):
+                    raise
+                if time.monotonic() > ends:
+                    raise _UnknownError from None
+            self._announce(group.nodes[0].label)  # it is alive
 
 
 def _request(grouping: Grouping, group: Group, dump: Dump) -> dict[str, Any]:
@@ -170,6 +216,13 @@ def _send(connection: socket.socket, request: dict[str, Any], dump: Dump) -> Non
     connection.sendall(line(request))
     for part in (*dump.parts, *dump.arrays, *dump.buffers):
         connection.sendall(part)
+
+
+def _processor_time(pid: int) -> tuple[float, bool]:
+    """Seconds that a process has had, and whether it waits for its turn or for a disk. Raises OSError without one."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "RD"
 
 
 def _receive(connection: socket.socket) -> dict[str, Any]:

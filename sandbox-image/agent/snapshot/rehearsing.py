@@ -1,10 +1,12 @@
 """The other end of a rehearsal: a child of the pristine zygote that loads what it is sent, and says how it went.
 
 Not a fork of the session: that inherits what a wake will lack, such as codecs, copyreg entries and patched modules.
-Each request is a line of JSON and the bytes that it announces; each answer a line of JSON.
+Each request is a line of JSON and the bytes that it announces; each answer a line of JSON. Its first line is its
+process id, by which the other side sees whether it hangs.
 """
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ def serve(connection: socket.socket, leave: Callable[[int], NoReturn]) -> NoRetu
     sys.modules["__main__"] = ModuleType("__main__")
     namespace = _Namespace()
     loader = Loader(namespace)
+    connection.sendall(line({"pid": os.getpid()}))
     with connection.makefile("rb") as file:
         while True:
             request = file.readline()

@@ -1,0 +1,238 @@
+"""A caller goes away, the end comes, or the owner is killed, at each step that something takes.
+
+A step is a request to the records, to the files of snapshots, or to the agent.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.services import sessions as sessions_module
+from tests.unit.pretended_agent import KILLED
+from tests.unit.pretended_engine import House, house, until
+
+_NO_STEPS = {"close", "installation"}
+
+Operation = Callable[[House, str], Awaitable[object]]
+
+
+class Steps:
+    """Calls `then` at the step of that number, before (or, `after`, when) it is done."""
+
+    def __init__(self, opened: House, number: int, then: Callable[[], object], *, after: bool = False) -> None:
+        self.taken = 0
+        self._number = number
+        self._then = then
+        self._after = after
+        self._replaced: list[tuple[object, str]] = []
+        for store in (opened.records, opened.pieces):
+            for name in dir(type(store)):
+                method = getattr(store, name)
+                if not name.startswith("_") and asyncio.iscoroutinefunction(method) and name not in _NO_STEPS:
+                    setattr(store, name, self._counted(method))
+                    self._replaced.append((store, name))
+        opened.faults.each = self._step
+
+    async def _step(self) -> None:
+        self.taken += 1
+        if self.taken == self._number:
+            self._then()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def _counted(self, method: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def counted(*arguments: object, **named: object) -> object:
+            if self._after:
+                answer = await method(*arguments, **named)
+                await self._step()
+                return answer
+            await self._step()
+            return await method(*arguments, **named)
+
+        return counted
+
+    def end(self, opened: House) -> None:
+        for store, name in self._replaced:
+            delattr(store, name)
+        opened.faults.each = None
+
+
+async def execute(opened: House, session_id: str) -> object:
+    return await opened.run("x = 9", session_id)
+
+
+async def wake(opened: House, session_id: str) -> object:
+    return await opened.run("x = 9", session_id)
+
+
+async def killed(opened: House, session_id: str) -> object:
+    return await opened.run(KILLED, session_id)
+
+
+async def save(opened: House, session_id: str) -> object:
+    return await opened.save(session_id)
+
+
+async def hibernate(opened: House, session_id: str) -> object:
+    return await opened.hibernate(session_id)
+
+
+async def clear(opened: House, session_id: str) -> object:
+    await opened.sessions.clear(session_id)
+    return None
+
+
+async def roll_back(opened: House, session_id: str) -> object:
+    return await opened.histories.roll_back(session_id, 1)
+
+
+async def fork(opened: House, session_id: str) -> object:
+    return await opened.histories.fork(session_id, f"{session_id}-fork")
+
+
+# What `x` may be afterwards, where it was 1 in a snapshot and is 2 in the sandbox.
+OUTCOMES: dict[Operation, set[str]] = {
+    execute: {"2", "9"},
+    wake: {"2", "9"},
+    killed: {"1", "2"},
+    save: {"2"},
+    hibernate: {"2"},
+    clear: {"2", "NameError"},
+    roll_back: {"1", "2"},
+    fork: {"2"},
+}
+
+
+async def prepared(opened: House, session_id: str, operation: Operation) -> None:
+    await opened.run("x = 1", session_id)
+    await opened.save(session_id)
+    await opened.run("x = 2", session_id)
+    if operation is wake:
+        await opened.hibernate(session_id)
+
+
+async def idle(opened: House) -> bool:
+    return all(live._queue._task is None for live in opened.sessions.in_use())
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("operation", OUTCOMES)
+async def test_a_caller_who_goes_away_leaves_nothing_half_done(
+    tmp_path: Path, operation: Operation, *, after: bool
+) -> None:
+    async with house(tmp_path) as opened:
+        for number in range(1, 100):
+            session_id = f"s{number}"
+            await prepared(opened, session_id, operation)
+            calls: list[asyncio.Future[Any]] = []
+            steps = Steps(opened, number, lambda calls=calls: calls[0].cancel(), after=after)  # type: ignore[misc]
+            calls.append(asyncio.ensure_future(operation(opened, session_id)))
+            await asyncio.wait(calls)
+            await until(lambda: idle(opened))
+            steps.end(opened)
+            await opened.assert_nothing_leaks()
+            result = await opened.run("x", session_id)
+            assert result.value in OUTCOMES[operation], number
+            if result.value == "1" and operation is killed:
+                told = [result] if calls[0].cancelled() else [calls[0].result(), result]
+                (note,) = [note for answer in told for note in answer.notes]
+                assert note.startswith("Lost: the effects of executions 2 to 3")
+            for row in await opened.records.all_sessions():
+                await opened.sessions.delete(row.session_id)
+            await opened.assert_nothing_leaks()
+            if steps.taken < number:
+                assert number > 3
+                return
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("operation", [execute, wake, killed, save, hibernate, clear, roll_back])
+async def test_an_end_in_a_hurry_loses_nothing_unsaid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
+) -> None:
+    monkeypatch.setattr(sessions_module, "_ABORT_PATIENCE", 0.05)
+    for number in range(1, 100):
+        path = tmp_path / str(number)
+        path.mkdir()
+        async with house(path, stop_seconds=0) as opened:
+            await prepared(opened, "s", operation)
+            reached = asyncio.Event()
+            steps = Steps(opened, number, reached.set)
+            call = asyncio.ensure_future(operation(opened, "s"))
+            ends = [asyncio.ensure_future(reached.wait()), call]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            steps.end(opened)
+            ends[0].cancel()
+        told: list[str] = []
+        with suppress(OrchestratorError):
+            told += getattr(await call, "notes", ())
+        async with house(path) as again:
+            result = await again.run("x")
+            assert result.value in OUTCOMES[operation] | {"1"}, number
+            if result.value == "1" and operation is not roll_back:
+                (note,) = {*told, *result.notes}
+                assert note.startswith("Lost: the effects of execution"), number
+            await again.sandboxes.remove_leftovers()
+            await again.assert_nothing_leaks()
+        if steps.taken < number:
+            return
+    raise AssertionError("it never ended")
+
+
+LOSS = re.compile(r"Lost: the effects of executions? (\d+)(?: to (\d+))?, ")
+
+
+async def a_life(opened: House, answered: list[int]) -> None:
+    """In which `x` is the number of the last execution that bound it."""
+
+    async def run() -> None:
+        answered.append((await opened.run(f"x = {answered[-1] + 1}")).execution or 0)
+
+    await run()
+    await run()
+    await opened.look(3)
+    await run()
+    await opened.hibernate()
+    await run()
+    await run()
+    await opened.look(3)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_owner_killed_at_any_step_loses_nothing_that_is_not_told(tmp_path: Path, *, after: bool) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    deaths: list[tuple[Path, int]] = []
+    async with house(home) as opened:
+        answered = [0]
+
+        def die() -> None:
+            steps._number += 1
+            if answered[-1]:
+                deaths.append((opened.die(str(steps.taken)), answered[-1]))
+
+        steps = Steps(opened, 1, die, after=after)
+        await a_life(opened, answered)
+        steps.end(opened)
+    assert len(deaths) > 40
+    for path, last in deaths:
+        async with house(path) as again:
+            result = await again.run("x")
+            lost = [found for note in result.notes if (found := LOSS.match(note))]
+            assert len(lost) == len(result.notes)
+            held = 0 if result.value == "NameError" else int(result.value or "")
+            assert held <= last, path
+            if lost:
+                (found,) = lost
+                assert int(found[1]) == held + 1, path
+                assert int(found[2] or found[1]) in {last, last + 1}, path  # one may have been on its way
+            else:
+                assert held == last, path
+            await again.sandboxes.remove_leftovers()
+            await again.assert_nothing_leaks()
