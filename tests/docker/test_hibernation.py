@@ -406,7 +406,8 @@ async def test_files_that_fill_half_of_the_memory_are_saved(tmp_path: Path, engi
         sandbox_workspace=200 * MIB,
     )
     digest = "import hashlib; hashlib.file_digest(open('large', 'rb'), 'sha256').hexdigest()"
-    write = "import os\nwith open('large', 'wb') as file:\n    for _ in range(150): file.write(os.urandom(1 << 20))\ndel file\n"
+    write = "import os\nfile = open('large', 'wb')\nfor _ in range(150): file.write(os.urandom(1 << 20))\n"
+    write += "file.close()\ndel file\n"
     async with reopened(settings, engine) as orchestrator:
         before = await orchestrator.execute(write + digest, session_id="s")
         assert before.error is None, before.error
