@@ -1,4 +1,4 @@
-"""Ends an owner from outside, and looks for what an installation may have left: containers, processes, sockets."""
+"""Ends an owner from outside, gently or not, and looks for what it may have left: containers, processes, sockets."""
 
 import asyncio
 import contextlib

@@ -27,4 +27,7 @@ async def recover(records: Records, snapshots: SnapshotRecords, pieces: Pieces, 
     await records.recover(cause)
     known = {session.key for session in await records.all_sessions()}
     for key in await pieces.keys() - known:
-        await pieces.delete(key)
+        try:
+            await pieces.delete(key)
+        except StoreUnusableError as error:  # no reason not to start
+            logger.warning("the snapshots of a session that is no more are not removed: %s", error)

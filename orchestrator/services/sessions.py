@@ -14,6 +14,7 @@ from orchestrator.domain.errors import (
     SessionDeletedError,
     SessionNotFoundError,
     ShuttingDownError,
+    StoreUnusableError,
 )
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionSummary
@@ -140,7 +141,10 @@ class Sessions:
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
         await live.removed()
-        await self._pieces.delete(live.session.key)
+        try:
+            await self._pieces.delete(live.session.key)
+        except StoreUnusableError as failure:  # `check` names it, and the next owner tries again
+            logger.warning("session %s: its snapshots are not removed: %s", live.session.key, failure)
         await self._records.delete_session(live.session.key)
 
     def in_use(self) -> Collection[LiveSession]:

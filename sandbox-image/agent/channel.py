@@ -30,6 +30,7 @@ if TYPE_CHECKING:
             """The connection is gone."""
 
 
+_SEND_BUFFER = 2 * 1024 * 1024  # bytes, where the kernel allows: a piece goes out in one write, and the next beside it
 _KEPT_REPLIES = 32
 _KEPT_BYTES = 16 * 1024 * 1024
 _HANDSHAKE_BOUND = 10.0  # seconds
@@ -184,6 +185,7 @@ class UnixConnector:
     def _connect(self) -> None:
         connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         connection.setblocking(False)
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _SEND_BUFFER)
         try:
             connection.connect(self._path)
         except OSError:

@@ -80,6 +80,16 @@ async def is_gone(installation: str) -> bool:
         return not leaks.containers(engine, installation)
 
 
+def kill_all(installation: str) -> None:
+    with closing(api_client(find_engine())) as engine:
+        for container in engine.containers(filters={"label": [f"{LABEL_INSTALLATION}={installation}"]}):
+            engine.kill(container["Id"])
+
+
+async def lost_is_known(orchestrator: Orchestrator) -> bool:
+    return bool((await orchestrator.list_variables("s")).notes)
+
+
 def installation_of(settings: Settings) -> str:
     return records_left(settings.data_dir / RECORDS_NAME)[0]
 
@@ -255,10 +265,7 @@ async def test_after_a_worker_died_between_two_cells_nothing_runs_in_an_empty_na
 async def test_a_lost_sandbox_costs_only_what_no_snapshot_holds(orchestrator: Orchestrator, settings: Settings) -> None:
     await orchestrator.execute("x = 1\nopen('f', 'w').write('1')", session_id="s")
     await quiet(orchestrator, "s", 1)
-    label = f"{LABEL_INSTALLATION}={installation_of(settings)}"
-    with closing(api_client(find_engine())) as engine:
-        for container in engine.containers(filters={"label": [label]}):
-            engine.kill(container["Id"])
+    kill_all(installation_of(settings))
 
     async def answered() -> bool:
         woken = await orchestrator.execute("x, open('f').read()", session_id="s")
@@ -266,6 +273,38 @@ async def test_a_lost_sandbox_costs_only_what_no_snapshot_holds(orchestrator: Or
         return woken.value == "(1, '1')"
 
     await until(answered)
+
+
+async def test_a_first_snapshot_has_the_files_however_fast_calls_come(tmp_path: Path, engine: docker.APIClient) -> None:
+    """Where no earlier snapshot's files can stand in, a cell waits until they are read."""
+    settings = Settings.load(
+        data_dir=tmp_path / "data", runtime_dir=tmp_path / "run", channel="unix", snapshot_max_age=0.1
+    )
+    async with reopened(settings, engine) as orchestrator:
+        await orchestrator.execute("open('big', 'wb').write(__import__('os').urandom(200 * 2**20))", session_id="s")
+
+        async def saved() -> bool:
+            await orchestrator.execute("1", session_id="s")
+            return bool((await orchestrator.history("s")).snapshots)
+
+        await until(saved)
+        first = (await orchestrator.history("s")).snapshots[-1]
+        await orchestrator.fork("s", "copy", sequence=first.sequence)
+        copied = await orchestrator.execute("import os\nos.path.getsize('big')", session_id="copy")
+        assert copied.value == str(200 * 2**20)
+
+        # From here on the head's files may stand for those that nobody had the time to read, and then that is told.
+        number = (await orchestrator.execute("open('late', 'w').write('x')", session_id="s")).execution
+
+        async def late_is_saved() -> bool:
+            return ((await orchestrator.execute("1", session_id="s")).saved_through or 0) >= (number or 0)
+
+        await until(late_is_saved)
+        kill_all(installation_of(settings))
+        await until(lambda: lost_is_known(orchestrator))
+        woken = await orchestrator.execute("import os\nos.path.exists('late'), os.path.exists('big')", session_id="s")
+        told = any("Files are as they were after execution" in note for note in woken.notes)
+        assert (woken.value, told) in (("(True, True)", False), ("(False, True)", True)), woken
 
 
 async def test_clear_empties_for_good_and_keeps_files(orchestrator: Orchestrator) -> None:
@@ -367,7 +406,8 @@ async def test_files_that_fill_half_of_the_memory_are_saved(tmp_path: Path, engi
         sandbox_workspace=200 * MIB,
     )
     digest = "import hashlib; hashlib.file_digest(open('large', 'rb'), 'sha256').hexdigest()"
-    write = "import os\nwith open('large', 'wb') as file:\n    for _ in range(150): file.write(os.urandom(1 << 20))\ndel file\n"
+    write = "import os\nfile = open('large', 'wb')\nfor _ in range(150): file.write(os.urandom(1 << 20))\n"
+    write += "file.close()\ndel file\n"
     async with reopened(settings, engine) as orchestrator:
         before = await orchestrator.execute(write + digest, session_id="s")
         assert before.error is None, before.error

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from mcp_types import CallToolResult, TextContent
 
 from orchestrator import places
 from orchestrator.adapters.data_directory import holder
-from orchestrator.leftovers import end_owner, leftovers
+from orchestrator.leftovers import containers_left, end_owner, kill_owner, leftovers
 from orchestrator.settings import Settings
 
 Mode = Literal["legacy", "auto"]
@@ -32,8 +32,8 @@ async def installed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
     assert await leftovers(settings) == []
 
 
-def server(settings: Settings) -> StdioServerParameters:
-    environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir)}
+def server(settings: Settings, **more: str) -> StdioServerParameters:
+    environment = {**os.environ, places.RUNTIME_DIR_VARIABLE: str(settings.runtime_dir), **more}
     command = ["-m", "orchestrator", "mcp", "--data-dir", str(settings.data_dir)]
     return StdioServerParameters(command=sys.executable, args=command, env=environment)
 
@@ -127,6 +127,63 @@ async def test_a_signal_to_the_owner_removes_every_container(installed: Settings
         assert found is not None
         assert await end_owner(installed) == found.pid
         assert await leftovers(installed) == []
+
+
+async def test_a_session_goes_on_after_its_owner_was_killed_and_says_what_is_lost(installed: Settings) -> None:
+    async with Client(server(installed, ORCHESTRATOR_SNAPSHOT_AFTER="0.2")) as client:
+        await run(client, "kept = [1]\nopen('f', 'w').write('file')", "s")
+
+        async def saved() -> bool:
+            return (await the_session(client))["saved_through"] == 1
+
+        await until(saved)
+        # A running cell is not saved, so that this one surely is lost.
+        calling = asyncio.create_task(run(client, "lost = 2\nimport time\ntime.sleep(600)", "s", timeout=600))
+        await asyncio.wait([calling], timeout=1)
+        assert await kill_owner(installed)
+        await asyncio.wait([calling])
+        assert calling.exception() or calling.cancelled()
+    async with Client(server(installed)) as client:
+        asleep = await the_session(client)
+        assert (asleep["state"], asleep["saved_through"], asleep["total_executions"]) == ("hibernated", 1, 2)
+        listed = await client.call_tool("python_list_variables", {"session_id": "s"})
+        assert [variable["name"] for variable in fields(listed)["variables"]] == ["kept"]
+        woken = await run(client, "kept, open('f').read(), 'lost' in globals()", "s")
+        assert (fields(woken)["value"], fields(woken)["saved_through"]) == ("([1], 'file', False)", 1)
+        for result in (listed, woken):
+            text = "".join(block.text for block in result.content if isinstance(block, TextContent))
+            assert "Lost: the effects of execution 2, because" in text
+            assert any(note.startswith("Lost: the effects of execution 2") for note in fields(result)["notes"])
+
+
+async def until(found: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(CALL_SECONDS):
+        while True:
+            if await found():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def the_session(client: Client) -> dict[str, Any]:
+    (session,) = fields(await client.call_tool("python_list_sessions", {}))["sessions"]
+    assert isinstance(session, dict)
+    return session
+
+
+async def test_a_session_that_is_left_alone_has_no_container(installed: Settings) -> None:
+    hasty = {"ORCHESTRATOR_SNAPSHOT_AFTER": "0.1", "ORCHESTRATOR_HIBERNATE_AFTER": "0.5"}
+    async with Client(server(installed, **hasty)) as client:
+        await run(client, "x = 41", "s")
+
+        async def gone() -> bool:
+            return (await the_session(client))["state"] == "hibernated" and not await containers_left(installed)
+
+        await until(gone)
+        listed = fields(await client.call_tool("python_list_variables", {"session_id": "s"}))
+        assert [variable["name"] for variable in listed["variables"]] == ["x"]
+        assert "Not in a sandbox now" in listed["notes"][0]
+        assert await containers_left(installed) == []
+        assert fields(await run(client, "x + 1", "s"))["value"] == "42"
 
 
 def test_the_demo_runs_and_writes_its_figures(tmp_path: Path) -> None:

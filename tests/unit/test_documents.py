@@ -13,6 +13,8 @@ import pytest
 from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import Code
 from orchestrator.domain.hardening import SandboxProfile
+from orchestrator.domain.lifecycle import SESSION_TRANSITIONS
+from orchestrator.domain.model import SessionState
 from orchestrator.faces.mcp_server import build_server
 from orchestrator.settings import PREFIX, Settings
 from tests.mcp.fake_owner import FakeSessions
@@ -70,6 +72,25 @@ def test_the_failures_table_has_every_code() -> None:
     told = {code for row in rows for code in unquoted(row[2])}
     assert told == set(get_args(Code)) - {"owned"}
     assert "`owned`" in HOW_IT_WORKS
+
+
+def test_the_states_table_has_every_state_and_what_may_follow_it() -> None:
+    rows = rows_below(HOW_IT_WORKS, "## The states of a session")
+    told = {unquoted(state)[0]: set(unquoted(following)) for state, _, following in rows}
+    ends = {None, SessionState.DESTROYING}
+    assert told == {state: SESSION_TRANSITIONS[state] - ends for state in SessionState}
+
+
+def test_the_methods_table_has_every_method_of_the_library() -> None:
+    told = {name for row in rows_below(README, "## As a library") for name in unquoted(row[0])}
+    assert told == {name for name in vars(Orchestrator) if not name.startswith("_")} - {"open"}
+
+
+def test_the_rules_table_has_the_defaults_of_the_settings() -> None:
+    rows = rows_below(HOW_IT_WORKS, "## How a session is saved")
+    for cell in (row[1] for row in rows if "`" in row[1]):
+        (name,) = unquoted(cell)
+        assert f"{Settings.model_fields[name].default:g} s" in cell
 
 
 def test_the_targets_table_has_every_target() -> None:

@@ -6,6 +6,7 @@ not in the pickle: it is read from where it lies when the group is stored.
 """
 
 import array
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ Crop = tuple[int, int, int]
 BESIDE = 32 * 1024  # bytes from which memory is stored beside the pickle
 _WORTH_CROPPING = 64 * 1024  # bytes
 _BUFFERS = (bytes, bytearray, array.array)
-_USUAL_REDUCE = (np.ndarray.__reduce__, np.ma.MaskedArray.__reduce__)
-_USUAL_STATE = (np.ndarray.__setstate__, np.ma.MaskedArray.__setstate__)
 
 
 def reduce_array(dump: "Dump", of: Any) -> Any:  # noqa: PLR0911 - the kinds of arrays, one after the other
@@ -57,9 +56,11 @@ def reduce_dtype(_dump: "Dump", of: Any) -> Any:
 
 
 def _is_usual(kind: Any) -> bool:
+    # Not by `np.ma`, which imports it, 20 ms in each save: a masked array is not without its module.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", np.ndarray)
     return (
-        any(kind.__reduce__ is usual for usual in _USUAL_REDUCE)
-        and any(kind.__setstate__ is usual for usual in _USUAL_STATE)
+        any(kind.__reduce__ is usual.__reduce__ for usual in (np.ndarray, masked))
+        and any(kind.__setstate__ is usual.__setstate__ for usual in (np.ndarray, masked))
         and "__reduce_ex__" not in {name for base in kind.__mro__[:-2] for name in vars(base)}
     )
 

@@ -7,6 +7,7 @@ import ast
 import copyreg
 import linecache
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -82,8 +83,27 @@ def _of_interpreter() -> dict[str, Any]:
     if sys.getrecursionlimit() != _born["recursion"]:
         parts["recursion limit"] = sys.getrecursionlimit()
     if warnings.filters != _born["filters"]:
-        parts["warnings"] = list(warnings.filters)
+        parts["warnings"] = [_plain_filter(*row) for row in warnings.filters]
     return parts
+
+
+def _plain_filter(*row: Any) -> tuple[Any, ...]:
+    """A warnings filter in texts, which surely load; as it is where it holds something unusual.
+
+    numpy has filters of its own: patterns and classes would have to be rehearsed, with an import of numpy there.
+    """
+    action, message, category, module, line = row
+    try:
+        home = sys.modules[category.__module__]
+        if vars(home).get(category.__name__) is category and is_importable_module(home):
+            return action, _in_text(message), f"{category.__module__}:{category.__name__}", _in_text(module), line
+    except (AttributeError, KeyError, TypeError):
+        pass
+    return row
+
+
+def _in_text(pattern: Any) -> Any:
+    return (pattern.pattern, pattern.flags) if type(pattern) is re.Pattern else pattern
 
 
 def _sources() -> dict[str, Any]:
@@ -214,8 +234,21 @@ def _set_path(value: Any, _rest: str) -> None:
 
 
 def _set_warnings(value: Any, _rest: str) -> None:
-    warnings.filters[:] = value  # type: ignore[index]
+    warnings.filters[:] = [_filter_of(*row) for row in value]  # type: ignore[index]
     warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - what warnings' own functions do
+
+
+def _filter_of(*row: Any) -> tuple[Any, ...]:
+    action, message, category, module, line = row
+    if isinstance(category, str):
+        home, _, name = category.partition(":")
+        __import__(home)
+        category = getattr(sys.modules[home], name)
+    return action, _compiled(message), category, _compiled(module), line
+
+
+def _compiled(pattern: Any) -> Any:
+    return re.compile(*pattern) if isinstance(pattern, tuple) else pattern
 
 
 def _set_sources(value: Any, _rest: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.adapters.store.pieces.store import SqlitePieces
 from orchestrator.domain.errors import StoreUnusableError
-from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, SnapshotRefusedError
+from orchestrator.domain.snapshots import CellText, SnapshotDamagedError, SnapshotNotFoundError, SnapshotRefusedError
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,
@@ -103,6 +103,22 @@ async def test_a_damaged_piece_is_stored_anew_when_it_is_sent_again(sqlite: Sqli
     stored = await save(sqlite, 2, 1, FIRST)
 
     assert stored.summary.new_bytes == len(FIRST[1])
+    assert await saved_contents(sqlite, 2) == expected(*FIRST)
+
+
+async def test_the_file_of_another_session_gives_nothing_of_it_and_is_written_anew(
+    sqlite: SqlitePieces, path: Path
+) -> None:
+    await save(sqlite, 1, None, FIRST)
+    await save(sqlite, 1, None, [b"somebody else's"], key=OTHER)
+    await sqlite.note_cells(OTHER, [CellText(1, "secret", "secret", 6)])
+    put_back(path, bytes_of(path.with_name(f"{OTHER}.pieces")))
+
+    with pytest.raises(SnapshotDamagedError):
+        await sqlite.open_snapshot(KEY, 1)
+    assert await sqlite.cells(KEY) == []
+    assert len((await sqlite.check(KEY, 1)).problems) == 3  # the cell, the manifest, and so the head
+    await save(sqlite, 2, 1, FIRST)
     assert await saved_contents(sqlite, 2) == expected(*FIRST)
 
 

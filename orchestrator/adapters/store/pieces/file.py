@@ -13,11 +13,11 @@ from typing import Final
 import xxhash
 
 from orchestrator.adapters.store.connection import store_error
-from orchestrator.domain.errors import OrchestratorError, StoreFullError, StoreUnusableError
+from orchestrator.domain.errors import OrchestratorError, StoreFullError, StoreUnreachableError, StoreUnusableError
 from orchestrator.domain.snapshots import SnapshotNotFoundError, SnapshotVoidedError
 
 APPLICATION_ID: Final = 0x534F5032
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SUFFIX: Final = ".pieces"
 # Measured by tests/bench/bench_pieces.py, as shares of a plain file's write and fsync, in batches of 16 MiB:
 #   rows of 1 MiB in pages of 64 KiB 0.48, of 16 KiB 0.43, of 4 KiB 0.27;
@@ -201,9 +201,11 @@ def _prepared(raw: sqlite3.Connection, place: Place, *, create: bool) -> PieceFi
             hint="Upgrade session-orchestrator, or delete the session.",
         )
     seed = raw.execute("SELECT seed FROM about").fetchone()
-    if seed is None or identity is None:
+    if identity is None or seed is None or not isinstance(seed[0], bytes) or len(seed[0]) != SEED_BYTES:
         raise StoreUnusableError(f"{place.path} is damaged.", hint="Restore it from a backup, or delete the session.")
-    return PieceFile(raw, place, int.from_bytes(seed[0], "big"), identity)
+    # Bound to the session by its file's name: in a file that came to lie in another one's place no digest fits.
+    own = xxhash.xxh3_64_intdigest(place.path.stem.encode(), seed=int.from_bytes(seed[0], "big"))
+    return PieceFile(raw, place, own, identity)
 
 
 def _fill(raw: sqlite3.Connection) -> None:
@@ -234,6 +236,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError:
     mapped = store_error(error, path)
+    if isinstance(mapped, StoreUnreachableError):
+        return StoreUnreachableError(
+            f"The snapshots in {path} can't be reached: {error}.",
+            hint="Check that file, its permissions and its disk, then try again.",
+        )
     if isinstance(mapped, StoreUnusableError):
         return StoreUnusableError(
             f"The snapshots in {path} can't be used: {error}.", hint="Restore the file from a backup."

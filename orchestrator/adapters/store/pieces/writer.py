@@ -24,10 +24,12 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 
-# Of stored bytes in one transaction. Each costs three fsyncs, so that 4 MiB reach two thirds of the speed of 16, and 16
-# three quarters of that of all at once (tests/bench/bench_pieces.py). Two of them, one filled while the other is
-# written, are what a snapshot of any size takes of memory.
-BATCH_BYTES: Final = 16 * 1024 * 1024
+# Of stored bytes in one transaction. Each costs four fsyncs, so that 4 MiB reach two thirds of the speed of 16, and 16
+# three quarters of that of all at once, which 32 reach (tests/bench/bench_pieces.py). Two of them, one filled while the
+# other is written, are what a snapshot of any size takes of memory.
+BATCH_BYTES: Final = 32 * 1024 * 1024
+# What is there is written at once where nothing else is: the disk begins early, and little is left for the end.
+LEAST_BYTES: Final = 8 * 1024 * 1024
 BATCH_PIECES: Final = 4_096
 
 T = TypeVar("T")
@@ -72,7 +74,9 @@ class SqliteSnapshotWriter(SnapshotWriter):
         _require_caps(piece)
         self._batch.append(piece)
         self._batch_bytes += len(piece.data)
-        if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_PIECES:
+        is_idle = self._flight is None or self._flight.done()
+        enough = min(LEAST_BYTES, BATCH_BYTES) if is_idle else BATCH_BYTES
+        if self._batch_bytes >= enough or len(self._batch) >= BATCH_PIECES:
             try:
                 await self._launch()
             except BaseException:
