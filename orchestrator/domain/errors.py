@@ -113,6 +113,12 @@ class StoreUnusableError(OrchestratorError):
     code = "store_unusable"
 
 
+class StoreUnreachableError(StoreUnusableError):
+    """What is stored may be whole, and cannot be reached now: a disk, a permission, too many open files."""
+
+    retryable = True
+
+
 class ShuttingDownError(OrchestratorError):
     """The orchestrator is stopping and takes no more calls."""
 

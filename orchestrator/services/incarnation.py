@@ -4,7 +4,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError, StoreUnusableError
+from orchestrator.domain.errors import (
+    NamespaceLostError,
+    OrchestratorError,
+    SandboxLostError,
+    StoreUnreachableError,
+    StoreUnusableError,
+)
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
@@ -84,7 +90,7 @@ class Incarnation:
         """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
         try:
             await self._fill(sandbox, NAMESPACE)
-        except (SaveFailedError, SandboxLostError) as error:
+        except (SaveFailedError, SandboxLostError, StoreUnreachableError) as error:
             await self.lost(error.message)
             raise
 
@@ -94,6 +100,8 @@ class Incarnation:
         if record is not None and record.head is not None:
             try:
                 woken = await wake(sandbox.agent, self._pieces, record, sections=sections, bound=self._restore_bound)
+            except StoreUnreachableError:
+                raise  # it may be whole: the session stays asleep, and the next call tries again
             except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
                 await sandbox.agent.clear()  # a part of it may have come
                 stuck = isinstance(error, StoreUnusableError)

@@ -79,6 +79,7 @@ class Saver:
         self._limits = limits
         self._record: SnapshotRecord | None = None
         self._looked = False
+        self._files_through: int | None = None  # of the head, as far as is known
         self._environment = book.session.environment
         self._head_seed: int | None = None  # of the digests that the agent knows; None: it knows no head
         self._ended: deque[tuple[int, float]] = deque()  # unsaved executions, and when they ended
@@ -101,7 +102,9 @@ class Saver:
     def saved_through(self) -> int | None:
         """The last execution that the head holds, as far as was looked; None where it cannot be read."""
         known = self._record
-        return None if known is None or known.head is None or known.head_execution < 0 else known.head_execution
+        if known is None or known.head is None or known.head_execution < 0:
+            return None
+        return known.head_execution if self._files_through is None else min(known.head_execution, self._files_through)
 
     @property
     def unsaved_since(self) -> float | None:
@@ -127,6 +130,7 @@ class Saver:
     def begins(self, stored: StoredSnapshot | None, *, whole: bool, environment: str) -> None:
         """A sandbox holds what was stored and nothing else. Not `whole`: the agent does not know all of its pieces."""
         self._environment = environment
+        self._files_through = None if stored is None else stored.manifest.files_execution
         if self._record is not None:
             # It may be an older one than the head, which is damaged, or none at all.
             self._record = replace(self._record, head_execution=-1 if stored is None else stored.manifest.execution)
@@ -254,11 +258,19 @@ class Saver:
 
     async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
         manifest, head_sequence = report.manifest, intended.order.intent.head
-        if not report.files_read:
+        if report.files_read:
+            manifest = replace(manifest, files_execution=manifest.execution)
+        else:
             if not intended.head_usable or head_sequence is None:
                 raise SaveFailedError("The files could not be read, because cells kept coming.")
             head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
-            manifest = replace(manifest, files=head.files, unlisted_files=head.unlisted_files, workspace=head.workspace)
+            manifest = replace(
+                manifest,
+                files_execution=head.files_execution,
+                files=head.files,
+                unlisted_files=head.unlisted_files,
+                workspace=head.workspace,
+            )
         refused = [name.name for name in refused_names(manifest.names)]
         if not refused:
             return manifest
@@ -279,11 +291,14 @@ class Saver:
 
     def _note_head(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
         sequence, execution = stored.summary.sequence, stored.manifest.execution
+        self._files_through = stored.manifest.files_execution
         since = sequence if intent.replaces or self._record is None else self._record.since
         self._record = SnapshotRecord(self.key, sequence, None, sequence, execution, intent.activity, since)
         self._looked = True
         while self._ended and self._ended[0][0] <= execution:
             self._ended.popleft()
+        if stored.manifest.files_execution < execution:
+            self._ended.appendleft((execution, self._clock.monotonic()))  # its files are still to be saved
 
     def failed(self, error: OrchestratorError) -> None:
         """It was not saved: told, and tried again later; of one that was abandoned there is nothing to tell."""

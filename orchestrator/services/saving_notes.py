@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 
-from orchestrator.domain.snapshots import SavedName, StoredSnapshot
+from orchestrator.domain.snapshots import Manifest, SavedName, StoredSnapshot
 
 _MOST_NAMED = 20
 _LONGEST_EXCERPT = 160  # characters
@@ -59,13 +59,13 @@ def skipped_note(wanted: int, woken: StoredSnapshot, skipped: Collection[int]) -
     )
 
 
-def stale_files_note(woken: StoredSnapshot) -> tuple[str, ...]:
-    """That the files are older than the namespace, because cells kept coming while they were to be read."""
-    saved_through = woken.manifest.execution
-    oldest = min((file.execution for file in woken.manifest.files), default=saved_through)
-    if oldest >= saved_through:
+def files_note(woken: Manifest) -> tuple[str, ...]:
+    """That files are older than the namespace, because cells kept coming while they were to be read."""
+    behind, last = woken.files_execution, woken.execution
+    if behind >= last:
         return ()
-    return (f"Files are as they were after execution {oldest}: later changes to them are lost.",)
+    which = f"execution {last}" if behind + 1 == last else f"executions {behind + 1} to {last}"
+    return (f"Lost: what {which} did to files in /workspace; they are as they were after execution {behind}.",)
 
 
 def unreadable_note(head: int, why: str, *, stuck: bool) -> str:

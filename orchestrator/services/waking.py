@@ -18,12 +18,12 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.saving_notes import (
+    files_note,
     foreign_notes,
     pairs_note,
     refused_names,
     refused_notes,
     skipped_note,
-    stale_files_note,
     state_notes,
 )
 
@@ -38,22 +38,23 @@ class Woken:
 
     stored: StoredSnapshot
     skipped: tuple[int, ...]  # newer snapshots that are damaged
-    since: int  # the sequence of the last rollback, clear or fork
+    with_files: bool  # and not the namespace alone
     whole: bool = True  # every piece was intact
     reports: dict[SectionName, RestoreReport] = field(default_factory=dict)
 
     def notes(self, wanted: int, *, python: str, environment: str) -> tuple[str, ...]:
         """What the caller of this wake is told; nothing where all came back where it was."""
         namespace, workspace = self.reports.get("namespace"), self.reports.get("workspace")
-        notes = [*skipped_note(wanted, self.stored, self.skipped)]
+        notes = [
+            *skipped_note(wanted, self.stored, self.skipped),
+            *(files_note(self.stored.manifest) if self.with_files else ()),
+        ]
         notes += foreign_notes(self.stored, python, environment)
         notes += refused_notes(refused_names(self.stored.manifest.names))
         if namespace is not None:
             notes += pairs_note("Not restored", namespace.lost)
             notes += state_notes(namespace.state_lost)
         if workspace is not None:
-            # What stands there since a rollback or a clear is as old as it was meant to be.
-            notes += stale_files_note(self.stored) if self.stored.summary.sequence != self.since else ()
             notes += pairs_note("Files not restored", workspace.lost)
         return tuple(notes)
 
@@ -70,7 +71,7 @@ async def wake(
         raise AssertionError("a session without a head has nothing to wake")
     async with await pieces.open_snapshot(record.session, record.head, since=record.since) as reader:
         stored = reader.snapshot
-        woken = Woken(stored, tuple(reader.skipped), record.since)
+        woken = Woken(stored, tuple(reader.skipped), "workspace" in sections)
         contents: dict[SectionName, Section] = {
             "workspace": stored.manifest.workspace,
             "namespace": stored.manifest.namespace,

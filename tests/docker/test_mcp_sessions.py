@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,9 +132,11 @@ async def test_a_signal_to_the_owner_removes_every_container(installed: Settings
 async def test_a_session_goes_on_after_its_owner_was_killed_and_says_what_is_lost(installed: Settings) -> None:
     async with Client(server(installed, ORCHESTRATOR_SNAPSHOT_AFTER="0.2")) as client:
         await run(client, "kept = [1]\nopen('f', 'w').write('file')", "s")
-        async with asyncio.timeout(CALL_SECONDS):
-            while (await the_session(client))["saved_through"] != 1:
-                await asyncio.sleep(0.05)
+
+        async def saved() -> bool:
+            return bool((await the_session(client))["saved_through"] == 1)
+
+        await until(saved)
         # A running cell is not saved, so that this one surely is lost.
         calling = asyncio.create_task(run(client, "lost = 2\nimport time\ntime.sleep(600)", "s", timeout=600))
         await asyncio.wait([calling], timeout=1)
@@ -154,6 +156,14 @@ async def test_a_session_goes_on_after_its_owner_was_killed_and_says_what_is_los
             assert any(note.startswith("Lost: the effects of execution 2") for note in fields(result)["notes"])
 
 
+async def until(found: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(CALL_SECONDS):
+        while True:
+            if await found():
+                return
+            await asyncio.sleep(0.05)
+
+
 async def the_session(client: Client) -> dict[str, Any]:
     (session,) = fields(await client.call_tool("python_list_sessions", {}))["sessions"]
     assert isinstance(session, dict)
@@ -164,9 +174,11 @@ async def test_a_session_that_is_left_alone_has_no_container(installed: Settings
     hasty = {"ORCHESTRATOR_SNAPSHOT_AFTER": "0.1", "ORCHESTRATOR_HIBERNATE_AFTER": "0.5"}
     async with Client(server(installed, **hasty)) as client:
         await run(client, "x = 41", "s")
-        async with asyncio.timeout(CALL_SECONDS):
-            while (await the_session(client))["state"] != "hibernated" or await containers_left(installed):
-                await asyncio.sleep(0.1)
+
+        async def gone() -> bool:
+            return (await the_session(client))["state"] == "hibernated" and not await containers_left(installed)
+
+        await until(gone)
         listed = fields(await client.call_tool("python_list_variables", {"session_id": "s"}))
         assert [variable["name"] for variable in listed["variables"]] == ["x"]
         assert "Not in a sandbox now" in listed["notes"][0]

@@ -18,6 +18,7 @@ from orchestrator.domain.errors import (
     OrchestratorError,
     ShuttingDownError,
     StoreFullError,
+    StoreUnreachableError,
     StoreUnusableError,
 )
 from orchestrator.domain.ports import Clock
@@ -178,7 +179,7 @@ def store_error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError
         )
     if isinstance(error, OSError) or code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}:
         reason = error.strerror if isinstance(error, OSError) else error
-        return StoreUnusableError(
+        return StoreUnreachableError(
             f"The records in {path} can't be used: {reason}.",
             hint="Check the directory's owner, its permissions and its disk, or choose another data directory.",
         )

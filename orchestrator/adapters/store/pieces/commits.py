@@ -18,6 +18,7 @@ from orchestrator.domain.snapshots import (
     SnapshotRefusedError,
     SnapshotSummary,
     SnapshotVoidedError,
+    restated,
 )
 
 
@@ -168,11 +169,11 @@ def _intact(file: PieceFile, sequence: int) -> ManifestRow:
 def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
     intent = copy.intent
     if source is None:
-        empty = Manifest(intent.sequence, intent.incarnation, intent.execution, environment="", python="")
+        empty = Manifest(
+            intent.sequence, intent.incarnation, intent.execution, "", "", files_execution=intent.execution
+        )
         return _summed(empty, (), (), {}, Stamp(copy.created_at, intent.seed))
-    kept = replace(
-        source.manifest, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution
-    )
+    kept = restated(source.manifest, intent, whole=copy.namespace and copy.workspace)
     namespace, workspace = source.namespace, source.workspace
     if not copy.namespace:
         namespace, kept = (), replace(kept, names=(), unlisted_names=0, namespace=Section())

@@ -13,7 +13,7 @@ from typing import Final
 import xxhash
 
 from orchestrator.adapters.store.connection import store_error
-from orchestrator.domain.errors import OrchestratorError, StoreFullError, StoreUnusableError
+from orchestrator.domain.errors import OrchestratorError, StoreFullError, StoreUnreachableError, StoreUnusableError
 from orchestrator.domain.snapshots import SnapshotNotFoundError, SnapshotVoidedError
 
 APPLICATION_ID: Final = 0x534F5032
@@ -236,6 +236,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError:
     mapped = store_error(error, path)
+    if isinstance(mapped, StoreUnreachableError):
+        return StoreUnreachableError(
+            f"The snapshots in {path} can't be reached: {error}.",
+            hint="Check that file, its permissions and its disk, then try again.",
+        )
     if isinstance(mapped, StoreUnusableError):
         return StoreUnusableError(
             f"The snapshots in {path} can't be used: {error}.", hint="Restore the file from a backup."

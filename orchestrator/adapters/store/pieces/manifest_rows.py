@@ -125,6 +125,7 @@ def _parts(row: ManifestRow) -> tuple[bytes, ...]:
         _json({**asdict(summary), "created_at": microseconds(summary.created_at)}),
         _json(
             {
+                "files_execution": manifest.files_execution,
                 "names": [astuple(name) for name in manifest.names],
                 "unlisted_names": manifest.unlisted_names,
                 "files": [astuple(file) for file in manifest.files],
@@ -147,6 +148,7 @@ def _row(parts: Sequence[bytes]) -> ManifestRow:
         execution=summary.execution,
         environment=summary.environment,
         python=summary.python,
+        files_execution=listing["files_execution"],
         names=tuple(SavedName(*name) for name in listing["names"]),
         unlisted_names=listing["unlisted_names"],
         files=tuple(SavedFile(*file) for file in listing["files"]),

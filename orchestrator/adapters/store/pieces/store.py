@@ -30,6 +30,7 @@ from orchestrator.domain.snapshots import (
     SnapshotVoidedError,
     StoredSizes,
     StoredSnapshot,
+    restated,
 )
 
 DIRECTORY_NAME: Final = "sessions"  # in the data directory
@@ -245,6 +246,4 @@ async def _copied(reader: SnapshotReader, writer: SnapshotWriter, intent: Snapsh
                     hint="Fork another snapshot of that session.",
                 )
             await writer.put(piece)
-    return await writer.commit(
-        replace(source, sequence=intent.sequence, incarnation=intent.incarnation, execution=intent.execution)
-    )
+    return await writer.commit(restated(source, intent, whole=True))
