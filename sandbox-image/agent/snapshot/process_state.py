@@ -128,10 +128,9 @@ def _plain_filter(*row: Any) -> tuple[Any, ...]:
     """
     action, message, category, module, line = row
     try:
-        home = sys.modules[category.__module__]
-        place, name = category.__module__, category.__name__
-        if vars(home).get(name) is category and is_importable_module(home):
-            return action, _in_text(message), f"{place}:{name}", _in_text(module), line
+        where, name = category.__module__, category.__name__
+        if vars(sys.modules[where]).get(name) is category and is_importable_module(sys.modules[where]):
+            return action, _in_text(message), f"{where}:{name}", _in_text(module), line
     except (AttributeError, KeyError, TypeError):
         pass
     return row
