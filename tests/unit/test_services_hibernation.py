@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.model import ExecutionResult
 from orchestrator.services import sessions as sessions_module
 from tests.unit.pretended_agent import KILLED
 from tests.unit.pretended_engine import RECORDS_NAME, FullOnce, House, closed, house, until
@@ -58,9 +59,33 @@ async def test_a_call_that_comes_meanwhile_is_served_by_the_same_sandbox(tmp_pat
         result = await call
         assert (result.value, result.notes) == ("1", ())
         assert not await hibernating
+        assert point == "report" or not opened.agent.sent  # it was not kept waiting for a save that nobody wants
         assert len(opened.engine.agents) == 1
         assert (await opened.row()).state == "ready"
         assert await opened.hibernate()
+
+
+@pytest.mark.parametrize(("method", "saves"), [("session_snapshotting", 0), ("snapshot_committed", 1)])
+async def test_a_call_that_comes_while_it_is_recorded_keeps_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, saves: int
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        genuine = getattr(opened.records, method)
+        calls: list[asyncio.Task[ExecutionResult]] = []
+
+        async def meanwhile(*arguments: object) -> object:
+            calls.append(asyncio.create_task(opened.run("x")))
+            await asyncio.sleep(0.02)
+            return await genuine(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(opened.records, method, meanwhile)
+            assert not await opened.hibernate()
+        result = await calls[0]
+        assert (result.value, result.notes) == ("1", ())
+        assert len(opened.engine.agents) == 1
+        assert len(opened.agent.orders) == saves
 
 
 async def test_what_changed_behind_a_hibernation_keeps_its_sandbox(

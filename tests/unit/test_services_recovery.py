@@ -145,22 +145,26 @@ async def test_a_kill_under_a_clear_leaves_all_or_nothing(
     assert said == [before, before, cleared, cleared, cleared, cleared]
 
 
+@pytest.mark.parametrize("operation", ["clear", "roll back"])
 async def test_a_replacement_that_failed_is_not_found_by_the_next_owner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     async with house(tmp_path) as opened:
-        await opened.run("x = 1")
+        await opened.run("x = 0")
         await opened.save()
+        await opened.run("x = 1")
+        await opened.hibernate()
 
         async def refused(key: str, stored: StoredSnapshot) -> bool:  # noqa: ARG001 - the port's
             raise OSError("no answer")
 
         with monkeypatch.context() as patched:
             patched.setattr(opened.records, "snapshot_committed", refused)
+            replacing = opened.sessions.clear("s") if operation == "clear" else opened.histories.roll_back("s", 1)
             with pytest.raises(OSError, match="no answer"):
-                await opened.sessions.clear("s")
-        assert await opened.value("x") == "1"
+                await replacing
         killed = opened.die()
+        assert await opened.value("x") == "1"
     async with house(killed) as again:
         assert await again.value("x") == "1"
 

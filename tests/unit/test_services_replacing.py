@@ -220,8 +220,14 @@ async def test_a_rollback_forgets_a_loss_of_what_it_replaces(tmp_path: Path) -> 
         await opened.run("x = 1")
         first = await opened.save()
         await opened.run("x = 2")
-        await lost_sandbox(opened)
-        assert (await opened.sessions.list_variables("s")).notes
+        hang = Hang()
+        opened.faults.at("execute", hang)
+        call = asyncio.create_task(opened.run(KILLED))
+        await hang.entered.wait()
+        call.cancel()
+        await asyncio.wait([call])
+        hang.go.set()
+        assert "Lost" in (await opened.sessions.list_variables("s")).notes[0]
         await opened.histories.roll_back("s", first)
         result = await opened.run("x")
         assert (result.value, result.notes) == ("1", ())

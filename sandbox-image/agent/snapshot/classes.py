@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import attributes_of, bases_of, is_made_by_statement, module_of, name_of, qualified_name_of
+from agent.snapshot.oddities import C_TYPES, RefusedError
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
@@ -26,6 +27,7 @@ _BY_CREATION = frozenset(
         "_abc_impl",
         "__abstractmethods__",
         "__annotations_cache__",
+        "__slotnames__",  # which pickling an instance leaves there
     }
 )
 # A class may have these as attributes for its instances, but on the class itself they are type's own.
@@ -65,6 +67,8 @@ def reduce_class(dump: "Dump", of: type) -> Any:
         return NotImplemented
     if not dump.inlines(of):
         return dump.refer(of)
+    if isinstance(of, C_TYPES):
+        raise RefusedError("a ctypes type of the session cannot be saved")
     dump.plain = False  # a metaclass may have a say in what bases and attributes do
     attributes = {name: value for name, value in attributes_of(of).items() if _is_ours(of, name, value)}
     if "__doc__" in attributes:

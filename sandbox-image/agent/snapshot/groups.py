@@ -17,6 +17,7 @@ from agent.snapshot import rebuild
 from agent.snapshot.catalog import Catalog, is_importable_module, is_session_code
 from agent.snapshot.dump import Dump, NamespaceOnly, TooLargeError
 from agent.snapshot.nodes import Group, Limits, Node, is_saved, too_large
+from agent.snapshot.oddities import C_DATA
 from agent.snapshot.sharing import Counting, Union, in_loading_order
 from agent.snapshot.whereabouts import path_to, words_for
 
@@ -149,14 +150,20 @@ class Grouping:
             if node.dump is not None and node.dump.foreign:
                 # What an object shows of its own memory while it is pickled is its own affair.
                 inside = set(map(id, node.dump.visited))
-                ranges += [
-                    (*one[:2], id(one[2]), one[2], node) for one in node.dump.foreign if id(one[3]) not in inside
-                ]
+                for low, high, array, owner in node.dump.foreign:
+                    if isinstance(owner, C_DATA) and self._is_reached(owner):
+                        node.refusal = "it shares the memory of a ctypes object"
+                    elif id(owner) not in inside:
+                        ranges.append((low, high, id(array), array, node))
         ranges.sort(key=lambda one: one[:3])
         for (_, high, _, array, node), (low, _, _, following, next_node) in pairwise(ranges):
             if low < high and array is not following and (array.flags.writeable or following.flags.writeable):
                 for one, other in ((node, next_node), (next_node, node)):
                     one.refusal = f"it shares memory of a library with {other.label.partition(' ')[2]!r}"
+
+    def _is_reached(self, of: Any) -> bool:
+        dumps = [node.dump for node in self.nodes.values() if node.dump is not None]
+        return any(of is one for dump in dumps for one in dump.visited)
 
     def _refuse_large(self) -> None:
         for node in self.nodes.values():

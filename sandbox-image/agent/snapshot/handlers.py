@@ -19,6 +19,15 @@ from agent.snapshot.catalog import (
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
 
+
+def _not_plain(handler: Handler) -> Handler:
+    def reduce(dump: "Dump", of: Any) -> Any:
+        dump.plain = False
+        return handler(dump, of)
+
+    return reduce
+
+
 _EXACT: dict[type, Handler] = {
     FunctionType: functions.reduce_function,
     CellType: functions.reduce_cell,
@@ -36,6 +45,7 @@ _FAMILIES: tuple[tuple[type, Handler], ...] = (
     (enum.Enum, classes.reduce_enum_member),
     (property, oddities.reduce_property),
     (BaseException, oddities.reduce_exception),
+    (oddities.C_DATA, _not_plain(oddities.reduce_c_data)),
 )
 # Types of the standard library whose instances surely load again.
 _PLAIN_MODULES = frozenset({"builtins", "collections", "datetime", "decimal", "fractions", "uuid", "numpy"})
@@ -98,14 +108,6 @@ def _reduces_itself(kind: type) -> bool:
 
 def _as_pickle_does(_dump: "Dump", _of: Any) -> Any:
     return NotImplemented
-
-
-def _not_plain(handler: Handler) -> Handler:
-    def reduce(dump: "Dump", of: Any) -> Any:
-        dump.plain = False
-        return handler(dump, of)
-
-    return reduce
 
 
 def _refusing(reason: str) -> Handler:

@@ -34,6 +34,8 @@ _REFUSED = {
     ("multiprocessing.shared_memory", "SharedMemory"): "shared memory cannot be saved",
     ("asyncio.base_events", "BaseEventLoop"): "an event loop cannot be saved",
 }
+C_DATA: type = mro_of(ctypes.c_int)[-2]
+C_TYPES: tuple[type, ...] = tuple(map(type, (ctypes.Structure, ctypes.Union, ctypes.c_int, ctypes.Array)))
 # Who may own a lock that is saved. Elsewhere a lock is how a library says that an object belongs to this process.
 _LOCK_OWNERS = frozenset({"queue", "threading", "logging", "functools", "__main__"})
 
@@ -186,6 +188,13 @@ def reduce_generic_type(_dump: "Dump", of: Any) -> Any:
         if getattr(of, "__constraints__", ()):
             fields["constraints"] = of.__constraints__
     return rebuild.generic_type, (kind, of.__name__, fields), module, None, None, rebuild.set_module_name
+
+
+def reduce_c_data(_dump: "Dump", of: Any) -> Any:
+    """As pickle does, which copies: so only what has memory of its own."""
+    if not of._b_needsfree_:
+        raise RefusedError("a ctypes object on the memory of another object cannot be saved")
+    return NotImplemented
 
 
 def reduce_stand_in(_dump: "Dump", of: Any) -> Any:

@@ -42,8 +42,10 @@ class Rehearsal:
         self._connection: socket.socket | None = None
         self._processes = 0
         self._pid = 0
+        self._groups: list[Group] = []  # in the order in which they load
         self._code: list[Group] = []
         self._loaded: set[Group] = set()  # code that the present process has
+        self._deadly: set[Group] = set()  # code that ends it
         self.digests: dict[Group, str] = {}
         self.unrehearsed: set[Node] = set()
         self.passed: set[str] = set()  # digests of groups that load
@@ -52,6 +54,7 @@ class Rehearsal:
         """The groups that are left; what is refused has its reason."""
         dropped: set[Group] = set()
         # What user code runs while its values load finds the session's functions, as at a wake.
+        self._groups = groups
         self._code = [group for group in groups if len(group.code) == len(group.nodes)]
         for group in groups:
             if not dropped.isdisjoint(group.needs):
@@ -153,12 +156,32 @@ class Rehearsal:
 
     def _load(self, group: Group, dump: Dump) -> str | None:
         """Why it does not load; None where it does."""
-        for needed in (*self._code, *group.needs):
-            if needed is not group and needed not in self._loaded and self._process() is not None:
-                self._loaded.add(needed)  # once, however it goes
-                known = self._dump(needed)
-                if known is not None:
-                    self._load(needed, known)
+        while not self._load_what_comes_before(group):
+            pass  # what has ended the process is not loaded for others again
+        return self._exchange(group, dump)
+
+    def _load_what_comes_before(self, group: Group) -> bool:
+        """All code, and what the group needs, in the order in which a wake loads them; False where that ended it."""
+        needed = set(self._code)
+        pending = [*self._code, *group.needs]
+        while pending:
+            one = pending.pop()
+            needed.add(one)
+            pending += [other for other in one.needs if other not in needed]
+        for one in self._groups:
+            if one is group or one not in needed - self._loaded - self._deadly or self._process() is None:
+                continue
+            connection = self._connection
+            self._loaded.add(one)
+            known = self._dump(one)
+            if known is not None:
+                self._exchange(one, known)
+            if self._connection is not connection:
+                self._deadly.add(one)
+                return False
+        return True
+
+    def _exchange(self, group: Group, dump: Dump) -> str | None:
         connection = self._process()
         if connection is None:
             raise _UnknownError
