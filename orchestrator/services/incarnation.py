@@ -82,6 +82,7 @@ class Incarnation:
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
+            self._require_kept()
             return sandbox  # noqa: TRY300 - the last thing that may fail is above
         except BaseException:
             self.drop()
@@ -90,6 +91,10 @@ class Incarnation:
             raise
         finally:
             self._waking = False
+
+    def _require_kept(self) -> None:
+        if self.sandbox is None:
+            raise SandboxLostError("The call was stopped while the session woke.", hint="Call again.")
 
     def stop_waking(self) -> None:
         """Somebody wants the session for something else: what is just being restored comes back another time."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile
-from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Loss, Namespace, Session
+from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, Namespace, Session
 from orchestrator.domain.plan import ContainerRow, SavingPolicy, SessionRow
 from orchestrator.domain.ports import Agent, Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
-from orchestrator.domain.snapshots import CellText, SaveFailedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue

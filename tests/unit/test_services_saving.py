@@ -234,7 +234,11 @@ async def test_the_text_of_a_cell_that_took_its_sandbox_along_is_kept(tmp_path: 
         opened.faults.at("execute", lose)
         assert (await opened.run("x = 1")).error is not None
         key = (await opened.row()).key
-        assert [text.code for text in await opened.pieces.cells(key)] == ["x = 1"]
+
+        async def is_kept() -> bool:
+            return [text.code for text in await opened.pieces.cells(key)] == ["x = 1"]
+
+        await until(is_kept)  # after the answer
 
 
 async def test_a_session_that_never_held_anything_cannot_be_saved(tmp_path: Path) -> None:
