@@ -221,6 +221,7 @@ class SaveOrder:
     final: bool  # nothing else goes on once the moment is frozen: the sandbox is about to be removed
     hold: float  # that a cell may be kept waiting while files are read
     bound: float  # for all of it
+    most_bytes: int  # that the host takes of it: the agent is a suspect, and is not told
 
 
 @dataclass(frozen=True, slots=True)

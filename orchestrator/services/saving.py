@@ -47,6 +47,7 @@ class SavingLimits:
     session: int = 100_000_000
     bound: float = 900.0
     restore_bound: float = 30.0  # for each group of values
+    most_bytes: int = 1_000_000_000  # that a sandbox may send for one snapshot, whatever it says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class Saver:
             final=final,
             hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
+            most_bytes=self._limits.most_bytes,
         )
         return _Intended(order, began, usable)
 

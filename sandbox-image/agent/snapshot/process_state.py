@@ -94,9 +94,9 @@ def _plain_filter(*row: Any) -> tuple[Any, ...]:
     """
     action, message, category, module, line = row
     try:
-        home = sys.modules[category.__module__]
-        if vars(home).get(category.__name__) is category and is_importable_module(home):
-            return action, _in_text(message), f"{category.__module__}:{category.__name__}", _in_text(module), line
+        where, name = category.__module__, category.__name__
+        if vars(sys.modules[where]).get(name) is category and is_importable_module(sys.modules[where]):
+            return action, _in_text(message), f"{where}:{name}", _in_text(module), line
     except (AttributeError, KeyError, TypeError):
         pass
     return row

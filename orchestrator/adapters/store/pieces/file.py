@@ -26,6 +26,7 @@ SUFFIX: Final = ".pieces"
 # the records already call head; truncating one is synced.
 PAGE_BYTES: Final = 65_536
 SEED_BYTES: Final = 8
+_MOST_PAGES: Final = 2**30 - 1  # what every SQLite allows: 70 TB
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _OTHERS_WAIT_SECONDS = 5.0  # turns keep us apart; another process may look at the file for a moment
@@ -180,7 +181,8 @@ def _connect(place: Place) -> sqlite3.Connection:
         ):
             raw.execute(f"PRAGMA {pragma}").fetchall()
         if place.limit_bytes is not None:
-            raw.execute(f"PRAGMA max_page_count = {max(1, place.limit_bytes // PAGE_BYTES)}").fetchall()
+            pages = min(max(1, place.limit_bytes // PAGE_BYTES), _MOST_PAGES)
+            raw.execute(f"PRAGMA max_page_count = {pages}").fetchall()
     except BaseException:
         raw.close()
         raise
