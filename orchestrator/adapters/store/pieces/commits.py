@@ -21,7 +21,6 @@ from orchestrator.domain.snapshots import (
     SnapshotRefusedError,
     SnapshotSummary,
     SnapshotVoidedError,
-    restated,
 )
 
 
@@ -188,7 +187,7 @@ def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
             intent.sequence, intent.incarnation, intent.execution, "", "", files_execution=intent.execution
         )
         return _summed(empty, (), (), Stamp(copy.created_at, intent.seed))
-    kept = restated(source.manifest, intent, whole=copy.namespace and copy.workspace)
+    kept = manifest_rows.restated(source.manifest, intent, whole=copy.namespace and copy.workspace)
     namespace, workspace = source.namespace, source.workspace
     if not copy.namespace:
         namespace, kept = (), replace(kept, names=(), unlisted_names=0, namespace=Section())

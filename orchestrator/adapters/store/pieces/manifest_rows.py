@@ -4,7 +4,7 @@ import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -17,6 +17,7 @@ from orchestrator.domain.snapshots import (
     SavedFile,
     SavedName,
     Section,
+    SnapshotIntent,
     SnapshotSummary,
     StoredSnapshot,
 )
@@ -60,6 +61,18 @@ class ManifestRow:
     def stored(self) -> StoredSnapshot:
         """What the domain calls it."""
         return StoredSnapshot(self.summary, self.manifest, tuple(piece.reference for piece in self.located))
+
+
+def restated(source: Manifest, intent: SnapshotIntent, *, whole: bool) -> Manifest:
+    """The same for another snapshot. Where all of it is restated, nothing that came later is missed."""
+    behind = not whole or source.files_execution < source.execution
+    return replace(
+        source,
+        sequence=intent.sequence,
+        incarnation=intent.incarnation,
+        execution=intent.execution,
+        files_execution=min(source.files_execution, intent.execution) if behind else intent.execution,
+    )
 
 
 def insert(file: PieceFile, row: ManifestRow) -> None:
