@@ -134,15 +134,20 @@ def unlink(path: Path) -> None:
 
 def require_room(place: Place, wanted: int) -> None:
     """Raises StoreFullError where writing that much would bring the disk below its floor."""
-    try:
-        disk = os.statvfs(place.path.parent)
-    except FileNotFoundError:
-        return  # nothing was ever written there; making the directory tells the rest
-    if disk.f_bavail * disk.f_frsize - wanted < place.floor_bytes:
+    if not has_room(place, wanted):
         raise StoreFullError(
             f"The disk that holds {place.path.parent} has less than {place.floor_bytes + wanted} bytes free.",
             hint="Free some space there; what was saved before stays.",
         )
+
+
+def has_room(place: Place, wanted: int = 0) -> bool:
+    """Whether the disk stays above its floor with that much more."""
+    try:
+        disk = os.statvfs(place.path.parent)
+    except FileNotFoundError:
+        return True  # nothing was ever written there; making the directory tells the rest
+    return disk.f_bavail * disk.f_frsize - wanted >= place.floor_bytes
 
 
 @contextmanager
