@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from agent import worker
 from agent.processes import set_dumpable, set_oom_score
-from agent.snapshot import process_state, rehearsing
+from agent.snapshot import module_attributes, process_state, rehearsing
 
 _WORKER_OOM_SCORE = 500  # dies before supervisor and zygote, where the kernel heeds it
 _WORKER_NICENESS = 10  # the supervisor keeps its turn while cells spin
@@ -31,6 +31,7 @@ def main(fd: int) -> NoReturn:
     """Fork a worker for each message, until the supervisor is gone."""
     set_dumpable(dumpable=False)
     supervisor = socket.socket(fileno=fd)
+    module_attributes.look()
     gc.collect()
     gc.freeze()  # keeps shared pages shared
     _provide_font_cache()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from agent.snapshot import process_state
+from agent.snapshot import module_attributes, process_state
 from agent.snapshot.loading import Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
 
@@ -129,6 +129,7 @@ class _Restore:
         if why is not None:
             return [(key, why) for key in self._state]
         self._announce(number)
+        module_attributes.look()  # what is set from here on is the session's
         return process_state.apply(self._state)
 
     def _group(self, number: int, row: dict[str, Any]) -> None:
