@@ -59,15 +59,6 @@ def skipped_note(wanted: int, woken: StoredSnapshot, skipped: Collection[int]) -
     )
 
 
-def stale_files_note(woken: StoredSnapshot) -> tuple[str, ...]:
-    """That the files are older than the namespace, because cells kept coming while they were to be read."""
-    saved_through = woken.manifest.execution
-    oldest = min((file.execution for file in woken.manifest.files), default=saved_through)
-    if oldest >= saved_through:
-        return ()
-    return (f"Files are as they were after execution {oldest}: later changes to them are lost.",)
-
-
 def files_note(woken: Manifest) -> tuple[str, ...]:
     """That files are older than the namespace, because cells kept coming while they were to be read."""
     behind, last = woken.files_execution, woken.execution

@@ -24,7 +24,6 @@ from orchestrator.services.saving_notes import (
     refused_names,
     refused_notes,
     skipped_note,
-    stale_files_note,
     state_notes,
 )
 
@@ -39,7 +38,6 @@ class Woken:
 
     stored: StoredSnapshot
     skipped: tuple[int, ...]  # newer snapshots that are damaged
-    since: int  # the sequence of the last rollback, clear or fork
     with_files: bool  # and not the namespace alone
     whole: bool = True  # every piece was intact
     reports: dict[SectionName, RestoreReport] = field(default_factory=dict)
@@ -57,8 +55,6 @@ class Woken:
             notes += pairs_note("Not restored", namespace.lost)
             notes += state_notes(namespace.state_lost)
         if workspace is not None:
-            # What stands there since a rollback or a clear is as old as it was meant to be.
-            notes += stale_files_note(self.stored) if self.stored.summary.sequence != self.since else ()
             notes += pairs_note("Files not restored", workspace.lost)
         return tuple(notes)
 
@@ -75,7 +71,7 @@ async def wake(
         raise AssertionError("a session without a head has nothing to wake")
     async with await pieces.open_snapshot(record.session, record.head, since=record.since) as reader:
         stored = reader.snapshot
-        woken = Woken(stored, tuple(reader.skipped), record.since, "workspace" in sections)
+        woken = Woken(stored, tuple(reader.skipped), "workspace" in sections)
         contents: dict[SectionName, Section] = {
             "workspace": stored.manifest.workspace,
             "namespace": stored.manifest.namespace,

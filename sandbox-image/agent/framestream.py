@@ -5,9 +5,9 @@ from _collections import deque  # type: ignore[import-not-found]  # collections 
 from _collections_abc import Callable, Sequence
 
 from agent.reactor import READ, WRITE, Reactor
-from agent.wire import Decoder, Header, ProtocolViolationError, encode
+from agent.wire import Decoder, Frame, Header, ProtocolViolationError, encode
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024
 MAX_QUEUED = 32 * 1024 * 1024
 
 
@@ -37,8 +37,16 @@ class FrameStream:
         self._watch()
 
     def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
-        """Queue a frame; descriptors are passed along with it and closed here."""
-        self.send_encoded(encode(header, parts), descriptors)
+        """Queue a frame; descriptors are passed along with it and closed here.
+
+        Raises ValueError where it would exceed the caps.
+        """
+        try:
+            encoded = encode(header, parts)
+        except ValueError:
+            _close_all(descriptors)
+            raise
+        self.send_encoded(encoded, descriptors)
 
     def send_encoded(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
         """Queue the bytes of a whole frame; they must stay as they are until they are out."""
@@ -69,6 +77,9 @@ class FrameStream:
         except ProtocolViolationError as error:
             self._break(str(error))
             return
+        self._hand_on(frames)
+
+    def _hand_on(self, frames: list[Frame]) -> None:
         for header, parts in frames:
             if self.open:
                 self._arrived(header, parts)
@@ -80,17 +91,24 @@ class FrameStream:
             self._read()
 
     def _read(self) -> None:
+        room = self._decoder.room
         try:
-            data = os.read(self._reading or 0, READ_SIZE)
+            if room:
+                count = os.readv(self._reading or 0, [room])
+            else:
+                data = os.read(self._reading or 0, READ_SIZE)
+                count = len(data)
         except BlockingIOError:
             return
         except OSError as error:
             self._break(str(error))
             return
-        if data:
-            self.take(data)
-        else:
+        if not count:
             self._break("the other side closed the connection")
+        elif room:
+            self._hand_on(self._decoder.filled(count))
+        else:
+            self.take(data)
 
     def _write(self) -> None:
         while self._queue and self.open:

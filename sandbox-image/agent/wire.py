@@ -10,6 +10,7 @@ the same reason.) The tests hold what is left to do here to what json and hmac d
 
 import struct
 from _collections_abc import Sequence
+from _io import BytesIO
 from _json import encode_basestring_ascii, make_encoder, make_scanner
 from _operator import _compare_digest
 
@@ -30,6 +31,7 @@ MAX_HEADER = 64 * 1024
 MAX_BODY = 8 * 1024 * 1024
 MAX_PARTS = 64
 
+_LARGE = 64 * 1024  # bytes of a body that is read to where it stays
 _DIGEST_BLOCK = 64  # bytes
 _INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
@@ -76,18 +78,43 @@ def encode(header: Header, parts: Sequence[bytes] = ()) -> bytes:
 
 
 class Decoder:
-    """Cuts a byte stream into frames."""
+    """Cuts a byte stream into frames.
+
+    What a large body lacks is best read to where it stays: into `room`, where that is not empty.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._body = BytesIO()  # of a large frame that is still arriving
+        self._announced: tuple[Header, list[int]] = {}, []  # what its header says
+        self.room = memoryview(b"")
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes. Raises ProtocolViolationError."""
-        self._buffer += data
         frames = []
-        while (frame := self._next()) is not None:
+        count = min(len(self.room), len(data))
+        if count:
+            self.room[:count] = data[:count]
+            frames += self.filled(count)
+        self._buffer += data[count:] if count else data
+        while not self.room and (frame := self._next()) is not None:
             frames.append(frame)
         return frames
+
+    def filled(self, count: int) -> list[Frame]:
+        """The frame that is whole with `count` bytes in `room`."""
+        rest = self.room[count:]
+        # Whoever read into it may hold it still, and what is held is copied in the end.
+        self.room.release()
+        self.room = rest
+        if rest:
+            return []
+        rest.release()
+        self.room = memoryview(b"")
+        header, lengths = self._announced
+        body = self._body.getvalue()
+        self._body = BytesIO()
+        return [(header, [body] if len(lengths) == 1 else _cut(memoryview(body), lengths))]
 
     def _next(self) -> Frame | None:
         if len(self._buffer) < PREFIX.size:
@@ -99,13 +126,28 @@ class Decoder:
             raise ProtocolViolationError("a frame over the caps")
         body_start = PREFIX.size + header_length
         end = body_start + body_length
-        if len(self._buffer) < end:
+        is_large = body_length >= _LARGE
+        if len(self._buffer) < (body_start if is_large else end):
             return None
         with memoryview(self._buffer) as view:
             header = _header(bytes(view[PREFIX.size : body_start]))
-            parts = _parts(header, view[body_start:end])
+            lengths = _lengths(header, body_length)
+            if len(view) >= end:
+                parts = _cut(view[body_start:end], lengths)
+            else:
+                self._begin_body(header, lengths, view[body_start:])
+                end = len(view)
         del self._buffer[:end]
-        return header, parts
+        return None if self.room else (header, parts)
+
+    def _begin_body(self, header: Header, lengths: list[int], begun: memoryview) -> None:
+        self._announced = header, lengths
+        # Nobody else has these zeros, so that they are written into where they lie, and handed out without a copy.
+        self._body = BytesIO(bytes(sum(lengths)))
+        room = self._body.getbuffer()
+        room[: len(begun)] = begun
+        self.room = room[len(begun) :]
+        room.release()
 
 
 def _header(encoded: bytes) -> Header:
@@ -122,12 +164,16 @@ def _header(encoded: bytes) -> Header:
     return header
 
 
-def _parts(header: Header, body: memoryview) -> list[bytes]:
+def _lengths(header: Header, body_length: int) -> list[int]:
     lengths = header.pop("parts", [])
     if not isinstance(lengths, list) or len(lengths) > MAX_PARTS:
         raise ProtocolViolationError("parts that are not a short list")
-    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != len(body):
+    if not all(type(length) is int and length >= 0 for length in lengths) or sum(lengths) != body_length:
         raise ProtocolViolationError("parts that do not add up to the body")
+    return lengths
+
+
+def _cut(body: memoryview, lengths: list[int]) -> list[bytes]:
     parts, start = [], 0
     for length in lengths:
         parts.append(bytes(body[start : start + length]))

@@ -303,7 +303,7 @@ async def test_a_first_snapshot_has_the_files_however_fast_calls_come(tmp_path: 
         kill_all(installation_of(settings))
         await until(lambda: lost_is_known(orchestrator))
         woken = await orchestrator.execute("import os\nos.path.exists('late'), os.path.exists('big')", session_id="s")
-        told = any("Files are as they were after execution" in note for note in woken.notes)
+        told = any("did to files in /workspace; they are as they were after" in note for note in woken.notes)
         assert (woken.value, told) in (("(True, True)", False), ("(False, True)", True)), woken
 
 

@@ -134,7 +134,7 @@ async def test_a_session_goes_on_after_its_owner_was_killed_and_says_what_is_los
         await run(client, "kept = [1]\nopen('f', 'w').write('file')", "s")
 
         async def saved() -> bool:
-            return (await the_session(client))["saved_through"] == 1
+            return bool((await the_session(client))["saved_through"] == 1)
 
         await until(saved)
         # A running cell is not saved, so that this one surely is lost.

@@ -289,8 +289,8 @@ async def test_tools_describe_themselves(client: Client) -> None:
     assert {state for state in SessionState if f"`{state}`" in described} == set(SessionState) - {"destroying"}
     assert client.instructions is not None
     assert "session_id" in client.instructions
-    for told in (client.instructions, repl.description or ""):  # some clients show one of them, some the other
-        words = " ".join(told.split())
+    for text_for_models in (client.instructions, repl.description or ""):  # some clients show only one of them
+        words = " ".join(text_for_models.split())
         assert "idle" in words
         assert "restart" in words
         assert "open files" in words

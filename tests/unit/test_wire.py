@@ -121,6 +121,28 @@ def test_frames_are_the_same_where_they_are_read_into_the_decoder(
     assert [(dict(frame.header), list(frame.parts)) for frame in seen] == sent
 
 
+@given(st.lists(frames, max_size=4), st.lists(st.integers(min_value=100, max_value=70_000), min_size=1))
+def test_the_agent_reads_large_bodies_to_where_they_stay_and_the_rest_as_it_comes(
+    sent: list[tuple[dict[str, Any], list[bytes]]], sizes: list[int]
+) -> None:
+    sent = [*sent, ({"type": "x"}, [b"b" * 200_000]), ({"type": "x"}, [bytes(9), b"a" * 100_000]), *sent]
+    stream = b"".join(wire.encode(header, parts) for header, parts in sent)
+    decoder, seen, reads = agent_wire().Decoder(), list[Any](), cycle(sizes)
+    was_read_into = False
+    while stream:
+        count = min(len(stream), next(reads))
+        if decoder.room:
+            was_read_into = True
+            count = min(count, len(decoder.room))
+            decoder.room[:count] = stream[:count]
+            seen += decoder.filled(count)
+        else:
+            seen += decoder.feed(stream[:count])
+        stream = stream[count:]
+    assert seen == sent
+    assert was_read_into
+
+
 def test_body_of_a_large_frame_is_allocated_once() -> None:
     data = bytes(8_000_000)
     stream = memoryview(wire.encode({"type": "piece"}, [data]))

@@ -1,6 +1,7 @@
 """One proven connection on the loop: frames in and out, heartbeats, and an end."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -9,6 +10,8 @@ from orchestrator.domain.wire import Frame, FrameDecoder, ProtocolViolationError
 
 # A restore's request and its window of pieces, of at most 8 MiB each, and room for what else is asked.
 MAX_UNSENT: Final = 24 * 1024 * 1024
+# Where the kernel allows it: a piece goes out in one write, and not in five turns of the loop.
+SEND_BUFFER: Final = 2 * 1024 * 1024
 SILENT_HEARTBEATS: Final = 3
 MAX_PINGS_PER_HEARTBEAT: Final = 100
 _PING: Final = wire.encode({"type": "ping"})
@@ -45,6 +48,7 @@ class AgentLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to listen and to beat."""
         self._transport = cast("asyncio.WriteTransport", transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if self._ended:  # dropped before it began
             self._transport.abort()
             return

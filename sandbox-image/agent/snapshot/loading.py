@@ -31,7 +31,7 @@ class Loader:
         self._at_end: list[Callable[[], None]] = []
 
     def load(self, stream: Any, buffers: Sequence[int], read: ReadBeside) -> list[Any]:
-        """The group's objects. Raises whatever user code raises."""
+        """The group's objects. Raises whatever user code raises. `stream` is bytes, or a file of the prefix and them."""
         self._read = read
         rebuild.current = self
         try:
@@ -42,7 +42,7 @@ class Loader:
             rebuild.current = None  # type: ignore[assignment]
 
     def _load(self, stream: Any, buffers: Sequence[int]) -> list[Any]:
-        file = io.BytesIO(b"".join((PREFIX, stream)))
+        file = stream if isinstance(stream, io.BytesIO) else io.BytesIO(b"".join((PREFIX, stream)))
         unpickler: Any = pickle.Unpickler(file, buffers=self._buffers(buffers))  # noqa: S301 - inside the sandbox
         unpickler.persistent_load = sys.intern
         loaded: list[Any] = unpickler.load()

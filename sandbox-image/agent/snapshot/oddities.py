@@ -94,7 +94,7 @@ def reduce_memoryview(_dump: "Dump", of: Any) -> Any:
 
 
 def _shows_all(of: Any) -> bool:
-    """Whether it is what its buffer shows by itself, be that in a format or with strides that no other view can have."""
+    """Whether it is what its buffer shows by itself, be that in a format or with strides that no other view has."""
     if type(of.obj) not in (bytes, bytearray) and type(of.obj).__name__ not in ("array", "ndarray"):
         return False
     whole = memoryview(of.obj)

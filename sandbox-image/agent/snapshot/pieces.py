@@ -150,9 +150,13 @@ class PieceReader:
         if start != len(target):
             raise DamagedError(f"{start} bytes were stored for {len(target)}")
 
+    def size(self, indexes: Sequence[int]) -> int:
+        """Of a stream, in bytes."""
+        return sum(self._table[index][1] for index in indexes)
+
     def read(self, indexes: Sequence[int]) -> bytearray:
         """The whole of a stream."""
-        whole = bytearray(sum(self._table[index][1] for index in indexes))
+        whole = bytearray(self.size(indexes))
         self.read_into(indexes, memoryview(whole))
         return whole
 

@@ -3,23 +3,22 @@
 Most parts are differences from what the worker was born with (`mark`), so that they mean the same in another image.
 """
 
-import ast
 import copyreg
 import linecache
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.snapshot import module_attributes, process_libraries
+from agent.snapshot import process_libraries, process_patches
 from agent.snapshot.catalog import is_importable_module
 from agent.snapshot.loading import words_for
+from agent.snapshot.process_patches import CELL
 
 _WORKSPACE = "/workspace"
-_CELL = "<cell "
 _SOURCES_TOGETHER = 32  # cells whose sources are one part: full ones never change
 
 _born: dict[str, Any] = {}
@@ -60,21 +59,57 @@ def early() -> dict[str, Any]:
     return parts
 
 
-def take(namespace: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """The parts that differ, by key; run in the child. What can't be had is left out, as if it had not changed."""
-    parts = dict(before)
-    for taker in (_of_interpreter, process_libraries.take, _sources):
-        try:
-            parts.update(taker())
-        except Exception:  # noqa: S112 - see above
-            continue
-    parts.update(module_attributes.take(namespace))
-    copied = {
-        kind: how for kind, how in copyreg.dispatch_table.items() if getattr(how, "__globals__", None) is namespace
+@dataclass
+class Taken:
+    """What a save says of the process: see `take`, `early` and `process_patches.imports`."""
+
+    state: dict[str, Any] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+
+
+def take(
+    namespace: dict[str, Any],
+    before: dict[str, Any],
+    announce: Callable[[str], None],
+    beat: Callable[[], None],
+    refused: Container[str],
+) -> Taken:
+    """The parts that differ, by key. Run in a child that saves: what a session has patched may hang or crash there.
+
+    Each taker is announced by its label; one that is refused leaves a part of its own name, which is refused as well.
+    What can't be had is left out, as if it had not changed.
+    """
+    taken = Taken(dict(before))
+    takers: dict[str, Callable[[], dict[str, Any]]] = {
+        "interpreter": _of_interpreter,
+        **process_libraries.takers(),
+        "sources": _sources,
+        "attributes": lambda: process_patches.attributes(namespace, beat),
+        "reducers": lambda: _copyreg(namespace),
     }
-    if copied:
-        parts["copyreg"] = list(copied.items())
-    return parts
+    others: dict[str, Callable[[], None]] = {
+        "environment": lambda: taken.early.update(early()),
+        "imports": lambda: taken.imports.extend(process_patches.imports(namespace, beat)),
+    }
+    for name, taker in (*takers.items(), *others.items()):
+        label = f"state {name}"
+        if label in refused:
+            taken.state[name] = None
+            continue
+        announce(label)
+        try:
+            taken.state.update(taker() or {})
+        except BaseException:  # noqa: S112 - see above
+            continue
+    return taken
+
+
+def _copyreg(namespace: dict[str, Any]) -> dict[str, Any]:
+    copied = [
+        (kind, how) for kind, how in copyreg.dispatch_table.items() if getattr(how, "__globals__", None) is namespace
+    ]
+    return {"copyreg": copied} if copied else {}
 
 
 def _of_interpreter() -> dict[str, Any]:
@@ -93,9 +128,9 @@ def _plain_filter(*row: Any) -> tuple[Any, ...]:
     """
     action, message, category, module, line = row
     try:
-        home = sys.modules[category.__module__]
-        if vars(home).get(category.__name__) is category and is_importable_module(home):
-            return action, _in_text(message), f"{category.__module__}:{category.__name__}", _in_text(module), line
+        where, name = category.__module__, category.__name__
+        if vars(sys.modules[where]).get(name) is category and is_importable_module(sys.modules[where]):
+            return action, _in_text(message), f"{where}:{name}", _in_text(module), line
     except (AttributeError, KeyError, TypeError):
         pass
     return row
@@ -109,28 +144,12 @@ def _sources() -> dict[str, Any]:
     # So that tracebacks and inspect.getsource work for functions of earlier cells.
     parts: dict[str, dict[str, str]] = {}
     for name, entry in list(linecache.cache.items()):
-        if name.startswith(_CELL) and len(entry) > 2:  # noqa: PLR2004 - a lazy entry has one field
-            number = name[len(_CELL) : -1]
+        if name.startswith(CELL) and len(entry) > 2:  # noqa: PLR2004 - a lazy entry has one field
+            number = name[len(CELL) : -1]
             if number.isdigit():
                 key = f"sources {int(number) // _SOURCES_TOGETHER}"
                 parts.setdefault(key, {})[name] = "".join(entry[2])
     return dict(parts)
-
-
-def imports(namespace: dict[str, Any]) -> list[str]:
-    """The parts of packages that cells imported by `import a.b`: the name `a` alone would not bring them."""
-    found: dict[str, None] = {}
-    for nodes in module_attributes.trees():
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            found.update({name: None for name in names if "." in name and name in sys.modules})
-    modules = {value.__name__ for value in namespace.values() if isinstance(value, ModuleType)}
-    return [name for name in found if name.partition(".")[0] in modules or name in modules]
 
 
 # bringing it back
@@ -188,6 +207,13 @@ def _set_sources(value: Any, _rest: str) -> None:
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
 
 
+def _set_attribute(value: Any, rest: str) -> None:
+    module, attribute = rest.split(" ")
+    __import__(module)
+    process_patches.look()
+    setattr(sys.modules[module], attribute, value)
+
+
 def _set_random(value: Any, _rest: str) -> None:
     import random
 
@@ -206,7 +232,7 @@ _APPLY: dict[str, Callable[[Any, str], None]] = {
     "recursion limit": lambda value, _rest: sys.setrecursionlimit(value),
     "warnings": _set_warnings,
     "sources": _set_sources,
-    "attribute": module_attributes.apply,
+    "attribute": _set_attribute,
     "random": _set_random,
     "copyreg": _set_copyreg,
 }

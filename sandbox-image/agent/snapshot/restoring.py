@@ -5,6 +5,7 @@ the supervisor knows from the announcements which group it was, and starts anoth
 """
 
 import contextlib
+import io
 import json
 import signal
 import sys
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from agent.snapshot import module_attributes, process_state
-from agent.snapshot.loading import Loader, words_for
+from agent.snapshot import process_patches, process_state
+from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
 
 _REPEAT = 0.2  # seconds after which a swallowed time-out is raised again
@@ -129,7 +130,7 @@ class _Restore:
         if why is not None:
             return [(key, why) for key in self._state]
         self._announce(number)
-        module_attributes.look()  # what is set from here on is the session's
+        process_patches.look()  # what is set from here on is the session's
         return process_state.apply(self._state)
 
     def _group(self, number: int, row: dict[str, Any]) -> None:
@@ -165,12 +166,24 @@ class _Restore:
 
     def _stream(self, row: dict[str, Any]) -> Any:
         number, offset, size = row["pack"]
+        indexes = self._body["packs"][number]
+        if self._pack[0] != number and offset == 0 and size == self._reader.size(indexes):
+            return self._file(indexes, size)
         if self._pack[0] != number:
-            self._pack = (number, self._reader.read(self._body["packs"][number]))
+            self._pack = (number, self._reader.read(indexes))
         stream = memoryview(self._pack[1])[offset : offset + size]
         if len(stream) != size:
             raise DamagedError("a group lies outside its pack")
         return stream
+
+    def _file(self, indexes: list[int], size: int) -> io.BytesIO:
+        """A large group, which has its pack to itself: read to where it is loaded from."""
+        # Nobody else has these zeros, so that they are written into where they lie.
+        file = io.BytesIO(bytes(len(PREFIX) + size))
+        with file.getbuffer() as memory, memory[: len(PREFIX)] as prefix, memory[len(PREFIX) :] as rest:
+            prefix[:] = PREFIX
+            self._reader.read_into(indexes, rest)
+        return file
 
     def _lose(self, row: dict[str, Any], why: str) -> None:
         slots = set(row.get("code", ()))

@@ -1,16 +1,16 @@
-"""Attributes that cells set on modules, found in their text, by what they are, and by what was not there before."""
+"""What cells did to modules: parts of packages that they imported, attributes that they set, however they did it."""
 
 import ast
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
 from agent.snapshot.catalog import comes_from_workspace, is_importable_module
 
-_CELL = "<cell "
-_MAX_SOURCE = 200_000  # characters of a cell that is searched for assignments to modules
+CELL = "<cell "
+_MAX_SOURCE = 200_000  # characters of a cell that is searched
 # Modules whose attributes change by themselves, or are other parts' business.
 _RESTLESS = frozenset({"__main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"})
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset)
@@ -22,9 +22,9 @@ _looked = {"modules": 0}
 def look() -> None:
     """Remember the attributes of modules that were imported since the last look: later ones are the session's.
 
-    Called in the zygote and after each cell; cheap where nothing was imported.
+    Called in the zygote, after each cell, and in a restore; cheap where nothing was imported.
     """
-    if len(sys.modules) == _looked.get("modules"):
+    if len(sys.modules) == _looked["modules"]:
         return
     _looked["modules"] = len(sys.modules)
     for name, module in list(sys.modules.items()):
@@ -32,20 +32,51 @@ def look() -> None:
             _seen[name] = dict(vars(module))
 
 
-def take(namespace: dict[str, Any]) -> dict[str, Any]:
-    """What cells have set on modules, by key."""
+def imports(namespace: dict[str, Any], beat: Callable[[], None]) -> list[str]:
+    """The parts of packages that cells imported by `import a.b`: the name `a` alone would not bring them."""
+    found: dict[str, None] = {}
+    for nodes in _trees(beat):
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            found.update({name: None for name in names if "." in name and name in sys.modules})
+    modules = {value.__name__ for value in namespace.values() if isinstance(value, ModuleType)}
+    return [name for name in found if name.partition(".")[0] in modules or name in modules]
+
+
+def _trees(beat: Callable[[], None]) -> Iterator[list[ast.AST]]:
+    for name, entry in list(linecache.cache.items()):
+        beat()
+        text = "".join(entry[2]) if name.startswith(CELL) and len(entry) > 2 else ""  # noqa: PLR2004
+        if not text or len(text) > _MAX_SOURCE:
+            continue
+        try:
+            yield list(ast.walk(ast.parse(text)))
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+
+
+# attributes that cells assigned on modules
+
+
+def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
+    """What cells assigned, by the key of its part."""
     found: dict[str, Any] = {}
-    for module, attribute in {**_assigned(namespace), **_session_code(namespace), **_appeared()}:
+    for module, attribute in {**_assigned(namespace, beat), **_session_code(namespace), **_appeared()}:
         home = sys.modules.get(module)
         if home is not None and module != "__main__" and attribute in vars(home):
             found[f"attribute {module} {attribute}"] = vars(home)[attribute]
     return found
 
 
-def _assigned(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
+def _assigned(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[tuple[str, str], None]:
     """By the cells' own text: `module.name = …` and `setattr(module, "name", …)`, wherever they stand in it."""
     found: dict[tuple[str, str], None] = {}
-    for nodes in trees():
+    for nodes in _trees(beat):
         for node in nodes:
             for owner, attribute in _targets(node):
                 module = _module_of(owner, namespace)
@@ -74,7 +105,7 @@ def _module_of(expression: ast.expr, namespace: dict[str, Any]) -> ModuleType | 
 
 
 def _appeared() -> dict[tuple[str, str], None]:
-    """Public attributes that no import gave, however they came there; and plain ones that are bound to others now."""
+    """Public attributes that no import gave, and plain ones that are bound to others now: by `vars` or the like."""
     found: dict[tuple[str, str], None] = {}
     for name, before in _seen.items():
         home = sys.modules.get(name)
@@ -101,23 +132,3 @@ def _session_code(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
             ):
                 found[module, name] = None
     return found
-
-
-def trees() -> Iterator[list[ast.AST]]:
-    """The nodes of each cell that is still known."""
-    for name, entry in list(linecache.cache.items()):
-        text = "".join(entry[2]) if name.startswith(_CELL) and len(entry) > 2 else ""  # noqa: PLR2004
-        if not text or len(text) > _MAX_SOURCE:
-            continue
-        try:
-            yield list(ast.walk(ast.parse(text)))
-        except (SyntaxError, ValueError, RecursionError):
-            continue
-
-
-def apply(value: Any, rest: str) -> None:
-    """Set one again; `rest` is the end of its key."""
-    module, attribute = rest.split(" ")
-    __import__(module)
-    look()
-    setattr(sys.modules[module], attribute, value)
