@@ -233,7 +233,10 @@ def limits_of(settings: Settings) -> Limits:
             hibernate_after=settings.hibernate_after,
         ),
         saving=SavingLimits(
-            variable=settings.variable_limit, session=settings.session_limit, restore_bound=settings.restore_bound
+            variable=settings.variable_limit,
+            session=settings.session_limit,
+            restore_bound=settings.restore_bound,
+            most_bytes=settings.most_of_a_save,
         ),
     )
 
@@ -243,7 +246,7 @@ def pieces_policy_of(settings: Settings) -> PiecesPolicy:
     return PiecesPolicy(
         history=settings.snapshot_history,
         floor_bytes=settings.disk_floor,
-        limit_bytes=settings.session_file_limit,
+        limit_bytes=settings.most_of_a_file,
     )
 
 

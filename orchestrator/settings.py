@@ -19,6 +19,7 @@ from orchestrator.domain.hardening import MIB, SandboxProfile
 PREFIX = "ORCHESTRATOR_"
 MAX_TIME_LIMIT = 3600.0  # seconds; a cell that needs more is a job, and wants a job queue
 _KIB = 1024
+_BESIDE_A_SAVE = 64 * MIB
 _DEFAULTS = SandboxProfile()
 
 
@@ -111,8 +112,9 @@ class Settings(BaseSettings):
     Default 512 MiB."""
 
     session_file_limit: ByteSize | None = Field(default=None, ge=MIB)
-    """Bytes that the snapshots of one session may take on the disk.
-    Default None: what the disk holds; the limits above bound it to a few hundred MB."""
+    """Bytes that the snapshots of one session may take on the disk; one that does not fit fails, and that is told.
+    Default None: as many times the most that is taken of one snapshot (`most_of_a_save`) as there are snapshots, and
+    twice more: what an honest session stays far below, and a hostile one does not get past."""
 
     owner_linger: float = Field(default=60.0, ge=0.2, le=86_400, allow_inf_nan=False)
     """Seconds that the owner process stays after its last client has left.
@@ -172,6 +174,26 @@ class Settings(BaseSettings):
     def output_tail(self) -> int:
         """Bytes of output kept from its end."""
         return self.output_limit - self.output_head
+
+    @property
+    def most_of_a_save(self) -> int:
+        """Bytes that a sandbox may send for one snapshot, raw or stored; more is no honest one.
+
+        A value whose saving crashes has the rest written once more, in packs of their own; a file that is written while
+        it is read is read up to three times. What stands beside them is the state of the process and small change.
+        """
+        return 2 * self.session_limit + 3 * self.sandbox_workspace + _BESIDE_A_SAVE
+
+    @property
+    def most_of_a_file(self) -> int:
+        """Bytes that a session's file may reach: its history, and two more snapshots.
+
+        One is being written, one may be held by a reader. `most_of_a_save` is at least twice what a snapshot holds: the
+        rest is for SQLite, where a piece just over half a page takes a whole one.
+        """
+        if self.session_file_limit is not None:
+            return self.session_file_limit
+        return (self.snapshot_history + 2) * self.most_of_a_save
 
     @property
     def profile(self) -> SandboxProfile:

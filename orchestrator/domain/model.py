@@ -106,6 +106,16 @@ class CellOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class CellText:
+    """What was run and what it said, of one execution."""
+
+    number: int
+    code: str
+    output: str  # as its answer showed it, capped
+    output_bytes: int  # all that the cell wrote; a claim
+
+
+@dataclass(frozen=True, slots=True)
 class Display:
     """Something to look at, such as a figure as `image/png`."""
 

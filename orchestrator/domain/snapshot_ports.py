@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshots import (
-    CellText,
     Collected,
     DamagedPiece,
     History,

@@ -1,7 +1,7 @@
 """The nouns of snapshots: what an agent sends, what the host keeps of it, and what can go wrong."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -98,7 +98,7 @@ class Manifest:
     execution: int  # the last one whose effects it holds
     environment: str  # digest
     python: str  # such as 3.11
-    files_execution: int = 0  # the last one before the files were read: lower where a cell came and they were given up
+    files_execution: int = 0  # the last one before the files were read; lower where they were given up
     names: tuple[SavedName, ...] = ()
     unlisted_names: int = 0  # saved or refused beyond those
     files: tuple[SavedFile, ...] = ()
@@ -119,18 +119,6 @@ class SnapshotIntent:
     head: int | None  # the head's sequence then: what it may share pieces with
     replaces: bool  # rollback, clear, import: nothing older may come back by itself
     seed: int = field(repr=False)  # the session's, for the agent's raw digests
-
-
-def restated(source: Manifest, intent: SnapshotIntent, *, whole: bool) -> Manifest:
-    """The same for another snapshot. Where all of it is restated, nothing that came later is missed."""
-    behind = not whole or source.files_execution < source.execution
-    return replace(
-        source,
-        sequence=intent.sequence,
-        incarnation=intent.incarnation,
-        execution=intent.execution,
-        files_execution=min(source.files_execution, intent.execution) if behind else intent.execution,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,16 +209,6 @@ class SavedListing:
 
 
 @dataclass(frozen=True, slots=True)
-class CellText:
-    """What was run and what it said, of one execution."""
-
-    number: int
-    code: str
-    output: str  # as its answer showed it, capped
-    output_bytes: int  # all that the cell wrote; a claim
-
-
-@dataclass(frozen=True, slots=True)
 class SaveOrder:
     """What an agent is told to save. Sizes in bytes, times in seconds."""
 
@@ -243,6 +221,7 @@ class SaveOrder:
     final: bool  # nothing else goes on once the moment is frozen: the sandbox is about to be removed
     hold: float  # that a cell may be kept waiting while files are read
     bound: float  # for all of it
+    most_bytes: int  # that the host takes of it: the agent is a suspect, and is not told
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,10 @@ class Incarnation:
         self._sandboxes = sandboxes
         self._pieces = pieces
         self._restore_bound = restore_bound
+        self._waking = False
         self._hollow = False  # a fresh worker that has not been given the session's namespace back
         self._removal: asyncio.Task[None] | None = None
+        self.hibernating = False
         self.sandbox: Sandbox | None = None
 
     @property
@@ -73,18 +75,31 @@ class Incarnation:
 
     async def _start(self) -> Sandbox:
         creating = await self._book.creating()
+        self._waking = True
         try:
             sandbox = self.sandbox = await self._sandboxes.start(
                 creating.key, creating.incarnation, creating.environment
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
+            self._require_kept()
             return sandbox  # noqa: TRY300 - the last thing that may fail is above
         except BaseException:
             self.drop()
             self._book.owe_hibernation()
             await self._book.try_to_settle()
             raise
+        finally:
+            self._waking = False
+
+    def _require_kept(self) -> None:
+        if self.sandbox is None:
+            raise SandboxLostError("The call was stopped while the session woke.", hint="Call again.")
+
+    def stop_waking(self) -> None:
+        """Somebody wants the session for something else: what is just being restored comes back another time."""
+        if self._waking and self.sandbox is not None:
+            self.drop()
 
     async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
@@ -190,6 +205,7 @@ class Incarnation:
         return True
 
     async def _hibernated(self, sandbox: Sandbox, job: Job[bool]) -> bool:
+        self.hibernating = True
         try:
             activity = await self._book.snapshotting()
             if activity is None or job.stopped:
@@ -206,6 +222,8 @@ class Incarnation:
             self._book.owe_ready()
             await self._book.try_to_settle()
             raise
+        finally:
+            self.hibernating = False
 
     async def empty_worker(self) -> None:
         """An empty namespace in the live sandbox. Until `filled`, the next call brings the head's back."""

@@ -22,6 +22,7 @@ class Job(Generic[T]):
         self._answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._received: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._once_received: Callable[[], Awaitable[None]] | None = None
+        self._afterwards: Callable[[], Awaitable[None]] | None = None
         self._stop: Callable[[], None] | None = None
         self._stopped = False
 
@@ -59,6 +60,10 @@ class Job(Generic[T]):
         """Do that, still within this job's turn, after its caller has taken the answer; never where it went away."""
         self._once_received = then
 
+    def afterwards(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Do that within this job's turn when it has been answered, whoever took the answer."""
+        self._afterwards = then
+
     async def answer(self) -> T:
         """Wait; being cancelled here stops the work. To be awaited at once, and once."""
         received = False
@@ -74,12 +79,14 @@ class Job(Generic[T]):
         return answer
 
     async def wind_up(self) -> None:
-        """Do what was to be done once the answer is received, if it is."""
-        if self._once_received is not None and await self._received:
-            try:
+        """Do what was to be done after the answer, and once it is received, if it is."""
+        try:
+            if self._once_received is not None and await self._received:
                 await self._once_received()
-            except Exception:
-                logger.exception("what follows an answer failed")
+            if self._afterwards is not None:
+                await self._afterwards()
+        except Exception:
+            logger.exception("what follows an answer failed")
 
 
 async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorError) -> None:

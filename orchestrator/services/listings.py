@@ -46,7 +46,7 @@ def last_known(listing: SavedListing | None, bound: Mapping[str, int]) -> Namesp
     variables = [_variable(name) for name in kept if name.kind != "module" and name.name not in later]
     variables += [Variable(name, _UNKNOWN, None) for name in sorted(later)]
     imports = [_variable(name) for name in kept if name.kind == "module" and name.name not in later]
-    note = "A call is under way: this is the last known state"
+    note = "Something is under way in the session: this is the last known state"
     since = f", saved after execution {saved_through}" if saved_through else ""
     more = "; what was bound later is listed without its type." if later else "."
     return Namespace(tuple(variables), tuple(imports), (note + since + more,))

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile
-from orchestrator.domain.model import CellOrder, CellReport, ExecutionResult, Loss, Namespace, Session
+from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, Namespace, Session
 from orchestrator.domain.plan import ContainerRow, SavingPolicy, SessionRow
 from orchestrator.domain.ports import Agent, Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
-from orchestrator.domain.snapshots import CellText, SaveFailedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue
@@ -115,8 +115,8 @@ class LiveSession:
         return await self._queue.submit(lambda job: self._execute(job, code, time_limit))
 
     async def list_variables(self) -> Namespace:
-        """Describe the namespace: at once from what is known while a call runs or waits, or without a sandbox."""
-        if self._queue.busy:
+        """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
+        if self._queue.busy or self._incarnation.hibernating:
             listing = await self._snapshots.saved_listing_of(self.session.key)
             names = await self._book.binding_executions()
             return last_known(listing, names)
@@ -190,6 +190,7 @@ class LiveSession:
     # in the queue
 
     async def _execute(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
+        job.can_be_stopped_by(self._incarnation.stop_waking)
         agent = await self._incarnation.agent()
         number = await self._book.open_execution()
         order = self._limits.order(number, code, time_limit)
@@ -278,7 +279,7 @@ class LiveSession:
         self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
         # Without a sandbox nothing may follow that would write them.
         if self._saver.texts.many or self._incarnation.sandbox is None:
-            await self._saver.texts.write()
+            job.afterwards(self._saver.texts.write)
         return answer
 
     async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:

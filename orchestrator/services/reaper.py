@@ -32,7 +32,10 @@ class Reaper:
         """For ever, until it is cancelled."""
         while True:
             await asyncio.sleep(_PAUSE)
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                logger.exception("what is due could not be found out")
 
     def look(self) -> None:
         """Start what is due now. At most one thing at a time for each session."""

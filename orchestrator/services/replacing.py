@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
@@ -83,6 +83,8 @@ class Replacing:
                     await self._incarnation.emptied("the session was being cleared, which could not be finished")
                     await self._book.try_to_settle()
                 raise
+        else:
+            self._book.owe_void()  # nor may one come back that never became head
         if not emptied:
             await self._incarnation.empty_worker()
 
@@ -91,13 +93,22 @@ class Replacing:
         await self._quiet()
         # Held open, so that the save does not push it out of the history.
         async with await self._pieces.open_snapshot(self._book.session.key, sequence):
-            try:
-                await self._incarnation.save()
-            except OrchestratorError as error:
-                logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
+            unsaved = await self._unsaved()
             stored = await self._replace(functools.partial(self._restated, sequence))
+        self._book.owe_notes(unsaved)
         await self._incarnation.leave()
         return stored
+
+    async def _unsaved(self) -> Sequence[str]:
+        """Save what is there before it is replaced; where that fails, a sentence for the next caller."""
+        try:
+            await self._incarnation.save()
+        except OrchestratorError as error:
+            logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
+            since = self._saver.saved_through
+            kept = "nothing of it was saved before" if since is None else f"it was saved up to execution {since}"
+            return [f"Before the rollback the session could not be saved ({error.message.rstrip('.')}): {kept}."]
+        return ()
 
     async def fork_from(self, source: str, sequence: int) -> StoredSnapshot:
         """Begin as a copy of a snapshot of the session with that key. Raises InvalidRequestError where this session

@@ -12,7 +12,6 @@ from orchestrator.domain.ports import Agent, Clock, Saving
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import (
     Manifest,
-    SavedName,
     SaveFailedError,
     SaveOrder,
     SaveReport,
@@ -25,8 +24,9 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.saved_manifest import with_files, with_origins
 from orchestrator.services.saving_log import SavingLog
-from orchestrator.services.saving_notes import excerpt_of, refused_names
+from orchestrator.services.saving_notes import refused_names
 from orchestrator.services.tasks import Tasks
 from orchestrator.services.texts import Texts
 
@@ -47,6 +47,7 @@ class SavingLimits:
     session: int = 100_000_000
     bound: float = 900.0
     restore_bound: float = 30.0  # for each group of values
+    most_bytes: int = 1_000_000_000  # that a sandbox may send for one snapshot, whatever it says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ class Saver:
         """A clear, a rollback or a fork has made a head of its own."""
         self._note_head(intent, stored)
         self._head_seed = None
+        self.log.forget()
 
     def cleared(self, *, files_stay: bool) -> None:
         """Nothing is left of what there was to tell. Files that stay in a sandbox may be newer than the head's."""
@@ -218,6 +220,7 @@ class Saver:
             final=final,
             hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
+            most_bytes=self._limits.most_bytes,
         )
         return _Intended(order, began, usable)
 
@@ -251,7 +254,12 @@ class Saver:
                 stored = await writer.commit(await self._manifest(intended, report))
         finally:
             saving.abandon()
-        if not await self._snapshots.snapshot_committed(self.key, stored):
+        try:
+            is_head = await self._snapshots.snapshot_committed(self.key, stored)
+        except BaseException:
+            self._looked = False  # it may have happened
+            raise
+        if not is_head:
             raise SnapshotVoidedError("Something newer came before the snapshot.")
         self._note_head(intended.order.intent, stored)
         self._head_seed = intended.order.intent.seed
@@ -259,30 +267,13 @@ class Saver:
         return stored
 
     async def _manifest(self, intended: _Intended, report: SaveReport) -> Manifest:
-        manifest, head_sequence = report.manifest, intended.order.intent.head
-        if report.files_read:
-            manifest = replace(manifest, files_execution=manifest.execution)
-        else:
-            if not intended.head_usable or head_sequence is None:
-                raise SaveFailedError("The files could not be read, because cells kept coming.")
-            head = (await self._pieces.snapshot(self.key, head_sequence)).manifest
-            manifest = replace(
-                manifest,
-                files_execution=head.files_execution,
-                files=head.files,
-                unlisted_files=head.unlisted_files,
-                workspace=head.workspace,
-            )
+        head: Manifest | None = None
+        if intended.head_usable and intended.order.intent.head is not None and not report.files_read:
+            head = (await self._pieces.snapshot(self.key, intended.order.intent.head)).manifest
+        manifest = with_files(report, head)
         refused = [name.name for name in refused_names(manifest.names)]
-        if not refused:
-            return manifest
-        origins = await self._origins(refused)
-        return replace(manifest, names=tuple(_with_origin(name, origins) for name in manifest.names))
-
-    async def _origins(self, names: list[str]) -> dict[str, str]:
-        bound = await self._book.binding_executions(names)
-        codes = await self.texts.codes(set(bound.values()))
-        return {name: excerpt_of(name, number, codes[number]) for name, number in bound.items() if number in codes}
+        bound = await self._book.binding_executions(refused) if refused else {}
+        return with_origins(manifest, bound, await self.texts.codes(set(bound.values())))
 
     async def _collect(self) -> None:
         for _ in range(_MOST_COLLECTING):
@@ -309,7 +300,3 @@ class Saver:
         if isinstance(error, SnapshotRefusedError | SnapshotDamagedError | SnapshotNotFoundError):
             self._head_seed = None  # everything is sent next time
         self.log.failed(error, self.saved_through)
-
-
-def _with_origin(name: SavedName, origins: dict[str, str]) -> SavedName:
-    return replace(name, excerpt=origins[name.name]) if name.name in origins else name

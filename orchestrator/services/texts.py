@@ -4,8 +4,8 @@ import logging
 from collections.abc import Collection, Mapping
 
 from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshot_ports import Pieces
-from orchestrator.domain.snapshots import CellText
 
 logger = logging.getLogger(__name__)
 

@@ -37,8 +37,16 @@ class FrameStream:
         self._watch()
 
     def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
-        """Queue a frame; descriptors are passed along with it and closed here."""
-        self.send_encoded(encode(header, parts), descriptors)
+        """Queue a frame; descriptors are passed along with it and closed here.
+
+        Raises ValueError where it would exceed the caps.
+        """
+        try:
+            encoded = encode(header, parts)
+        except ValueError:
+            _close_all(descriptors)
+            raise
+        self.send_encoded(encoded, descriptors)
 
     def send_encoded(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> None:
         """Queue the bytes of a whole frame; they must stay as they are until they are out."""

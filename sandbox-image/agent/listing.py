@@ -27,10 +27,11 @@ class Listing:
         reactor: Reactor,
         ask: Callable[[int, int], None],
         done: Callable[[dict[str, Any]], None],
+        lost: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._ask = ask  # (how many to skip, the pipe to write to): starts a child
-        self._done = done
+        self._done, self._lost = done, lost
         self._names: list[list[Any]] = []
         self._room = _MAX_TABLE
         self._count: int | None = None
@@ -132,8 +133,10 @@ class Listing:
         self._drop_child()
         self._done(self._table())
 
-    def abandon(self) -> None:
-        """The worker is gone: answer with what there is."""
+    def abandon(self, *, lost: bool = False) -> None:
+        """The worker is gone: answer with what there is, or that the namespace is lost with it."""
+        if lost and not self._over:
+            self._done = lambda _table: self._lost()
         self._finish()
 
     def _add_rows(self, rows: list[list[Any]]) -> None:

@@ -24,6 +24,7 @@ MANIFEST, NAMESPACE_BODY, WORKSPACE_BODY = b"M", b"N", b"W"
 NAMESPACE_DIGESTS, WORKSPACE_DIGESTS = b"K", b"L"  # of all that the bodies refer to, 16 bytes each
 REHEARSED = b"H"  # digests of groups that surely load, 16 bytes each
 REMARKS = b"T"  # JSON
+REFUSED = b"V"  # JSON: the values that hung or ended a process so far, also where the save fails then
 DONE = b"R"  # JSON, the last record
 
 # Over the socket to what saves, one message each.

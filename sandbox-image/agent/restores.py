@@ -54,7 +54,12 @@ class Restores:
             self._given = True
             fields = {name: self._order[name] for name in ("section", "seed", "bound", "quarantined")}
             frame = {"type": "restore", "restore": self._order["id"], **fields}
-            self._workers.send(frame, [self._body], [self._feed.reading])
+            try:
+                self._workers.send(frame, [self._body], [self._feed.reading])
+            except ValueError:
+                self._end()
+                self._channel.refuse(self._order["id"], "malformed", "the order does not fit into one frame")
+                return
             self._body = b""
             self._listen()
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agent import piece_records as records
+from agent import refused_rows
 from agent.reactor import Reactor, Timer
 from agent.save_pipe import SavePipe
-from agent.wire import Header
+from agent.wire import MAX_BODY, Header
 from agent.workers import MAX_PID, Workers
 
 _SILENCE = 90.0  # seconds without a record while the host has room
@@ -18,6 +19,7 @@ _START_BOUND = 20.0  # seconds to the word that there is a process
 _MAX_CPU = 1e9  # seconds
 _LAST_WORDS = 0.2  # seconds
 _MAX_REHEARSALS = 200
+_DIGEST_SIZE = 16  # bytes
 _COUNTS = ("snapshot", "incarnation", "execution", "seed", "variable_limit", "session_limit")
 
 
@@ -67,14 +69,16 @@ class Save:
         self._timers: list[Timer] = []
 
     def start(self, known: bytes, rehearsed: bytes, refused: list[list[Any]]) -> None:
-        """Have the worker fork what saves."""
+        """Have the worker fork what saves. Raises ValueError where the order does not fit into a frame."""
         self.started = True
         names = ("snapshot", "incarnation", "execution", "environment", "seed", "variable_limit", "session_limit")
         fields = {name: self.order[name] for name in (*names, "compress", "final")}
-        frame = {"type": "save", "save": self.request, "refused": refused, **fields}
-        self._workers.send(frame, [known, rehearsed], [self.pipe.writing, self._its.detach()])
-        self._after(_START_BOUND, self._look_for_process)
-        self._after(float(self.order["bound"]), lambda: self._broke("it took too long"))
+        frame = {"type": "save", "save": self.request, **fields}
+        rows = refused_rows.joined(refused)
+        known = refused_rows.fitting(known, MAX_BODY - len(rehearsed) - len(rows), _DIGEST_SIZE)
+        self._workers.send(frame, [known, rehearsed, rows], [self.pipe.writing, self._its.detach()])
+        self.after(_START_BOUND, self._look_for_process)
+        self.after(float(self.order["bound"]), lambda: self._broke("it took too long"))
         self._watch_silence()
 
     def _look_for_process(self) -> None:
@@ -125,7 +129,7 @@ class Save:
             else:
                 self._await_last_words(how)
 
-        self._after(_LAST_WORDS, look)
+        self.after(_LAST_WORDS, look)
 
     def end(self) -> None:
         """Nothing of it goes on. Idempotent."""
@@ -147,6 +151,8 @@ class Save:
             self.frozen, self.files = True, bool(flag)
             self.pipe.discarding = False
             self._took(kind)
+        elif kind == records.REFUSED:
+            self.said[kind] = data
         elif kind == records.FAILED:
             self._broke(data.decode("utf-8", "replace")[:1000])
         elif kind == records.FROZEN or not self.frozen:
@@ -184,21 +190,22 @@ class Save:
             else:
                 self._watch_silence()
 
-        self._after(_SILENCE, look)
+        self.after(_SILENCE, look)
 
-    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """As the reactor's, unless this save ends before."""
         self._timers = [timer for timer in self._timers if timer.live]
         self._timers.append(self._reactor.after(seconds, act))
 
 
-def report_of(said: dict[bytes, bytes]) -> tuple[float, list[list[str]], list[list[Any]]]:
-    """Processor seconds, remarks and refused rows of what was said. Raises ValueError and its kin."""
+def report_of(said: dict[bytes, bytes]) -> tuple[float, list[list[str]]]:
+    """Processor seconds and remarks of what was said. Raises ValueError and its kin."""
     done = json.loads(said[records.DONE])
     cpu = float(done["cpu"])
     remarks = [[str(name), str(text)] for name, text in json.loads(said.get(records.REMARKS, b"[]"))]
     if not 0 <= cpu < _MAX_CPU:
         raise ValueError("a time that is none")
-    return cpu, remarks, [list(row) for row in done["refused"]]
+    return cpu, remarks
 
 
 def _kill(pid: int) -> None:

@@ -9,10 +9,12 @@ import json
 import os
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from agent import piece_records as records
+from agent import refused_rows
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
 from agent.processes import memory_left
@@ -46,7 +48,8 @@ class SaveChild:
         self._namespace = namespace
         self._before = before
         self._order = header
-        self._known, self._rehearsed = map(digests_of, parts)
+        known, rehearsed, self._refused = parts
+        self._known, self._rehearsed = digests_of(known), digests_of(rehearsed)
         self._files = True
         self._scanned = Scanned()
 
@@ -72,15 +75,17 @@ class SaveChild:
                 raise SaveFailedError("the rest of the sandbox could not be stopped")
             self._connection.settimeout(None)
         self._scan()
-        refused = keep(self._namespace, self._saving(), self._emit, self._finish, storing_silence=_PATIENCE)
-        rows = []
-        for label, why in refused.items():
-            value = self._namespace.get(label.removeprefix("name ")) if label.startswith("name ") else None
-            if value is not None:
-                rows.append([label, why, id(value), id(type(value))])
+        refused = keep(
+            self._namespace, self._saving(), self._emit, self._finish, lost=self._lost, storing_silence=_PATIENCE
+        )
+        self._lost(refused)
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used), "refused": rows}
+        done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used)}
         self._write(records.DONE, json.dumps(done).encode())
+
+    def _lost(self, refused: Mapping[str, str]) -> None:
+        """At once: the next save is to know of them also where this one comes to nothing."""
+        self._write(records.REFUSED, refused_rows.packed(refused, self._namespace))
 
     # the files, while nothing else moves them
 
@@ -113,17 +118,11 @@ class SaveChild:
             limits=Limits(order["variable_limit"], order["session_limit"]),
             known=self._known,
             compress=order["compress"],
-            state=process_state.take(self._namespace, self._before),
+            take=partial(process_state.take, self._namespace, self._before),
             rehearsed=frozenset(digest.hex() for digest in self._rehearsed),
             rehearse=self._rehearse,
-            early=process_state.early(),
-            imports=process_state.imports(self._namespace),
-            refused={label: why for label, why, *identity in order["refused"] if self._is_still(label, identity)},
+            refused=refused_rows.unpacked(self._refused, self._namespace),
         )
-
-    def _is_still(self, label: str, identity: Sequence[int]) -> bool:
-        value = self._namespace.get(label.removeprefix("name "))
-        return [id(value), id(type(value))] == list(identity)
 
     def _rehearse(self) -> socket.socket | None:
         self._write(records.REHEARSE)

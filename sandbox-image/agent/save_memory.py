@@ -49,14 +49,14 @@ class SaveMemory:
         """Rows of values that hung or ended a process, for the next save."""
         return [row for row, _ in self._refused.values()]
 
-    def note_refused(self, rows: Sequence[Sequence[Any]]) -> None:
-        """What the save that has just ended left out; each is tried again after some saves."""
+    def note_refused(self, rows: Sequence[Sequence[Any]], *, tried: bool = True) -> None:
+        """What the save that has just ended left out; each is tried again after some saves that came to an end."""
         before = self._refused
         self._refused = {}
         for label, why, identity, kind in rows:
-            row = [label, str(why)[:300], int(identity), int(kind)]
-            last, times = before.get(str(label), (None, 0))
+            row = [label, why, identity, kind]
+            last, times = before.get(label, (None, 0))
             if last != row:
                 times = 0
-            if times < _TIMES_LEFT_OUT:
-                self._refused[str(label)] = row, times + 1
+            if times < _TIMES_LEFT_OUT or not tried:
+                self._refused[label] = row, times + int(tried)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from agent import piece_records as records
 from agent.piece_records import ENCODINGS, HEADER, MAX_PIECE
 from agent.reactor import Reactor
+from agent.refused_rows import MAX_BYTES as MAX_REFUSED
 from agent.wire import MAGIC, MAX_BODY, PREFIX, VERSION
 
 CREDIT = 8  # pieces that may be on their way to the host
@@ -25,6 +26,7 @@ _MAX_SIZES = {
     records.WORKSPACE_DIGESTS: MAX_BODY,
     records.REHEARSED: MAX_BODY,
     records.REMARKS: _MAX_TEXT,
+    records.REFUSED: MAX_REFUSED,
     records.DONE: _MAX_TEXT,
 }
 _ROOM_FOR_HEADER = 512

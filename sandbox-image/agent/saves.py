@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from agent import piece_records as records
 from agent.channel import Channel
-from agent.processes import continue_all, stop_all_but, stopped_all_but
+from agent.processes import stop_all_but, stopped_all_but
 from agent.reactor import Reactor
+from agent.refused_rows import rows_in
 from agent.save import Save, report_of
 from agent.save_memory import SaveMemory
 from agent.wire import Header
@@ -72,7 +73,10 @@ class Saves:
         save = self._save
         if save is not None and not save.started:
             known = self._memory.known(save.order["head"], save.order["seed"])
-            save.start(known, self._memory.rehearsed, self._memory.refused())
+            try:
+                save.start(known, self._memory.rehearsed, self._memory.refused())
+            except ValueError:
+                self._fail("what is to be said of the session does not fit into one frame")
 
     def needed(self) -> None:
         """Something wants the worker: nothing stays stopped, and files are read no longer than the order allows."""
@@ -81,7 +85,7 @@ class Saves:
             self._thaw()
         elif not self._waited:
             self._waited = True
-            self._reactor.after(float(save.order["hold"]), lambda: self._give_up_files(save))
+            save.after(float(save.order["hold"]), lambda: self._give_up_files(save))
 
     def worker_says(self, header: Header) -> None:
         """Which process saves."""
@@ -125,24 +129,24 @@ class Saves:
             save.give_up_files()
 
     def _stop(self, save: Save, deadline: float) -> None:
-        """Stop the rest, then let the files be read."""
+        """Stop the rest, then let the files be read. A save that is over, or past its moment, stops nothing more."""
+        if save is not self._save or save.frozen:
+            return
         spared = {*self._workers.zygotes(), save.keeper or 0}
         if not self._stopped:
-            self._stopped = True
+            self._stopped = self._workers.held = True
             stop_all_but(spared)
-        if save is not self._save:
-            return
         if stopped_all_but(spared):
             save.tell(records.GO)
         elif time.monotonic() > deadline:
             self._fail("the rest of the sandbox could not be stopped")
         else:
-            self._reactor.after(_STOP_LOOK, lambda: self._stop(save, deadline))
+            save.after(_STOP_LOOK, lambda: self._stop(save, deadline))
 
     def _thaw(self) -> None:
         if self._stopped:
             self._stopped = False
-            continue_all()
+            self._workers.go_on()
 
     def _took(self, kind: bytes) -> None:
         save = self._save
@@ -163,10 +167,10 @@ class Saves:
     def _finish(self, save: Save) -> None:
         said, order = save.said, save.order
         try:
-            cpu, remarks, refused = report_of(said)
+            cpu, remarks = report_of(said)
             parts = [said[kind] for kind in (records.MANIFEST, records.NAMESPACE_BODY, records.WORKSPACE_BODY)]
             digests = said[records.NAMESPACE_DIGESTS], said[records.WORKSPACE_DIGESTS] if save.files else None
-            self._memory.note_refused(refused)
+            self._memory.note_refused(rows_in(said[records.REFUSED]))
         except _BROKEN:
             self._fail("what saves broke the rules")
             return
@@ -182,12 +186,20 @@ class Saves:
         self._memory.saved(order["snapshot"], order["seed"], order["head"], *digests)
         self._memory.note_rehearsed(said.get(records.REHEARSED, b""))
 
+    def _note_refused(self, save: Save) -> None:
+        """What a save has lost that came to nothing: the next one goes further."""
+        try:
+            self._memory.note_refused(rows_in(save.said[records.REFUSED]), tried=False)
+        except _BROKEN:
+            pass
+
     def _fail(self, why: str) -> None:
         self._refuse("failed", why)
 
     def _refuse(self, code: str, why: str) -> None:
         save, self._save = self._save, None
         if save is not None:
+            self._note_refused(save)
             save.end()
             self._over()
             self._thaw()

@@ -195,8 +195,8 @@ class Supervisor:
         """The worker may be used again after a save has begun."""
         request, self._waits_to_list = self._waits_to_list, None
         if request is not None:
-            self._begin_listing(request)
-        if self._workers.ready:
+            self._list(request)  # which may be refused by now
+        if self._workers.ready and not self._clearing:
             self._executions.start()
 
     def _begin_listing(self, request: int) -> None:
@@ -207,14 +207,18 @@ class Supervisor:
             self._listing = None
             self._channel.reply(request, {"ok": True}, [json.dumps(table).encode()])
 
-        self._listing = Listing(self._reactor, ask, done)
+        def lost() -> None:
+            self._listing = None
+            self._channel.refuse(request, "lost", self._executions.hollow or "the worker has ended")
+
+        self._listing = Listing(self._reactor, ask, done, lost)
 
     def _clear(self, request: int) -> None:
+        self._clearing.append(request)  # first: what is let go of by the following is not begun any more
         self._saves.interrupt("the session was cleared")
         self._restores.interrupt("the session was cleared")
         if self._listing is not None:
             self._listing.abandon()
-        self._clearing.append(request)
         self._executions.forget_namespace()
 
     # the worker
@@ -246,9 +250,10 @@ class Supervisor:
 
     def worker_died(self, how: str) -> None:
         """Whatever was asked of it is answered without it."""
+        how = self._executions.worker_died(how)
         if self._listing is not None:
-            self._listing.abandon()
-        self._restores.worker_died(self._executions.worker_died(how))
+            self._listing.abandon(lost=self._executions.hollow is not None)
+        self._restores.worker_died(how)
 
     def rehearsing(self, pid: int) -> None:
         """The zygote has begun a rehearsal."""

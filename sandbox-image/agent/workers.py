@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from agent.framestream import FrameStream
-from agent.processes import LOST_CHANNEL, kill_all_but
+from agent.processes import LOST_CHANNEL, continue_all, kill_all_but, stop_all_but
 from agent.reactor import Reactor, Timer
 from agent.wire import Header
 from agent.zygote_process import Zygote
@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # typing is dear to import
 MAX_PID = 2**22  # of Linux
 _READY_BOUND = 10.0  # seconds from asking the zygote to the worker's hello
 _TRIES = 3
+_MOST_REVIVALS = 8  # of a zygote that is killed again and again, beside one worker
 _DYING = 0.05  # seconds
 _MAX_CRASH_REPORT = 64 * 1024
 _CRASH_LINES = (b"Fatal Python error", b"Stack (most", b"  File ")
@@ -53,7 +54,10 @@ class Workers:
     def __init__(self, reactor: Reactor, owner: "Owner") -> None:
         self._reactor = reactor
         self._owner = owner
-        self._zygote = Zygote(reactor, owner.rehearsing)
+        self._zygote = Zygote(reactor, owner.rehearsing, self._go_on_after_revival)
+        self._revivals = 0
+        self._revival: Timer | None = None  # everything is stopped until a new zygote is hidden
+        self.held = False  # everything is stopped for a save
         self._stream: FrameStream | None = None
         self._overdue: Timer | None = None
         self._tries = 0
@@ -66,6 +70,8 @@ class Workers:
         """Have a fresh worker made, after ending whatever an earlier one left."""
         self._owner.worker_replaced()
         self._forget_worker()
+        self._end_revival()
+        self._revivals = 0
         self._handle_ended(kill_all_but([self._zygote.pid] if self._zygote.pid else []))
         self._zygote.start()
         self._tries += 1
@@ -109,6 +115,41 @@ class Workers:
         """Have a rehearsal begun that is driven over `connection`. Raises OSError."""
         self._zygote.rehearse(connection)
 
+    def go_on(self) -> None:
+        """What was stopped for a save may run."""
+        self.held = False
+        if self._revival is None:
+            continue_all()
+            self._revive_zygote()
+
+    def _revive_zygote(self) -> None:
+        """Make another where it was killed, as a worker can: rehearsals need it.
+
+        It is exec'ed, and can be looked into until it has hidden itself: so long nothing of the session's runs.
+        """
+        due = self._zygote.pid is None and self.ready and self._revival is None and not self.held
+        if not due or self._revivals == _MOST_REVIVALS:
+            return
+        self._revivals += 1
+        stop_all_but(())
+        try:
+            self._zygote.start()
+        except OSError:  # no process can be started
+            continue_all()
+            return
+        self._revival = self._reactor.after(_READY_BOUND, self._zygote.kill)
+
+    def _go_on_after_revival(self) -> None:
+        """Nobody can look into the zygote any more, or it has ended."""
+        if self._end_revival() and not self.held:
+            continue_all()
+
+    def _end_revival(self) -> bool:
+        revival, self._revival = self._revival, None
+        if revival is not None:
+            revival.cancel()
+        return revival is not None
+
     def kill_stranger(self, pid: int) -> None:
         """End a process whose purpose is gone."""
         if 1 < pid < MAX_PID and pid not in self.ours():
@@ -140,6 +181,7 @@ class Workers:
     def reaped(self, ended: Sequence[tuple[int, int]]) -> None:
         """Processes that were waited for: a death of the worker is told."""
         self._handle_ended(ended)
+        self._revive_zygote()
 
     def crash_traceback(self) -> bytes:
         """The lines that ran when the last worker met a fatal signal, or nothing."""
@@ -205,6 +247,7 @@ class Workers:
         for pid, status in ended:
             if pid == self._zygote.pid:
                 self._zygote.ended()
+                self._go_on_after_revival()
             elif pid == self.pid:
                 how = _LOST_CHANNEL if self._misused else _how(status)
                 self._forget_worker()

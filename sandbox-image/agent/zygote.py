@@ -19,6 +19,7 @@ from agent import worker
 from agent.processes import set_dumpable, set_oom_score
 from agent.snapshot import process_state, rehearsing
 
+_HIDDEN = b"hidden"  # said once: from here on no process of the same uid can look into it
 _WORKER_OOM_SCORE = 500  # dies before supervisor and zygote, where the kernel heeds it
 _WORKER_NICENESS = 10  # the supervisor keeps its turn while cells spin
 _REHEARSAL_OOM_SCORE = 1000
@@ -31,6 +32,7 @@ def main(fd: int) -> NoReturn:
     """Fork a worker for each message, until the supervisor is gone."""
     set_dumpable(dumpable=False)
     supervisor = socket.socket(fileno=fd)
+    supervisor.send(_HIDDEN)
     gc.collect()
     gc.freeze()  # keeps shared pages shared
     _provide_font_cache()
@@ -38,10 +40,13 @@ def main(fd: int) -> NoReturn:
         message, descriptors, _, _ = socket.recv_fds(supervisor, 16, 3)
         if not message:
             os._exit(0)
-        if message == b"worker":
-            _fork(supervisor, _work, descriptors, tell=False)
-        else:
-            _fork(supervisor, _rehearse, descriptors, tell=True)
+        try:
+            if message == b"worker":
+                _fork(supervisor, _work, descriptors, tell=False)
+            else:
+                _fork(supervisor, _rehearse, descriptors, tell=True)
+        except OSError:
+            pass  # a cell has used up all processes: who asked sees the descriptors closed
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -52,7 +57,10 @@ def _fork(supervisor: socket.socket, act: Callable[..., NoReturn], descriptors: 
     if intermediate:
         os.waitpid(intermediate, 0)
         return
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os._exit(1)
     if pid:
         if tell:
             supervisor.send(b"%d" % pid)

@@ -22,27 +22,37 @@ _ENVIRONMENT_SET = {
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
 }
+_HIDDEN = b"hidden"  # its first message
 
 
 class Zygote:
-    """An exec'ed interpreter that forks workers; started again when it was killed. `rehearses` gets the process id of
-    each rehearsal.
+    """An exec'ed interpreter that forks workers; started again when it was killed.
+
+    `rehearses` gets the process id of each rehearsal; `hidden` is called when nobody can look into it any more.
     """
 
-    def __init__(self, reactor: Reactor, rehearses: Callable[[int], None]) -> None:
+    def __init__(self, reactor: Reactor, rehearses: Callable[[int], None], hidden: Callable[[], None]) -> None:
         self._reactor = reactor
-        self._rehearses = rehearses
+        self._rehearses, self._hidden = rehearses, hidden
         self.pid: int | None = None
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
-        """Start it if it does not run. The caller sees to it that no user code runs meanwhile."""
+        """Start it if it does not run. The caller sees to it that no user code runs until it is hidden.
+
+        Raises OSError where no process can be started.
+        """
         if self.pid is not None:
             return
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         kept = {name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ}
         command = [*_interpreter(), os.path.dirname(os.path.abspath(__file__)), "zygote", "3"]
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            its.close()
+            raise
         if pid == 0:
             _become(its.fileno(), command, kept | _ENVIRONMENT_SET)
         its.close()
@@ -61,7 +71,9 @@ class Zygote:
             message = self._socket.recv(16)
         except BlockingIOError:
             return
-        if message:
+        if message == _HIDDEN:
+            self._hidden()
+        elif message:
             self._rehearses(int(message))
         else:
             self._reactor.forget(self._socket.fileno())  # it has ended
@@ -88,7 +100,7 @@ class Zygote:
 
     def rehearse(self, connection: int) -> None:
         """Ask for a rehearsal that is driven over `connection`. Raises OSError."""
-        if self._socket is None:
+        if self._socket is None or self.pid is None:
             raise BrokenPipeError("there is no zygote")
         socket.send_fds(self._socket, [b"rehearse"], [connection])
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,7 @@ from tests.contract.conftest import Open, connected, order
 from tests.contract.scripted_agent import PATIENCE, Reach, ScriptedAgent, digest_of, manifest, piece
 
 INTENT = SnapshotIntent("k", 7, 3, 20, 41, head=6, replaces=False, seed=2**64 - 1)
-ORDER = SaveOrder(INTENT, "env", 6, 10, 100, compress=True, final=False, hold=0.5, bound=30.0)
+ORDER = SaveOrder(INTENT, "env", 6, 10, 100, compress=True, final=False, hold=0.5, bound=30.0, most_bytes=100_000_000)
 
 
 async def frozen(agent: ScriptedAgent, channel: AgentChannel) -> tuple[wire.Frame, Saving]:
@@ -379,6 +380,78 @@ async def test_save_without_progress_is_abandoned_and_then_the_sandbox_given_up(
     assert channel.lost is None
     assert await agent.hung_up_on()
     assert "did not end a save" in str(channel.lost)
+
+
+@pytest.mark.parametrize("claimed", [100_000, 1_000_000], ids=["stored", "raw"])
+async def test_a_save_of_more_bytes_than_any_honest_one_fails_and_nothing_else(
+    reach: Reach, channel_over: Open, claimed: int
+) -> None:
+    limit = 10 * claimed
+    agent, channel = await connected(reach, channel_over)
+    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=limit)))
+    request = await agent.next()
+    agent.freeze(request)
+
+    async def flood() -> int:
+        for number in range(1_000):
+            agent.send_piece(request, number.to_bytes(4, "big") * 25_000, size=claimed, encoding="zstd")
+            if (await agent.next()).type == "abandon":
+                agent.turn_down(request, "interrupted")
+                return number + 1
+        return 1_000
+
+    flooding = asyncio.create_task(flood())
+    with pytest.raises(SaveFailedError, match=f"sent more than {limit:,} bytes"):
+        await all_of(await saving)
+    assert await flooding == 11
+    assert await still_serves(agent, channel)
+
+
+async def test_a_save_of_dust_fails_though_its_bytes_are_few(
+    reach: Reach, channel_over: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saves, "SMALL_PIECES", 5)
+    agent, channel = await connected(reach, channel_over)
+    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=20 * 16_384)))
+    request = await agent.next()
+    agent.freeze(request)
+
+    async def dust() -> int:
+        for number in range(1_000):
+            agent.send_piece(request, bytes([number]))
+            if (await agent.next()).type == "abandon":
+                agent.turn_down(request, "interrupted")
+                return number + 1
+        return 1_000
+
+    dusting = asyncio.create_task(dust())
+    with pytest.raises(SaveFailedError, match="sent more than 25 pieces"):
+        await all_of(await saving)
+    assert await dusting == 26
+    assert await still_serves(agent, channel)
+
+
+async def test_a_manifest_of_more_pieces_than_an_honest_one_has_fails(
+    reach: Reach, channel_over: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saves, "SMALL_PIECES", 5)
+    agent, channel = await connected(reach, channel_over)
+    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=16_384)))
+    request = await agent.next()
+    agent.freeze(request)
+    agent.saved(request, namespace=[f"{number:032x}" for number in range(4)], workspace=["f" * 32])
+    made = await saving
+    assert await all_of(made) == []
+    assert len((await made.report()).manifest.namespace.pieces) == 4
+
+    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=16_384)))
+    request = await agent.next()
+    agent.freeze(request)
+    agent.saved(request, namespace=[f"{number:032x}" for number in range(4)], workspace=["f" * 32, "e" * 32, "d" * 32])
+    made = await saving
+    assert await all_of(made) == []
+    with pytest.raises(SaveFailedError, match="refers to 7 pieces"):
+        await made.report()
 
 
 async def test_save_that_goes_on_past_its_bound_is_abandoned(

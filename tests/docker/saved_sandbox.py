@@ -85,6 +85,7 @@ class SavedSandbox:
             final=False,
             hold=2.0,
             bound=60.0,
+            most_bytes=3 * ROOMY,
         )
         return replace(order, **changes)
 

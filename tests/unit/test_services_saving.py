@@ -234,7 +234,11 @@ async def test_the_text_of_a_cell_that_took_its_sandbox_along_is_kept(tmp_path: 
         opened.faults.at("execute", lose)
         assert (await opened.run("x = 1")).error is not None
         key = (await opened.row()).key
-        assert [text.code for text in await opened.pieces.cells(key)] == ["x = 1"]
+
+        async def is_kept() -> bool:
+            return [text.code for text in await opened.pieces.cells(key)] == ["x = 1"]
+
+        await until(is_kept)  # after the answer
 
 
 async def test_a_session_that_never_held_anything_cannot_be_saved(tmp_path: Path) -> None:
@@ -255,3 +259,22 @@ async def test_files_that_could_not_be_read_are_those_of_the_head(tmp_path: Path
         opened.agent.lose("it was removed")
         assert await opened.value("x") == "2"
         assert opened.agent.files == {"a.txt": "old"}
+
+
+async def test_files_that_were_given_up_are_saved_next_and_missed_until_then(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1\nfile a.txt one")
+        await opened.save()
+        await opened.run("x = 2\nfile a.txt two")
+        opened.agent.reads_files = False
+        await opened.save()
+        opened.agent.reads_files = True
+        assert (await opened.run("x")).saved_through == 1  # of the variables it would be 2
+        live = await opened.sessions.find("s")
+        assert live.row.unsaved_since is not None
+        opened.faults.at("execute", lose)
+        await opened.run("x")
+        result = await opened.run("x")
+        assert result.value == "2"
+        assert opened.agent.files == {"a.txt": "one"}
+        assert any("Lost: what execution 2 did to files" in note for note in result.notes)

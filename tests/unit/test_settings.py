@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import places
+from orchestrator.app import limits_of, pieces_policy_of
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.settings import PREFIX, Settings, SettingsError
 
@@ -117,3 +118,16 @@ def test_relay_and_owner_read_the_same_places(environment: dict[str, str], monke
     assert str(settings.data_dir) == places.data_directory()
     assert str(settings.runtime_dir) == places.runtime_directory()
     assert str(settings.owner_socket) == places.socket_path(places.runtime_directory(), places.data_directory())
+
+
+def test_a_sessions_file_is_bounded_by_the_limits_of_what_it_holds() -> None:
+    default = Settings.load()
+    assert default.most_of_a_save > 2 * (default.session_limit + default.sandbox_workspace)
+    assert default.most_of_a_file == 7 * default.most_of_a_save
+    assert pieces_policy_of(default).limit_bytes == default.most_of_a_file
+    assert limits_of(default).saving.most_bytes == default.most_of_a_save
+
+    large = Settings.load(session_limit=10**10, sandbox_workspace=10**9, snapshot_history=2)
+    assert large.most_of_a_save > 2 * 10**10 + 3 * 10**9
+    assert large.most_of_a_file == 4 * large.most_of_a_save
+    assert pieces_policy_of(Settings.load(session_file_limit=10**9)).limit_bytes == 10**9

@@ -18,6 +18,7 @@ ORDER = SaveOrder(
     final=True,
     hold=0.5,
     bound=30.0,
+    most_bytes=1_000_000,
 )
 EMPTY = {"names": [], "unlisted_names": 0, "files": [], "unlisted_files": 0, "namespace": [], "workspace": []}
 MANIFEST = {"version": 1, "sequence": 7, "incarnation": 3, "execution": 20, "environment": "env", "python": "3.11"}

@@ -21,6 +21,10 @@ WINDOW: Final = 8  # pieces on their way, and so what is kept of them here
 # What the agent may take beyond the save's own bound: ending it, collecting what it made, sending.
 SAVE_MARGIN_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 120.0
+# Pieces are up to 1 MiB. What has a piece of its own has 32 KiB at least, with a pack's end of any size beside it, and
+# ten thousand small names or files are some hundred packs: who sends smaller ones fills memory and the disk with rows.
+LEAST_MEAN_PIECE: Final = 16 * 1024
+SMALL_PIECES: Final = 10_000
 ABANDON_SECONDS: Final = 30.0  # in which the agent has to answer a save that nobody wants any more
 _OF_THE_SAVE: Final = frozenset({"failed", "interrupted"})
 
@@ -36,6 +40,8 @@ class SaveStream(Exchange):
         self._pieces: deque[Piece] = deque()
         self._on_their_way = 0
         self._arrived = 0
+        self._arrived_bytes = 0
+        self._most_pieces = min(2 * MAX_PIECES, order.most_bytes // LEAST_MEAN_PIECE + SMALL_PIECES)
         self._all_taken = False
         self._failure: OrchestratorError | None = None
         self._was_interrupted = False
@@ -79,9 +85,11 @@ class SaveStream(Exchange):
         if self._report is None:
             read = partial(snapshot_frames.save_report, self._reply, self._order)
             try:
-                self._report = await in_thread(read, "agent-manifest")
+                report = await in_thread(read, "agent-manifest")
             except ProtocolViolationError as violation:
                 raise _failed(f"what the sandbox says of it cannot be read ({violation})") from violation
+            self._require_few(len(report.manifest.namespace.pieces) + len(report.manifest.workspace.pieces))
+            self._report = report
         return self._report
 
     def abandon(self) -> None:
@@ -101,10 +109,11 @@ class SaveStream(Exchange):
         else:
             self._arrived += 1
             self._on_their_way += 1
-            # Two sections of the most that a manifest may name: who sends more fills the disk.
-            if self._on_their_way > WINDOW or self._arrived > 2 * MAX_PIECES:
+            if self._on_their_way > WINDOW:
                 raise ProtocolViolationError("more pieces than there is room for")
             piece = snapshot_frames.piece(frame)
+            self._arrived_bytes += max(piece.raw_size, len(piece.data))
+            self._bound()
             if self._failure is None:
                 self._pieces.append(piece)
                 self._patience.pause()
@@ -147,6 +156,17 @@ class SaveStream(Exchange):
             self._fail(error)
 
     # what follows from it
+
+    def _bound(self) -> None:
+        """Who sends without end fills the disk. User code may write pieces, so that nobody but this save suffers."""
+        if self._arrived_bytes > self._order.most_bytes:
+            self._abandon(f"the sandbox sent more than {self._order.most_bytes:,} bytes")
+        elif self._arrived > self._most_pieces:
+            self._abandon(f"the sandbox sent more than {self._most_pieces:,} pieces")
+
+    def _require_few(self, pieces: int) -> None:
+        if pieces > self._most_pieces:
+            raise _failed(f"it refers to {pieces:,} pieces, and {self._most_pieces:,} is the most")
 
     def _take(self) -> Piece:
         self._require_sound()

@@ -12,16 +12,21 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent.processes import OomCounter
+from agent.snapshot.catalog import module_of
 from agent.snapshot.pieces import Emit
 from agent.snapshot.saving import Order, Saved, save
 
 _SILENCE = 10.0  # seconds that one variable may be silent
 _STORING_SILENCE = 60.0  # seconds without a piece that the host takes
-_MOST_CHILDREN = 16
+_LOST_TIME = 120.0  # seconds that children may take which are lost in the end
+_LOSSES_OF_A_TYPE = 3  # then the others of that type are not tried
+_CONTAINING = frozenset({"builtins", "collections", "numpy", "pandas"})  # whose types hold values of others
+_MAX_WORDS = 500
 _OOM_SCORE = "1000"
 _NICENESS = 10
 _DIE_WITH_PARENT = 1  # prctl PR_SET_PDEATHSIG
@@ -38,33 +43,71 @@ def keep(
     emit: Emit,
     finish: Callable[[Saved], None],
     *,
+    lost: Callable[[Mapping[str, str]], None] = lambda _refused: None,
     silence: float = _SILENCE,
     storing_silence: float = _STORING_SILENCE,
 ) -> dict[str, str]:
-    """Save in children; `emit` and `finish` run in the last of them. The labels that were refused on the way, and why.
+    """Save in children; `emit` and `finish` run in the last of them. The labels that the next save had better not try,
+    and why; `lost` is told of them each time there is another.
 
     `storing_silence` is for a piece that nobody takes; give it where somebody else sees to that.
 
     To be called in a process of its own, which ends afterwards by `os._exit`; see `settle`. Raises SaveFailedError.
     """
-    refused = dict(order.refused)
-    for _ in range(_MOST_CHILDREN):
+    losses = _Losses(namespace, order.refused)
+    spent = 0.0
+    while spent <= _LOST_TIME:
+        began = time.monotonic()
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _save_and_exit(namespace, replace(order, refused=refused), emit, finish, writing)
+            _save_and_exit(namespace, replace(order, refused=losses.refused), emit, finish, writing)
         os.close(writing)
         label, why = _watch(pid, reading, silence, max(silence, storing_silence))
         os.close(reading)
         if why is None:
-            return refused
+            return losses.remembered
         if label is None:
             raise SaveFailedError(why)
-        if label in refused:
-            raise SaveFailedError(f"{label} was to be left out, and {why}")
-        refused[label] = why
-    raise SaveFailedError(f"{_MOST_CHILDREN} processes were lost to values that hang or crash")
+        if label in losses.refused:
+            raise SaveFailedError(f"{label} was to be left out, and {why}"[:_MAX_WORDS])
+        losses.add(label, why)
+        lost(losses.remembered)
+        spent += time.monotonic() - began
+    raise SaveFailedError("too much time went to values that hang or crash; the next save goes on without these")
+
+
+class _Losses:
+    """What is left out because it cost a child, and what resembles it too much."""
+
+    def __init__(self, namespace: dict[str, Any], refused: Mapping[str, str]) -> None:
+        self.refused = dict(refused)
+        self.remembered = dict(refused)  # without what only lacked memory
+        self._values = {f"name {name}": value for name, value in namespace.items() if type(name) is str}
+        self._counts: dict[type, int] = {}
+        self._oom = OomCounter()
+
+    def add(self, label: str, why: str) -> None:
+        """One more."""
+        if self._oom.new() and why == _killed_by(signal.SIGKILL):
+            self.refused[label] = "there was not enough memory to save it"
+            return
+        self.refused[label] = self.remembered[label] = why
+        kind = type(self._values[label]) if label in self._values else None
+        # A container's type says nothing of what is in it.
+        home = module_of(kind) if kind is not None else None
+        if kind is not None and type(home) is str and home.partition(".")[0] not in _CONTAINING:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            if self._counts[kind] >= _LOSSES_OF_A_TYPE:
+                self._refuse_following(label, kind, why)
+
+    def _refuse_following(self, label: str, kind: type, why: str) -> None:
+        labels = list(self._values)
+        for other in labels[labels.index(label) + 1 :]:
+            if type(self._values[other]) is kind and other not in self.refused:
+                text = f"not tried, after {self._counts[kind]} values of its type; of the last one: {why}"
+                self.refused[other] = self.remembered[other] = text
 
 
 def settle() -> None:
@@ -155,6 +198,13 @@ def _watch(pid: int, pipe: int, silence: float, storing_silence: float) -> tuple
 
 def _how(status: int) -> str:
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"pickling it ended the process by {name}"
+        return _killed_by(os.WTERMSIG(status))
     return f"pickling it ended the process with exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _killed_by(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    return f"pickling it ended the process by {name}"

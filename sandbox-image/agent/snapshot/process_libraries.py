@@ -2,19 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
-def take() -> dict[str, Any]:
-    """The parts that differ from what an import gives, by key."""
-    parts: dict[str, Any] = {}
-    for module, taker in _TAKE.items():
-        if module in sys.modules:
-            try:
-                parts.update(taker(sys.modules[module]))
-            except Exception:  # noqa: S112
-                continue  # a library that a session has broken keeps its state to itself
-    return parts
+def takers() -> dict[str, Callable[[], dict[str, Any]]]:
+    """By module, what gives the parts that differ from what an import gives, by key."""
+    return {module: partial(taker, sys.modules[module]) for module, taker in _TAKE.items() if module in sys.modules}
 
 
 def _decimal(decimal: Any) -> dict[str, Any]:

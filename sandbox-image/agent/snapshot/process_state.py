@@ -3,25 +3,23 @@
 Most parts are differences from what the worker was born with (`mark`), so that they mean the same in another image.
 """
 
-import ast
 import copyreg
 import linecache
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.snapshot import process_libraries
+from agent.snapshot import process_libraries, process_patches
 from agent.snapshot.catalog import is_importable_module
 from agent.snapshot.loading import words_for
+from agent.snapshot.process_patches import CELL
 
 _WORKSPACE = "/workspace"
-_CELL = "<cell "
 _SOURCES_TOGETHER = 32  # cells whose sources are one part: full ones never change
-_MAX_SOURCE = 200_000  # characters of a cell that is searched for assignments to modules
 
 _born: dict[str, Any] = {}
 
@@ -61,21 +59,57 @@ def early() -> dict[str, Any]:
     return parts
 
 
-def take(namespace: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """The parts that differ, by key; run in the child. What can't be had is left out, as if it had not changed."""
-    parts = dict(before)
-    for taker in (_of_interpreter, process_libraries.take, _sources):
-        try:
-            parts.update(taker())
-        except Exception:  # noqa: S112 - see above
-            continue
-    parts.update(_patches(namespace))
-    copied = {
-        kind: how for kind, how in copyreg.dispatch_table.items() if getattr(how, "__globals__", None) is namespace
+@dataclass
+class Taken:
+    """What a save says of the process: see `take`, `early` and `process_patches.imports`."""
+
+    state: dict[str, Any] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+
+
+def take(
+    namespace: dict[str, Any],
+    before: dict[str, Any],
+    announce: Callable[[str], None],
+    beat: Callable[[], None],
+    refused: Container[str],
+) -> Taken:
+    """The parts that differ, by key. Run in a child that saves: what a session has patched may hang or crash there.
+
+    Each taker is announced by its label; one that is refused leaves a part of its own name, which is refused as well.
+    What can't be had is left out, as if it had not changed.
+    """
+    taken = Taken(dict(before))
+    takers: dict[str, Callable[[], dict[str, Any]]] = {
+        "interpreter": _of_interpreter,
+        **process_libraries.takers(),
+        "sources": _sources,
+        "attributes": lambda: process_patches.attributes(namespace, beat),
+        "reducers": lambda: _copyreg(namespace),
     }
-    if copied:
-        parts["copyreg"] = list(copied.items())
-    return parts
+    others: dict[str, Callable[[], None]] = {
+        "environment": lambda: taken.early.update(early()),
+        "imports": lambda: taken.imports.extend(process_patches.imports(namespace, beat)),
+    }
+    for name, taker in (*takers.items(), *others.items()):
+        label = f"state {name}"
+        if label in refused:
+            taken.state[name] = None
+            continue
+        announce(label)
+        try:
+            taken.state.update(taker() or {})
+        except BaseException:  # noqa: S112 - see above
+            continue
+    return taken
+
+
+def _copyreg(namespace: dict[str, Any]) -> dict[str, Any]:
+    copied = [
+        (kind, how) for kind, how in copyreg.dispatch_table.items() if getattr(how, "__globals__", None) is namespace
+    ]
+    return {"copyreg": copied} if copied else {}
 
 
 def _of_interpreter() -> dict[str, Any]:
@@ -110,96 +144,12 @@ def _sources() -> dict[str, Any]:
     # So that tracebacks and inspect.getsource work for functions of earlier cells.
     parts: dict[str, dict[str, str]] = {}
     for name, entry in list(linecache.cache.items()):
-        if name.startswith(_CELL) and len(entry) > 2:  # noqa: PLR2004 - a lazy entry has one field
-            number = name[len(_CELL) : -1]
+        if name.startswith(CELL) and len(entry) > 2:  # noqa: PLR2004 - a lazy entry has one field
+            number = name[len(CELL) : -1]
             if number.isdigit():
                 key = f"sources {int(number) // _SOURCES_TOGETHER}"
                 parts.setdefault(key, {})[name] = "".join(entry[2])
     return dict(parts)
-
-
-def imports(namespace: dict[str, Any]) -> list[str]:
-    """The parts of packages that cells imported by `import a.b`: the name `a` alone would not bring them."""
-    found: dict[str, None] = {}
-    for nodes in _trees():
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            found.update({name: None for name in names if "." in name and name in sys.modules})
-    modules = {value.__name__ for value in namespace.values() if isinstance(value, ModuleType)}
-    return [name for name in found if name.partition(".")[0] in modules or name in modules]
-
-
-def _trees() -> Iterator[list[ast.AST]]:
-    for name, entry in list(linecache.cache.items()):
-        text = "".join(entry[2]) if name.startswith(_CELL) and len(entry) > 2 else ""  # noqa: PLR2004
-        if not text or len(text) > _MAX_SOURCE:
-            continue
-        try:
-            yield list(ast.walk(ast.parse(text)))
-        except (SyntaxError, ValueError, RecursionError):
-            continue
-
-
-# attributes that cells assigned on modules
-
-
-def _patches(namespace: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for module, attribute in {**_assigned(namespace), **_session_code(namespace)}:
-        home = sys.modules.get(module)
-        if home is not None and module != "__main__" and attribute in vars(home):
-            found[f"attribute {module} {attribute}"] = vars(home)[attribute]
-    return found
-
-
-def _assigned(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
-    """By the cells' own text: `module.name = …` and `setattr(module, "name", …)`, wherever they stand in it."""
-    found: dict[tuple[str, str], None] = {}
-    for nodes in _trees():
-        for node in nodes:
-            for owner, attribute in _targets(node):
-                module = _module_of(owner, namespace)
-                if module is not None and is_importable_module(module):
-                    found[module.__name__, attribute] = None
-    return found
-
-
-def _targets(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
-    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-        yield node.value, node.attr
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
-        match node.args:
-            case [owner, ast.Constant(value=str(name)), *_]:
-                yield owner, name
-
-
-def _module_of(expression: ast.expr, namespace: dict[str, Any]) -> ModuleType | None:
-    found: Any = None
-    if isinstance(expression, ast.Name):
-        found = namespace.get(expression.id)
-    elif isinstance(expression, ast.Attribute):
-        owner = _module_of(expression.value, namespace)
-        found = vars(owner).get(expression.attr) if owner is not None else None
-    return found if isinstance(found, ModuleType) else None
-
-
-def _session_code(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
-    """Functions and classes of the session that stand in modules, however they came there."""
-    found: dict[tuple[str, str], None] = {}
-    for module, home in list(sys.modules.items()):
-        if module == "__main__" or not isinstance(home, ModuleType) or not is_importable_module(home):
-            continue
-        for name, value in list(vars(home).items()):
-            if (type(value) is FunctionType and value.__globals__ is namespace) or (
-                isinstance(value, type) and type.__dict__["__dict__"].__get__(value).get("__module__") == "__main__"
-            ):
-                found[module, name] = None
-    return found
 
 
 # bringing it back

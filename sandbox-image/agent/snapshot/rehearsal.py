@@ -18,6 +18,7 @@ from agent.snapshot.groups import Grouping
 from agent.snapshot.loading import line
 from agent.snapshot.nodes import Group, Node
 from agent.snapshot.pieces import digest_of, digests_in
+from agent.snapshot.process_state import Taken
 
 if TYPE_CHECKING:
     from agent.snapshot.saving import Order
@@ -35,9 +36,10 @@ class _UnknownError(Exception):
 class Rehearsal:
     """One snapshot's rehearsals."""
 
-    def __init__(self, grouping: Grouping, order: "Order", announce: Callable[[str], None]) -> None:
+    def __init__(self, grouping: Grouping, order: "Order", taken: Taken, announce: Callable[[str], None]) -> None:
         self._grouping = grouping
         self._order = order
+        self._taken = taken
         self._announce = announce
         self._connection: socket.socket | None = None
         self._processes = 0
@@ -188,7 +190,7 @@ class Rehearsal:
         self._announce(group.nodes[0].label)
         connection.settimeout(self._order.rehearsal_bound)
         try:
-            _send(connection, {**_request(self._grouping, group, dump), "early": self._order.early}, dump)
+            _send(connection, {**_request(self._grouping, group, dump), "early": self._taken.early}, dump)
             answer = self._answer(connection, group)
         except TimeoutError:
             self._end_process()

@@ -15,6 +15,7 @@ from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Limits, Node, type_name
 from agent.snapshot.packs import PackWriter
 from agent.snapshot.pieces import Emit, PieceWriter
+from agent.snapshot.process_state import Taken
 from agent.snapshot.rehearsal import Rehearsal
 
 VERSION = 1
@@ -31,13 +32,11 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     known: frozenset[bytes] = frozenset()  # raw digests that the head holds: these pieces are not emitted
     compress: bool = False  # off while a caller waits: it halves the speed
-    state: dict[str, Any] = field(default_factory=dict)  # of the process: see process_state.take
+    take: Callable[..., Taken] = lambda _announce, _beat, _refused: Taken()  # of the process: see process_state.take
     rehearsed: frozenset[str] = frozenset()  # digests of groups that were loaded before
     rehearse: Callable[[], Any] | None = None  # gives a socket to a fresh rehearsal, or None; None: no rehearsals
     rehearsal_bound: float = 5.0  # seconds that loading one group may take; below the silence that a keeper allows
     rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
-    early: dict[str, Any] = field(default_factory=dict)  # see process_state.early
-    imports: list[str] = field(default_factory=list)  # modules to import first: see process_state.imports
     refused: dict[str, str] = field(default_factory=dict)  # labels that are not tried, and why
 
 
@@ -64,9 +63,10 @@ def save(
 
     An empty label says that pieces go out now, as fast as they are taken.
     """
-    grouping = Grouping(namespace, order.limits, announce=announce, beat=beat, refused=order.refused, state=order.state)
+    taken = order.take(announce, beat, order.refused)
+    grouping = Grouping(namespace, order.limits, announce=announce, beat=beat, refused=order.refused, state=taken.state)
     groups = grouping.run()
-    rehearsal = Rehearsal(grouping, order, announce)
+    rehearsal = Rehearsal(grouping, order, taken, announce)
     groups = rehearsal.run(groups)
     announce("")  # no user code from here on, but for groups that were too large to be kept since the first pass
 
@@ -80,21 +80,21 @@ def save(
     return Saved(
         names=_names(grouping, writer.digests, rehearsal.unrehearsed),
         pieces=[digest for digest, _ in writer.pieces.table],
-        body=_body(grouping, order, stored, writer.pieces.table),
+        body=_body(grouping, taken, stored, writer.pieces.table),
         rehearsed=sorted(rehearsal.passed),
         remarks=[(label.partition(" ")[2], text) for label, text in grouping.remarks()],
         new_bytes=writer.pieces.new_bytes,
     )
 
 
-def _body(grouping: Grouping, order: Order, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
+def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
     body = {
         "version": VERSION,
         "python": list(sys.version_info[:3]),
         "hash": hash(HASHED),
         "order": [name for name, _ in grouping.order if type(name) is str],
-        "early": order.early,
-        "imports": order.imports,
+        "early": taken.early,
+        "imports": taken.imports,
         "modules": grouping.modules,
         "code": _code_names(grouping),
         **stored,

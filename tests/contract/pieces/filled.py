@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -11,7 +10,7 @@ from pathlib import Path
 from orchestrator.adapters.store.pieces.store import open_pieces
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.snapshots import MAX_PIECE_BYTES, Encoding, Manifest, Piece, Section
-from tests.contract.pieces.steps import KEY, NO_FLOOR, OTHER, intent_of
+from tests.contract.pieces.steps import KEY, NO_FLOOR, OTHER, intent_of, most_memory
 
 
 def _digests(count: int) -> Iterator[str]:
@@ -33,4 +32,4 @@ async def _fill(directory: Path, mebibytes: int) -> None:
 
 if __name__ == "__main__":
     asyncio.run(_fill(Path(sys.argv[1]), int(sys.argv[2])))
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}\n")
+    sys.stdout.write(f"{most_memory()}\n")

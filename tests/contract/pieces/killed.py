@@ -16,7 +16,8 @@ from pathlib import Path
 from orchestrator.adapters.store.pieces import file, writer
 from orchestrator.adapters.store.pieces.store import open_pieces
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.snapshots import MAX_PIECE_BYTES, CellText
+from orchestrator.domain.model import CellText
+from orchestrator.domain.snapshots import MAX_PIECE_BYTES
 from tests.contract.pieces.steps import KEY, NO_FLOOR, collect_all, intent_of, save
 
 HEAD = [b"head" * 1000, b"stays" * 30_000]

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from pathlib import Path
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotReader
@@ -114,3 +115,9 @@ async def sequences(pieces: Pieces, head: int, key: str = KEY) -> list[int]:
 
 async def is_sound(pieces: Pieces, head: int | None, key: str = KEY) -> bool:
     return not (await pieces.check(key, head)).problems
+
+
+def most_memory() -> int:
+    """KiB that this process ever used. `getrusage` would count what its parent had when it was forked."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1])

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
+from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshot_ports import Pieces
-from orchestrator.domain.snapshots import CellText, SnapshotRefusedError
+from orchestrator.domain.snapshots import SnapshotRefusedError
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,

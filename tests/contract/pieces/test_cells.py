@@ -12,8 +12,9 @@ from orchestrator.adapters.store.pieces import cells as texts
 from orchestrator.adapters.store.pieces import file
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces
 from orchestrator.domain.errors import ShuttingDownError, StoreFullError, StoreUnusableError
+from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshot_ports import Pieces
-from orchestrator.domain.snapshots import CellText, History, SnapshotNotFoundError, SnapshotVoidedError
+from orchestrator.domain.snapshots import History, SnapshotNotFoundError, SnapshotVoidedError
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,

@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.adapters.store.pieces.store import SqlitePieces
 from orchestrator.domain.errors import StoreUnusableError
-from orchestrator.domain.snapshots import CellText, SnapshotDamagedError, SnapshotNotFoundError, SnapshotRefusedError
+from orchestrator.domain.model import CellText
+from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, SnapshotRefusedError
 from tests.contract.pieces.steps import (
     KEY,
     OTHER,

@@ -208,7 +208,7 @@ KINDS: list[tuple[Any, Any]] = [
     (io.BytesIO, lambda _walk, one: f"{one.getvalue()!r} {one.tell()}"),
     (random.Random, lambda _walk, one: digest(repr(one.getstate()).encode())),
     (BaseException, lambda walk, one: walk.all(one.args, one.__cause__, one.__context__)),
-    ((ctypes._SimpleCData, ctypes.Array, ctypes.Structure), lambda _walk, one: bytes(one).hex()),  # noqa: SLF001
+    ((ctypes._SimpleCData, ctypes.Array, ctypes.Structure), lambda _walk, one: bytes(one).hex()),
     (
         (type(iter([])), type(iter(())), type(iter(range(0))), enumerate, zip),
         lambda walk, one: walk.all(one.__reduce__()[1:]),

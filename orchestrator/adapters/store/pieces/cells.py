@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from orchestrator.adapters.store.pieces.file import PieceFile, Place, opened, require_room
-from orchestrator.domain.snapshots import CellText
+from orchestrator.domain.model import CellText
 
 KEPT_CELLS: Final = 200  # as many as the ledger has executions
 KEPT_CELL_BYTES: Final = 10_000_000

@@ -1,11 +1,14 @@
 """The transactions that decide what a session's history is. Each call is one turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from orchestrator.adapters.store.pieces import manifest_rows, rows
 from orchestrator.adapters.store.pieces.file import PieceFile, Place, opened, require_room
+from orchestrator.adapters.store.pieces.known import Known, in_either
 from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located, ManifestRow
 from orchestrator.domain.snapshots import (
     Collected,
@@ -18,16 +21,23 @@ from orchestrator.domain.snapshots import (
     SnapshotRefusedError,
     SnapshotSummary,
     SnapshotVoidedError,
-    restated,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What a new snapshot may build on, by raw digest."""
+    """What a new snapshot may build on."""
 
-    head: dict[str, Located]  # what its manifest may refer to without sending it
-    history: dict[str, Located]  # what need not be stored again when it is sent
+    head: AbstractSet[bytes]  # raw digests that its manifest may refer to without sending them
+    history: Known  # what need not be stored again when it is sent
+    newest_row: int  # of all that the history refers to: what is stored for the new snapshot comes after it
+
+    def of_head(self, raw_digest: str) -> Located | None:
+        """Where that piece of the head lies."""
+        return self.history.get(raw_digest) if bytes.fromhex(raw_digest) in self.head else None
+
+
+NOTHING: Final = Ground(frozenset(), Known(), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class Parcel:
     intent: SnapshotIntent
     manifest: Manifest
     rest: Sequence[Piece]  # the last batch: a small snapshot is one transaction
-    sent: dict[str, Located]
+    sent: Known
     ground: Ground
     created_at: datetime
 
@@ -67,15 +77,20 @@ class Stamp:
 
     created_at: datetime
     seed: int  # of the raw digests: those of a restated snapshot keep the one that they were made under
+    newest_row: int | None = None  # pieces after this one were stored for it; None: nothing was
 
 
 def begin(place: Place, intent: SnapshotIntent) -> tuple[Ground, Collected]:
-    """Make the file where there is none, and drop what never became head: as much of it as one turn may."""
-    require_room(place, 0)
+    """Make the file where there is none, and drop what never became head: as much of it as one turn may.
+
+    The room on the disk is asked for after that, since what is dropped may be what it lacks.
+    """
+    if not place.path.exists():
+        require_room(place, 0)
     with opened(place, create=True) as file:
         _drop_newer(file, intent)
         ground, referenced = _ground(file, intent.head)
-        return ground, rows.drop_some(file, referenced)
+        return ground, rows.clear(file, referenced)
 
 
 def commit(place: Place, parcel: Parcel, keeping: Keeping) -> ManifestRow:
@@ -83,8 +98,7 @@ def commit(place: Place, parcel: Parcel, keeping: Keeping) -> ManifestRow:
     require_room(place, sum(len(piece.data) for piece in parcel.rest))
     with opened(place) as file, file.transaction():
         _require_newest(file, parcel.intent)
-        sent = rows.put(file, parcel.rest, parcel.ground.history | parcel.sent) | parcel.sent
-        row = _row(parcel, sent)
+        row = _row(parcel, rows.put(file, parcel.rest, in_either(parcel.sent, parcel.ground.history)))
         # What was sent was put in this snapshot's own turns; what is shared must still lie there.
         if not rows.are_all_there(file, row.located):
             raise SnapshotRefusedError("The file lacks pieces that a snapshot shares with the head.")
@@ -172,14 +186,14 @@ def _restated(copy: Copy, source: ManifestRow | None) -> ManifestRow:
         empty = Manifest(
             intent.sequence, intent.incarnation, intent.execution, "", "", files_execution=intent.execution
         )
-        return _summed(empty, (), (), {}, Stamp(copy.created_at, intent.seed))
-    kept = restated(source.manifest, intent, whole=copy.namespace and copy.workspace)
+        return _summed(empty, (), (), Stamp(copy.created_at, intent.seed))
+    kept = manifest_rows.restated(source.manifest, intent, whole=copy.namespace and copy.workspace)
     namespace, workspace = source.namespace, source.workspace
     if not copy.namespace:
         namespace, kept = (), replace(kept, names=(), unlisted_names=0, namespace=Section())
     if not copy.workspace:
         workspace, kept = (), replace(kept, files=(), unlisted_files=0, workspace=Section())
-    return _summed(kept, namespace, workspace, {}, Stamp(copy.created_at, source.summary.seed))
+    return _summed(kept, namespace, workspace, Stamp(copy.created_at, source.summary.seed))
 
 
 def _drop_newer(file: PieceFile, intent: SnapshotIntent) -> None:
@@ -200,53 +214,53 @@ def _require_newest(file: PieceFile, intent: SnapshotIntent) -> None:
 
 def _ground(file: PieceFile, head: int | None) -> tuple[Ground, set[int] | None]:
     """Also which rows manifests refer to; None where a damaged one hides what it needs, which is then sent again."""
-    ground = Ground({}, {})
-    by_row: dict[int, Located] = {}
+    history, kept, of_head = Known(), set[int](), set[bytes]()
     is_whole = True
-    for sequence in reversed(manifest_rows.sequences(file)):
+    for sequence in manifest_rows.sequences(file):  # newest first: where a digest lies twice, the later place counts
         try:
             references = manifest_rows.references_of(file, sequence)
         except DamagedManifestError:
             is_whole = False
             continue
         for packed in references:
-            located = by_row.get(packed[0])
-            if located is None:  # snapshots share most of their pieces
-                located = by_row[packed[0]] = manifest_rows.located(packed)
-            ground.history[located.reference.raw_digest] = located
+            history.add(packed)
+            kept.add(packed[0])
             if sequence == head:
-                ground.head[located.reference.raw_digest] = located
-    return ground, set(by_row) if is_whole else None
+                of_head.add(packed[4])
+    return Ground(of_head, history, max(kept, default=0)), kept if is_whole else None
 
 
-def _row(parcel: Parcel, sent: dict[str, Located]) -> ManifestRow:
+def _row(parcel: Parcel, last: Mapping[str, Located]) -> ManifestRow:
     intent, manifest = parcel.intent, parcel.manifest
     claimed, wanted = (manifest.sequence, manifest.incarnation), (intent.sequence, intent.incarnation)
     if claimed != wanted or manifest.execution > intent.execution:
         raise SnapshotRefusedError("The sandbox sent another snapshot than the one that it was asked for.")
-    allowed = parcel.ground.head | sent
+    ground = parcel.ground
+
+    def find(raw_digest: str) -> Located | None:
+        return parcel.sent.get(raw_digest) or last.get(raw_digest) or ground.of_head(raw_digest)
+
+    namespace, workspace = ([*map(find, half.pieces)] for half in (manifest.namespace, manifest.workspace))
     wanted_pieces = (*manifest.namespace.pieces, *manifest.workspace.pieces)
-    missing = [raw_digest for raw_digest in wanted_pieces if raw_digest not in allowed]
+    missing = [
+        raw_digest for raw_digest, found in zip(wanted_pieces, (*namespace, *workspace), strict=True) if found is None
+    ]
     if missing:
         raise SnapshotRefusedError(
             f"A snapshot refers to {len(missing)} pieces that were neither sent nor in its head.", missing=missing
         )
-    namespace = tuple(allowed[raw_digest] for raw_digest in manifest.namespace.pieces)
-    workspace = tuple(allowed[raw_digest] for raw_digest in manifest.workspace.pieces)
-    stamp = Stamp(parcel.created_at, intent.seed)
-    return _summed(manifest, namespace, workspace, _new(sent, parcel.ground), stamp)
+    stamp = Stamp(parcel.created_at, intent.seed, ground.newest_row)
+    return _summed(manifest, _found(namespace), _found(workspace), stamp)
 
 
-def _new(sent: dict[str, Located], ground: Ground) -> dict[int, int]:
-    old = {located.row for located in ground.history.values()}
-    return {piece.row: piece.reference.stored_size for piece in sent.values() if piece.row not in old}
+def _found(pieces: Sequence[Located | None]) -> tuple[Located, ...]:
+    return tuple(piece for piece in pieces if piece is not None)
 
 
 def _summed(
     manifest: Manifest,
     namespace: tuple[Located, ...],
     workspace: tuple[Located, ...],
-    new: dict[int, int],
     stamp: Stamp,
 ) -> ManifestRow:
     pieces = {located.row: located.reference for located in (*namespace, *workspace)}
@@ -262,7 +276,11 @@ def _summed(
         refused=sum(name.status == "refused" for name in manifest.names),
         raw_bytes=sum(reference.raw_size for reference in pieces.values()),
         stored_bytes=sum(reference.stored_size for reference in pieces.values()),
-        new_bytes=sum(size for row, size in new.items() if row in pieces),
+        new_bytes=sum(
+            reference.stored_size
+            for row, reference in pieces.items()
+            if stamp.newest_row is not None and row > stamp.newest_row
+        ),
     )
     return ManifestRow(summary, manifest, namespace, workspace)
 

@@ -26,6 +26,7 @@ SUFFIX: Final = ".pieces"
 # the records already call head; truncating one is synced.
 PAGE_BYTES: Final = 65_536
 SEED_BYTES: Final = 8
+_MOST_PAGES: Final = 2**30 - 1  # what every SQLite allows: 70 TB
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _OTHERS_WAIT_SECONDS = 5.0  # turns keep us apart; another process may look at the file for a moment
@@ -133,15 +134,20 @@ def unlink(path: Path) -> None:
 
 def require_room(place: Place, wanted: int) -> None:
     """Raises StoreFullError where writing that much would bring the disk below its floor."""
-    try:
-        disk = os.statvfs(place.path.parent)
-    except FileNotFoundError:
-        return  # nothing was ever written there; making the directory tells the rest
-    if disk.f_bavail * disk.f_frsize - wanted < place.floor_bytes:
+    if not has_room(place, wanted):
         raise StoreFullError(
             f"The disk that holds {place.path.parent} has less than {place.floor_bytes + wanted} bytes free.",
             hint="Free some space there; what was saved before stays.",
         )
+
+
+def has_room(place: Place, wanted: int = 0) -> bool:
+    """Whether the disk stays above its floor with that much more."""
+    try:
+        disk = os.statvfs(place.path.parent)
+    except FileNotFoundError:
+        return True  # nothing was ever written there; making the directory tells the rest
+    return disk.f_bavail * disk.f_frsize - wanted >= place.floor_bytes
 
 
 @contextmanager
@@ -180,7 +186,8 @@ def _connect(place: Place) -> sqlite3.Connection:
         ):
             raw.execute(f"PRAGMA {pragma}").fetchall()
         if place.limit_bytes is not None:
-            raw.execute(f"PRAGMA max_page_count = {max(1, place.limit_bytes // PAGE_BYTES)}").fetchall()
+            pages = min(max(1, place.limit_bytes // PAGE_BYTES), _MOST_PAGES)
+            raw.execute(f"PRAGMA max_page_count = {pages}").fetchall()
     except BaseException:
         raw.close()
         raise

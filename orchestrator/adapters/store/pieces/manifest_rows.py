@@ -4,7 +4,8 @@ import json
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
+from itertools import chain
 from typing import Final
 
 from orchestrator.adapters.store.connection import microseconds, moment
@@ -16,6 +17,7 @@ from orchestrator.domain.snapshots import (
     SavedFile,
     SavedName,
     Section,
+    SnapshotIntent,
     SnapshotSummary,
     StoredSnapshot,
 )
@@ -61,6 +63,18 @@ class ManifestRow:
         return StoredSnapshot(self.summary, self.manifest, tuple(piece.reference for piece in self.located))
 
 
+def restated(source: Manifest, intent: SnapshotIntent, *, whole: bool) -> Manifest:
+    """The same for another snapshot. Where all of it is restated, nothing that came later is missed."""
+    behind = not whole or source.files_execution < source.execution
+    return replace(
+        source,
+        sequence=intent.sequence,
+        incarnation=intent.incarnation,
+        execution=intent.execution,
+        files_execution=min(source.files_execution, intent.execution) if behind else intent.execution,
+    )
+
+
 def insert(file: PieceFile, row: ManifestRow) -> None:
     """Store it, inside the caller's transaction."""
     parts = _parts(row)
@@ -87,16 +101,29 @@ def summary_of(file: PieceFile, sequence: int) -> SnapshotSummary | None:
     return None if parts is None else _summary(parts[0])
 
 
-def references_of(file: PieceFile, sequence: int) -> Sequence[Packed]:
+def references_of(file: PieceFile, sequence: int) -> Iterable[Packed]:
     """The same of its pieces, as they are packed; none where it is not there."""
     parts = _verified(file, sequence)
-    return [] if parts is None else [*_REFERENCE.iter_unpack(parts[4]), *_REFERENCE.iter_unpack(parts[5])]
+    return () if parts is None else chain(_REFERENCE.iter_unpack(parts[4]), _REFERENCE.iter_unpack(parts[5]))
 
 
-def located(packed: Packed) -> Located:
+def located(reference: Packed) -> Located:
     """The reference that is packed so."""
-    row, raw_size, stored_size, encoding, raw, host = packed
+    row, raw_size, stored_size, encoding, raw, host = reference
     return Located(row, PieceReference(raw.hex(), host.hex(), raw_size, stored_size, _ENCODINGS[encoding]))
+
+
+def packed(piece: Located) -> Packed:
+    """The other way round."""
+    reference = piece.reference
+    return (
+        piece.row,
+        reference.raw_size,
+        reference.stored_size,
+        _ENCODINGS.index(reference.encoding),
+        bytes.fromhex(reference.raw_digest),
+        bytes.fromhex(reference.host_digest),
+    )
 
 
 def _verified(file: PieceFile, sequence: int) -> Sequence[bytes] | None:
@@ -165,17 +192,7 @@ def _summary(part: bytes) -> SnapshotSummary:
 
 
 def _packed(pieces: Iterable[Located]) -> bytes:
-    return b"".join(
-        _REFERENCE.pack(
-            piece.row,
-            piece.reference.raw_size,
-            piece.reference.stored_size,
-            _ENCODINGS.index(piece.reference.encoding),
-            bytes.fromhex(piece.reference.raw_digest),
-            bytes.fromhex(piece.reference.host_digest),
-        )
-        for piece in pieces
-    )
+    return b"".join(_REFERENCE.pack(*packed(piece)) for piece in pieces)
 
 
 def _unpacked(packed: bytes) -> tuple[Located, ...]:

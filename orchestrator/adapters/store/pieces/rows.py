@@ -2,12 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from orchestrator.adapters.store.pieces import manifest_rows
-from orchestrator.adapters.store.pieces.file import PAGE_BYTES, PieceFile, Place, opened, require_room
+from orchestrator.adapters.store.pieces.file import PAGE_BYTES, PieceFile, Place, has_room, opened, require_room
 from orchestrator.adapters.store.pieces.manifest_rows import DamagedManifestError, Located
 from orchestrator.domain.snapshots import Collected, DamagedPiece, Piece, PieceReference, StoredSizes
 
@@ -18,24 +18,24 @@ _RETURN_PAGES: Final = 256  # in one turn: 16 MiB, each page moved and journaled
 _SPARE_PAGES: Final = 64
 _SPARE_SHARE: Final = 5  # a fifth of the file
 
-Known = Mapping[str, Located]
+Find = Callable[[str], Located | None]  # where a piece of that raw digest lies
 
 
-def store(place: Place, pieces: Sequence[Piece], known: Known) -> dict[str, Located]:
+def store(place: Place, pieces: Sequence[Piece], find: Find) -> dict[str, Located]:
     """Store a batch, durable and seen by nobody: where each piece lies."""
     require_room(place, sum(len(piece.data) for piece in pieces))
     with opened(place) as file, file.transaction():
-        return put(file, pieces, known)
+        return put(file, pieces, find)
 
 
-def put(file: PieceFile, pieces: Iterable[Piece], known: Known) -> dict[str, Located]:
+def put(file: PieceFile, pieces: Iterable[Piece], find: Find) -> dict[str, Located]:
     """The same inside the caller's transaction."""
     (row,) = file.raw.execute("SELECT coalesce(max(id), 0) FROM pieces").fetchone()
     located: dict[str, Located] = {}
     for piece in pieces:
         if piece.raw_digest in located:
             continue
-        there = known.get(piece.raw_digest)
+        there = find(piece.raw_digest)
         # Compared, and not believed: the digest is a claim, and what lies there may be damaged.
         if there is not None and _is_stored(file, there, piece):
             located[piece.raw_digest] = there
@@ -78,21 +78,31 @@ def are_all_there(file: PieceFile, pieces: Sequence[Located]) -> bool:
     return bool(counted.fetchone()[0] == len(pieces))
 
 
-def drop(place: Place) -> Collected:
-    """Drop pieces that no manifest refers to, as many as one turn may."""
+def make_room(place: Place) -> Collected:
+    """Drop pieces that no manifest refers to, as many as one turn may; see `clear`."""
     with opened(place) as file:
-        return drop_some(file, referenced(file))
+        return clear(file, referenced(file))
+
+
+def clear(file: PieceFile, kept: AbstractSet[int] | None) -> Collected:
+    """Drop what nobody keeps. Where the disk is short of room even so, shorten the file: what a failed snapshot left
+    would stand in the way of all that follow. Raises StoreFullError where neither helps.
+    """
+    dropped = drop_some(file, kept)
+    if dropped.more:
+        return dropped
+    returned = 0 if has_room(file.place) else _shorten(file, _pages(file, "freelist_count"))
+    is_short = not has_room(file.place)
+    if is_short and not returned:
+        require_room(file.place, 0)
+    return Collected(dropped.pieces, dropped.bytes_freed, returned, more=is_short)
 
 
 def collect(place: Place) -> Collected:
-    """The same, and then shorten the file."""
+    """One step of dropping and of shortening the file."""
     with opened(place) as file:
         dropped = drop_some(file, referenced(file))
-        before = _pages(file, "page_count")
-        if _excess(file) > 0:
-            # Each step returns one page, and `execute` makes a single step of what has no columns.
-            file.raw.executescript(f"PRAGMA incremental_vacuum({min(_RETURN_PAGES, _excess(file))})")
-        returned = (before - _pages(file, "page_count")) * PAGE_BYTES
+        returned = _shorten(file, _excess(file))
         more = dropped.more or (returned > 0 and _excess(file) > 0)
         return Collected(dropped.pieces, dropped.bytes_freed, returned, more)
 
@@ -163,6 +173,15 @@ def _verified(file: PieceFile, located: Located) -> Piece | DamagedPiece:
     if not isinstance(data, bytes) or file.digest(data).hex() != reference.host_digest:
         return DamagedPiece(reference.raw_digest, "its digest does not fit what was stored")
     return Piece(reference.raw_digest, reference.raw_size, reference.encoding, data)
+
+
+def _shorten(file: PieceFile, pages: int) -> int:
+    """Give so many free pages back to the disk, or as many as one turn may: by how many bytes the file is shorter."""
+    before = _pages(file, "page_count")
+    if pages > 0:
+        # Each step returns one page, and `execute` makes a single step of what has no columns.
+        file.raw.executescript(f"PRAGMA incremental_vacuum({min(_RETURN_PAGES, pages)})")
+    return (before - _pages(file, "page_count")) * PAGE_BYTES
 
 
 def _excess(file: PieceFile) -> int:

@@ -13,13 +13,14 @@ from orchestrator.adapters.store.pieces import commits, file, rows
 from orchestrator.adapters.store.pieces.check import check as checked
 from orchestrator.adapters.store.pieces.commits import Copy, Keeping
 from orchestrator.adapters.store.pieces.file import Place
+from orchestrator.adapters.store.pieces.manifest_rows import restated
 from orchestrator.adapters.store.pieces.reader import SqliteSnapshotReader
 from orchestrator.adapters.store.pieces.turns import Turns
 from orchestrator.adapters.store.pieces.writer import SqliteSnapshotWriter
+from orchestrator.domain.model import CellText
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotReader, SnapshotWriter
 from orchestrator.domain.snapshots import (
-    CellText,
     Collected,
     DamagedPiece,
     History,
@@ -30,7 +31,6 @@ from orchestrator.domain.snapshots import (
     SnapshotVoidedError,
     StoredSizes,
     StoredSnapshot,
-    restated,
 )
 
 DIRECTORY_NAME: Final = "sessions"  # in the data directory

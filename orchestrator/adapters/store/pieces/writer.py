@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from orchestrator.adapters.store.pieces import commits, rows
-from orchestrator.adapters.store.pieces.commits import Ground, Keeping, Parcel
+from orchestrator.adapters.store.pieces.commits import Keeping, Parcel
 from orchestrator.adapters.store.pieces.file import Place
-from orchestrator.adapters.store.pieces.manifest_rows import Located
+from orchestrator.adapters.store.pieces.known import Known, in_either
+from orchestrator.adapters.store.pieces.manifest_rows import Located, packed
 from orchestrator.adapters.store.pieces.turns import Turns
 from orchestrator.domain.manifests import is_digest
 from orchestrator.domain.ports import Clock
@@ -55,8 +56,8 @@ class SqliteSnapshotWriter(SnapshotWriter):
         self._clock = clock
         self._keeping = keeping
         self._tell_end = ended
-        self._ground = Ground({}, {})
-        self._sent: dict[str, Located] = {}
+        self._ground = commits.NOTHING
+        self._sent = Known()
         self._batch: list[Piece] = []
         self._batch_bytes = 0
         self._flight: asyncio.Future[dict[str, Located]] | None = None
@@ -64,9 +65,9 @@ class SqliteSnapshotWriter(SnapshotWriter):
 
     async def open(self) -> None:
         """Make or clear the file, and find out what may be shared."""
-        self._ground, dropped = await self._turn(partial(commits.begin, self._place, self.intent))
-        while dropped.more:
-            dropped = await self._turn(partial(rows.drop, self._place))
+        self._ground, cleared = await self._turn(partial(commits.begin, self._place, self.intent))
+        while cleared.more:
+            cleared = await self._turn(partial(rows.make_room, self._place))
 
     async def put(self, piece: Piece) -> None:
         """Take a piece."""
@@ -115,16 +116,16 @@ class SqliteSnapshotWriter(SnapshotWriter):
         """Write the batch while the next one fills; waits for the one before."""
         await self._land()
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        self._flight = self._turns.take(
-            self.intent.key, "write", partial(rows.store, self._place, batch, self._ground.history | self._sent)
-        )
+        find = in_either(self._sent, self._ground.history)  # what was sent grows only between two flights
+        self._flight = self._turns.take(self.intent.key, "write", partial(rows.store, self._place, batch, find))
 
     async def _land(self) -> None:
         if self._flight is not None:
             located = await _or_voided(self._flight)
             self._flight = None
             # The first of a digest stays, for a manifest that was written with it in mind.
-            self._sent = located | self._sent
+            for piece in located.values():
+                self._sent.add(packed(piece))
 
     async def _turn(self, work: Callable[[], T]) -> T:
         return await _or_voided(self._turns.take(self.intent.key, "write", work))

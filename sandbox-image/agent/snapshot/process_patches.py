@@ -1,0 +1,99 @@
+"""What cells did to modules, by their own text: parts of packages that they imported, attributes that they assigned."""
+
+import ast
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+from agent.snapshot.catalog import is_importable_module
+
+CELL = "<cell "
+_MAX_SOURCE = 200_000  # characters of a cell that is searched
+
+
+def imports(namespace: dict[str, Any], beat: Callable[[], None]) -> list[str]:
+    """The parts of packages that cells imported by `import a.b`: the name `a` alone would not bring them."""
+    found: dict[str, None] = {}
+    for nodes in _trees(beat):
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            found.update({name: None for name in names if "." in name and name in sys.modules})
+    modules = {value.__name__ for value in namespace.values() if isinstance(value, ModuleType)}
+    return [name for name in found if name.partition(".")[0] in modules or name in modules]
+
+
+def _trees(beat: Callable[[], None]) -> Iterator[list[ast.AST]]:
+    for name, entry in list(linecache.cache.items()):
+        beat()
+        text = "".join(entry[2]) if name.startswith(CELL) and len(entry) > 2 else ""  # noqa: PLR2004
+        if not text or len(text) > _MAX_SOURCE:
+            continue
+        try:
+            yield list(ast.walk(ast.parse(text)))
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+
+
+# attributes that cells assigned on modules
+
+
+def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
+    """What cells assigned, by the key of its part."""
+    found: dict[str, Any] = {}
+    for module, attribute in {**_assigned(namespace, beat), **_session_code(namespace)}:
+        home = sys.modules.get(module)
+        if home is not None and module != "__main__" and attribute in vars(home):
+            found[f"attribute {module} {attribute}"] = vars(home)[attribute]
+    return found
+
+
+def _assigned(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[tuple[str, str], None]:
+    """By the cells' own text: `module.name = …` and `setattr(module, "name", …)`, wherever they stand in it."""
+    found: dict[tuple[str, str], None] = {}
+    for nodes in _trees(beat):
+        for node in nodes:
+            for owner, attribute in _targets(node):
+                module = _module_of(owner, namespace)
+                if module is not None and is_importable_module(module):
+                    found[module.__name__, attribute] = None
+    return found
+
+
+def _targets(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.value, node.attr
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setattr":
+        match node.args:
+            case [owner, ast.Constant(value=str(name)), *_]:
+                yield owner, name
+
+
+def _module_of(expression: ast.expr, namespace: dict[str, Any]) -> ModuleType | None:
+    found: Any = None
+    if isinstance(expression, ast.Name):
+        found = namespace.get(expression.id)
+    elif isinstance(expression, ast.Attribute):
+        owner = _module_of(expression.value, namespace)
+        found = vars(owner).get(expression.attr) if owner is not None else None
+    return found if isinstance(found, ModuleType) else None
+
+
+def _session_code(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
+    """Functions and classes of the session that stand in modules, however they came there."""
+    found: dict[tuple[str, str], None] = {}
+    for module, home in list(sys.modules.items()):
+        if module == "__main__" or not isinstance(home, ModuleType) or not is_importable_module(home):
+            continue
+        for name, value in list(vars(home).items()):
+            if (type(value) is FunctionType and value.__globals__ is namespace) or (
+                isinstance(value, type) and type.__dict__["__dict__"].__get__(value).get("__module__") == "__main__"
+            ):
+                found[module, name] = None
+    return found
