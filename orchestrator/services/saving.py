@@ -29,6 +29,7 @@ from orchestrator.services.saving_log import SavingLog
 from orchestrator.services.saving_notes import refused_names
 from orchestrator.services.tasks import Tasks
 from orchestrator.services.texts import Texts
+from orchestrator.services.tidying import Tidying
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
 _BOUND_REPLACING = 30.0  # for files and an empty namespace, while the caller of a clear waits
 _ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
-_MOST_COLLECTING = 64  # steps of collecting after a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Saver:
         self._snapshots = snapshots
         self._pieces = pieces
         self._tasks = tasks
+        self._tidying = Tidying(book.session.key, pieces, tasks)
         self._clock = clock
         self._limits = limits
         self._record: SnapshotRecord | None = None
@@ -164,7 +165,7 @@ class Saver:
         found, self._found_gone = self._found_gone, None
         if found is not None:
             raise found
-        intended = await self._intend(final=False)
+        intended = await self._intend(final=False, waited_for=False)
         self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
         await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way
 
@@ -174,12 +175,15 @@ class Saver:
         """Save and wait for it; `replacing` what was, where that is intended already. Raises what stood in the way."""
         await self.ended()
         try:
-            return await self._perform(await self._intend(final=final, replacing=replacing), agent)
+            # A session that hibernates keeps nobody waiting.
+            intended = await self._intend(final=final, waited_for=not final, replacing=replacing)
+            return await self._perform(intended, agent)
         except OrchestratorError as error:
             self.failed(error)
             raise
         finally:
             self._saving = None
+            self._tidying.begin()
 
     def abandon(self) -> None:
         """Stop a save that is under way; `ended` waits for it."""
@@ -200,7 +204,7 @@ class Saver:
         if self._task is not None:
             self._task.cancel()
 
-    async def _intend(self, *, final: bool, replacing: SnapshotIntent | None = None) -> _Intended:
+    async def _intend(self, *, final: bool, waited_for: bool, replacing: SnapshotIntent | None = None) -> _Intended:
         began, self._unwanted = self._clock.monotonic(), False
         await self.record()
         session = self._book.session
@@ -214,7 +218,7 @@ class Saver:
             head=intent.head if usable else None,
             variable_limit=self._limits.variable,
             session_limit=self._limits.session,
-            compress=True,
+            compress=not waited_for,
             final=final,
             hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),
@@ -225,7 +229,6 @@ class Saver:
     async def _in_background(self, intended: _Intended, agent: Agent) -> None:
         try:
             await self._perform(intended, agent)
-            await self._collect()
         except OrchestratorError as error:
             if isinstance(error, NamespaceLostError | SandboxLostError):
                 self._found_gone = error
@@ -236,6 +239,7 @@ class Saver:
         finally:
             self._saving = None
             self._task = None
+            self._tidying.begin()
 
     async def _perform(self, intended: _Intended, agent: Agent) -> StoredSnapshot:
         # The agent first: it freezes the moment, and what it sends meanwhile waits in the window.
@@ -272,11 +276,6 @@ class Saver:
         refused = [name.name for name in refused_names(manifest.names)]
         bound = await self._book.binding_executions(refused) if refused else {}
         return with_origins(manifest, bound, await self.texts.codes(set(bound.values())))
-
-    async def _collect(self) -> None:
-        for _ in range(_MOST_COLLECTING):
-            if not (await self._pieces.collect(self.key)).more:
-                return
 
     # how it went
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.plan import SavingPolicy
-from orchestrator.domain.snapshots import SnapshotNotFoundError, SnapshotRefusedError
+from orchestrator.domain.snapshots import (
+    MAX_PIECE_BYTES,
+    Encoding,
+    Piece,
+    SaveFailedError,
+    SnapshotNotFoundError,
+    SnapshotRefusedError,
+)
 from orchestrator.services.live_session import Limits
 from tests.unit.pretended_agent import ENDLESS, OPEN_FILE
 from tests.unit.pretended_engine import FullOnce, House, house, runs, until
@@ -278,3 +285,32 @@ async def test_files_that_were_given_up_are_saved_next_and_missed_until_then(tmp
         assert result.value == "2"
         assert opened.agent.files == {"a.txt": "one"}
         assert any("Lost: what execution 2 did to files" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("how", ["in the background", "asked for"])
+async def test_what_a_failed_save_left_is_given_back_at_once(tmp_path: Path, how: str) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        key = (await opened.row()).key
+
+        async def lots(agent: Sufferer) -> None:
+            writer = opened.pieces._writers[key]
+            for number in range(40):
+                data = number.to_bytes(4, "big") * (MAX_PIECE_BYTES // 4)
+                await writer.put(Piece(f"{number:032x}", len(data), Encoding.RAW, data))
+            await fail(agent)
+
+        await opened.run("y = 2")
+        opened.faults.at("report", lots)
+        if how == "asked for":
+            with pytest.raises(SaveFailedError):
+                await opened.save()
+        else:
+            await opened.look(3)
+
+        async def is_small() -> bool:
+            sizes = await opened.pieces.sizes(key)
+            return sizes.unreferenced == 0 and sizes.file < 8 * MAX_PIECE_BYTES
+
+        await until(is_small)
