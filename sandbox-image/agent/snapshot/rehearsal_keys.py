@@ -1,6 +1,7 @@
 """What a rehearsal's outcome depends on, as a digest: where none of it changed, a group that loaded loads again."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 
 from agent.snapshot.dump import Dump
@@ -56,7 +57,8 @@ class Keys:
 
     def _content_of(self, group: Group) -> str:
         dump = self._dump_of(group)
-        return "" if dump is None else self.content(group, dump)
+        # Of what was too large to be kept nothing is known: whoever needs it is tried again.
+        return os.urandom(16).hex() if dump is None or not dump.parts else self.content(group, dump)
 
     def _transitively(self, group: Group) -> dict[Group, None]:
         """All that it needs. Groups load after those that they need, so these are known or soon found."""
