@@ -165,7 +165,7 @@ class Saver:
         found, self._found_gone = self._found_gone, None
         if found is not None:
             raise found
-        intended = await self._intend(final=False)
+        intended = await self._intend(final=False, waited_for=False)
         self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
         await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way
 
@@ -175,7 +175,9 @@ class Saver:
         """Save and wait for it; `replacing` what was, where that is intended already. Raises what stood in the way."""
         await self.ended()
         try:
-            return await self._perform(await self._intend(final=final, replacing=replacing), agent)
+            # A session that hibernates keeps nobody waiting.
+            intended = await self._intend(final=final, waited_for=not final, replacing=replacing)
+            return await self._perform(intended, agent)
         except OrchestratorError as error:
             self.failed(error)
             raise
@@ -202,7 +204,7 @@ class Saver:
         if self._task is not None:
             self._task.cancel()
 
-    async def _intend(self, *, final: bool, replacing: SnapshotIntent | None = None) -> _Intended:
+    async def _intend(self, *, final: bool, waited_for: bool, replacing: SnapshotIntent | None = None) -> _Intended:
         began, self._unwanted = self._clock.monotonic(), False
         await self.record()
         session = self._book.session
@@ -216,7 +218,7 @@ class Saver:
             head=intent.head if usable else None,
             variable_limit=self._limits.variable,
             session_limit=self._limits.session,
-            compress=True,
+            compress=not waited_for,
             final=final,
             hold=_HOLD if usable else _HOLD_FOR_FIRST,
             bound=self._limits.bound if replacing is None else min(self._limits.bound, _BOUND_REPLACING),

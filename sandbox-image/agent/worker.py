@@ -18,7 +18,7 @@ from agent.execution import MAX_TEXT, Interpreter, Report
 from agent.inspection import describe
 from agent.names import countable, is_module
 from agent.processes import LOST_CHANNEL, flush_c_streams
-from agent.snapshot import process_state
+from agent.snapshot import process_patches, process_state
 from agent.streams import HIGH, Attribution, CellRaw, CellWriter, NoInput
 from agent.wire import Decoder, Frame, Header, encode
 
@@ -112,6 +112,7 @@ class Worker:
             notes = self._connect_streams()
             _leave_descriptors(_RESERVED_DESCRIPTORS)
             report = self._interpreter.run(code, execution)
+            process_patches.look()
             flush_c_streams()
             if pristine.getpid() != self._pid:
                 _end_forked_copy(report, self._streams[2])

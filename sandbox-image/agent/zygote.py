@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from agent import worker
 from agent.processes import set_dumpable, set_oom_score
-from agent.snapshot import process_state, rehearsing
+from agent.snapshot import process_patches, process_state, rehearsing
 
 _HIDDEN = b"hidden"  # said once: from here on no process of the same uid can look into it
 _WORKER_OOM_SCORE = 500  # dies before supervisor and zygote, where the kernel heeds it
@@ -33,6 +33,7 @@ def main(fd: int) -> NoReturn:
     set_dumpable(dumpable=False)
     supervisor = socket.socket(fileno=fd)
     supervisor.send(_HIDDEN)
+    process_patches.look()
     gc.collect()
     gc.freeze()  # keeps shared pages shared
     _provide_font_cache()

@@ -108,7 +108,7 @@ class Hurried:
 
 _RELAY = frozenset({"hashlib", "os", "signal", "socket", "stat", "struct", "sys", "threading"})
 _HELLO = frozenset(
-    {"_collections", "_collections_abc", "_json", "_operator", "_sha2", "_sha256", "_socket"}
+    {"_collections", "_collections_abc", "_io", "_json", "_operator", "_sha2", "_sha256", "_socket"}
     | {"os", "select", "struct", "sys", "time"}
 )
 HURRIED = (

@@ -31,7 +31,7 @@ class Loader:
         self._at_end: list[Callable[[], None]] = []
 
     def load(self, stream: Any, buffers: Sequence[int], read: ReadBeside) -> list[Any]:
-        """The group's objects. Raises whatever user code raises. `stream` is bytes, or a file of the prefix and them."""
+        """The group's objects; `stream` is bytes, or a file of prefix and bytes. Raises whatever user code raises."""
         self._read = read
         rebuild.current = self
         try:

@@ -83,12 +83,23 @@ def reduce_dict_view(_dump: "Dump", of: Any) -> Any:
 
 def reduce_memoryview(_dump: "Dump", of: Any) -> Any:
     """The buffer behind it, and where the view lies in it."""
+    if _shows_all(of):
+        return memoryview, (of.obj,)
     if not of.c_contiguous:
         raise RefusedError("a memoryview with gaps cannot be saved")
     if type(of.obj) not in (bytes, bytearray) and type(of.obj).__name__ not in ("array", "ndarray"):
         raise RefusedError(f"a view of the memory of {type(of.obj).__name__!r} cannot be saved")
     offset = _address(of) - _address(memoryview(of.obj)) if of.nbytes else 0
     return rebuild.memory_view, (of.obj, of.format, of.shape, offset, of.nbytes, of.readonly)
+
+
+def _shows_all(of: Any) -> bool:
+    """Whether it is what its buffer shows by itself, be that in a format or with strides that no other view has."""
+    if type(of.obj) not in (bytes, bytearray) and type(of.obj).__name__ not in ("array", "ndarray"):
+        return False
+    whole = memoryview(of.obj)
+    same = [(one.format, one.shape, one.strides, one.readonly) for one in (of, whole)]
+    return same[0] == same[1] and (not of.nbytes or _address(of) == _address(whole))
 
 
 class _Buffer(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""What cells did to modules, by their own text: parts of packages that they imported, attributes that they assigned."""
+"""What cells did to modules: parts of packages that they imported, attributes that they set, however they did it."""
 
 import ast
 import linecache
@@ -7,10 +7,29 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-from agent.snapshot.catalog import is_importable_module
+from agent.snapshot.catalog import comes_from_workspace, is_importable_module
 
 CELL = "<cell "
 _MAX_SOURCE = 200_000  # characters of a cell that is searched
+# Modules whose attributes change by themselves, or are other parts' business.
+_RESTLESS = frozenset({"__main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"})
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset)
+
+_seen: dict[str, dict[str, Any]] = {}  # attributes of modules when they were first looked at
+_looked = {"modules": 0}
+
+
+def look() -> None:
+    """Remember the attributes of modules that were imported since the last look: later ones are the session's.
+
+    Called in the zygote, after each cell, and in a restore; cheap where nothing was imported.
+    """
+    if len(sys.modules) == _looked["modules"]:
+        return
+    _looked["modules"] = len(sys.modules)
+    for name, module in list(sys.modules.items()):
+        if name not in _seen and type(module) is ModuleType and not comes_from_workspace(module):
+            _seen[name] = dict(vars(module))
 
 
 def imports(namespace: dict[str, Any], beat: Callable[[], None]) -> list[str]:
@@ -47,7 +66,7 @@ def _trees(beat: Callable[[], None]) -> Iterator[list[ast.AST]]:
 def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
     """What cells assigned, by the key of its part."""
     found: dict[str, Any] = {}
-    for module, attribute in {**_assigned(namespace, beat), **_session_code(namespace)}:
+    for module, attribute in {**_assigned(namespace, beat), **_session_code(namespace), **_appeared()}:
         home = sys.modules.get(module)
         if home is not None and module != "__main__" and attribute in vars(home):
             found[f"attribute {module} {attribute}"] = vars(home)[attribute]
@@ -83,6 +102,22 @@ def _module_of(expression: ast.expr, namespace: dict[str, Any]) -> ModuleType | 
         owner = _module_of(expression.value, namespace)
         found = vars(owner).get(expression.attr) if owner is not None else None
     return found if isinstance(found, ModuleType) else None
+
+
+def _appeared() -> dict[tuple[str, str], None]:
+    """Public attributes that no import gave, and plain ones that are bound to others now: by `vars` or the like."""
+    found: dict[tuple[str, str], None] = {}
+    for name, before in _seen.items():
+        home = sys.modules.get(name)
+        if home is None or name.partition(".")[0] in _RESTLESS or not is_importable_module(home):
+            continue
+        for attribute, value in list(vars(home).items()):
+            if attribute.startswith("_") or isinstance(value, ModuleType):
+                continue
+            known = before.get(attribute, found)
+            if known is found or (known is not value and type(known) in _PLAIN and type(value) in _PLAIN):
+                found[name, attribute] = None
+    return found
 
 
 def _session_code(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:

@@ -210,6 +210,7 @@ def _set_sources(value: Any, _rest: str) -> None:
 def _set_attribute(value: Any, rest: str) -> None:
     module, attribute = rest.split(" ")
     __import__(module)
+    process_patches.look()
     setattr(sys.modules[module], attribute, value)
 
 

@@ -38,9 +38,11 @@ def owner(kind: type, dtype: Any, shape: Shape, strides: Shape | None, writeable
 
 def view(base: Any, kind: type, dtype: Any, shape: Shape, strides: Shape, offset: int, writeable: bool) -> Any:  # noqa: FBT001, PLR0917 - the format has positions only
     """An array in memory that something else owns."""
-    memory = np.frombuffer(base, np.uint8) if not isinstance(base, np.ndarray) else _flat(base).view(np.uint8)
-    source = base if not isinstance(base, np.ndarray) else memory
-    made = np.ndarray.__new__(kind, shape, dtype, source, offset, strides)
+    if isinstance(base, np.ndarray) and (base.dtype, base.shape, base.strides, 0) == (dtype, shape, strides, offset):
+        made = np.ndarray.view(base, kind)  # as all of it under another class: nothing stands between the two
+    else:
+        source = _flat(base).view(np.uint8) if isinstance(base, np.ndarray) else base
+        made = np.ndarray.__new__(kind, shape, dtype, source, offset, strides)
     if not writeable:
         rebuild.current.at_end(lambda: _protect(made))
     return made

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from agent.snapshot import process_state
+from agent.snapshot import process_patches, process_state
 from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
 
@@ -130,6 +130,7 @@ class _Restore:
         if why is not None:
             return [(key, why) for key in self._state]
         self._announce(number)
+        process_patches.look()  # what is set from here on is the session's
         return process_state.apply(self._state)
 
     def _group(self, number: int, row: dict[str, Any]) -> None:

@@ -22,12 +22,12 @@ import types
 import warnings
 from typing import Any
 
-np = sys.modules.get("numpy")
-pd = sys.modules.get("pandas")
+np: Any = sys.modules.get("numpy")
+pd: Any = sys.modules.get("pandas")
 
 ATOMS = (int, float, complex, str, bytes, bool, type(None), type(...), decimal.Decimal, range)
 WRAPPERS = (staticmethod, classmethod)
-OF_CLASSES = {"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__"}
+OF_CLASSES = {"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__slotnames__"}
 OF_MODULES = {"__builtins__", "__name__", "__doc__", "__package__", "__loader__", "__spec__", "__warningregistry__"}
 
 
@@ -56,7 +56,7 @@ class Walk:
             self.lines.append(f"#{self.at} {type.__call__(str, type(one).__name__)} {self.describe(one)}")
         return "\n".join(self.lines)
 
-    def show(self, one: Any) -> str:
+    def show(self, one: Any) -> str:  # noqa: PLR0911 - the kinds, one after the other
         if one is self.namespace:
             return "globals"
         if type(one) in ATOMS:
@@ -80,16 +80,16 @@ class Walk:
             return shown[0]
         if is_of_session(type(one)):
             shown.append(self.show(type(one)))
-        is_of_pandas = type(one).__module__.startswith("pandas.")
+        is_of_pandas = type(one).__module__.startswith("pandas")
         if not is_of_pandas and not isinstance(one, WRAPPERS) and type(getattr(one, "__dict__", None)) is dict:
             # Which of functools' own lambdas it is depends on how lru_cache was called.
             fields = {name: value for name, value in vars(one).items() if name != "cache_parameters"}
             shown.append("fields " + self.pairs(fields))
         for base in type(one).__mro__:
             slots = vars(base).get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if name != "__dict__" and hasattr(one, name) and is_of_session(base):
-                    shown.append(f"slot {name} {self.show(getattr(one, name))}")
+            names = (slots,) if isinstance(slots, str) else slots
+            named = [name for name in names if name != "__dict__" and hasattr(one, name) and is_of_session(base)]
+            shown += [f"slot {name} {self.show(getattr(one, name))}" for name in named]
         return " ".join(shown)
 
     def content(self, one: Any) -> str:
@@ -126,7 +126,7 @@ class Walk:
         except ValueError:
             return "empty"
 
-    def of_class(self, one: type) -> str:
+    def of_class(self, one: Any) -> str:
         fields = {name: value for name, value in vars(one).items() if name not in OF_CLASSES}
         if any(isinstance(base, enum.EnumMeta) for base in type(one).__mro__) or isinstance(one, enum.EnumMeta):
             fields = {name: value for name, value in fields.items() if not name.startswith("_")}
@@ -196,14 +196,17 @@ KINDS: list[tuple[Any, Any]] = [
     (types.ModuleType, lambda walk, one: walk.pairs({k: v for k, v in vars(one).items() if k not in OF_MODULES})),
     (collections.defaultdict, lambda walk, one: walk.pairs(one) + walk.show(one.default_factory)),
     (dict, lambda walk, one: walk.pairs(one)),
-    (types.MappingProxyType, lambda walk, one: walk.pairs(one)),
+    (types.MappingProxyType, lambda walk, one: walk.pairs({k: v for k, v in one.items() if k not in OF_CLASSES})),
     ((list, tuple), Walk.sequence),
     (collections.deque, lambda walk, one: walk.sequence(one) + repr(one.maxlen)),
     ((set, frozenset), lambda walk, one: str(sorted(map(walk.show, one)))),
     ((type({}.keys()), type({}.values()), type({}.items())), lambda walk, one: walk.sequence(list(one))),
-    ((bytearray, int, float, str, bytes), lambda _walk, one: type(one).__mro__[-2].__repr__(one)),
+    ((bytearray, int, float, str, bytes), lambda _walk, one: repr(type(one).__mro__[-2](one))),
     (array.array, lambda _walk, one: repr(one)),
-    (memoryview, lambda walk, one: walk.all(one.obj, one.format, one.shape, one.strides, one.readonly, one.tobytes())),
+    (
+        memoryview,
+        lambda walk, one: walk.all(one.obj, one.format, one.shape, one.strides, one.readonly, digest(one.tobytes())),
+    ),
     (io.StringIO, lambda _walk, one: f"{one.getvalue()!r} {one.tell()}"),
     (io.BytesIO, lambda _walk, one: f"{one.getvalue()!r} {one.tell()}"),
     (random.Random, lambda _walk, one: digest(repr(one.getstate()).encode())),
@@ -218,8 +221,8 @@ KINDS: list[tuple[Any, Any]] = [
 if np is not None:
     KINDS[:0] = [
         (np.ndarray, Walk.array),
-        (np.generic, lambda walk, one: repr(one)),
-        (np.random.Generator, lambda walk, one: repr(one.bit_generator.state)),
+        (np.generic, lambda _walk, one: repr(one)),
+        (np.random.Generator, lambda _walk, one: repr(one.bit_generator.state)),
     ]
 if pd is not None:
     KINDS[:0] = [(pd.DataFrame, Walk.frame), ((pd.Series, pd.Index), Walk.series_of)]
