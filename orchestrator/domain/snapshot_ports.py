@@ -5,7 +5,7 @@ session's own file, made *head* in the records. Only the head counts. What a cra
 by recovery (which may adopt only the intended one), or dropped by the next snapshot.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -169,7 +169,15 @@ class Pieces(Protocol):
         """
 
     async def keys(self) -> frozenset[str]:
-        """The sessions that have a file, so that recovery can delete those without a row."""
+        """The sessions that have a file, so that recovery finds those without a row."""
+
+    async def set_aside(self, keys: Iterable[str]) -> None:
+        """For recovery: move the files of those sessions, which no records know, where no other call finds them, and
+        delete what was moved there more than a month ago. Absent is success.
+        """
+
+    async def aside(self) -> Sequence[str]:
+        """What lies there, as names for people."""
 
     async def close(self) -> None:
         """Finish what was begun and end the threads. Idempotent."""

@@ -100,6 +100,7 @@ class Histories:
         sessions = {session.key: session for session in await self._records.all_sessions()}
         files = await self._pieces.keys()
         problems = [f"a file of no session: {key}" for key in sorted(files - sessions.keys())]
+        problems += [f"a file of no session, set aside: {path}" for path in await self._pieces.aside()]
         checks: list[SnapshotCheck] = []
         for key in sessions:
             record = records.get(key)

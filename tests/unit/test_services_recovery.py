@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.app import RECORDS_NAME
 from orchestrator.domain.snapshots import StoredSnapshot
 from tests.unit.pretended_engine import OWNER_ENDED, House, house
 from tests.unit.pretended_faults import Fault, Sufferer
@@ -169,14 +170,30 @@ async def test_a_replacement_that_failed_is_not_found_by_the_next_owner(
         assert await again.value("x") == "1"
 
 
-async def test_a_file_without_a_row_is_deleted(tmp_path: Path) -> None:
-    async with house(tmp_path) as opened:
+async def test_a_session_that_older_records_do_not_know_is_set_aside_and_comes_back_with_newer_ones(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path / "data") as opened:
         await opened.run("x = 1")
-    (known,) = (tmp_path / "sessions").glob("*.pieces")
-    shutil.copy(known, known.with_name(f"{'0' * 32}.pieces"))
-    async with house(tmp_path) as opened:
+    older = shutil.copytree(tmp_path / "data", tmp_path / "older")
+    async with house(tmp_path / "data") as opened:
+        await opened.run("y = 2", "newer")
+        newer = (await opened.row("newer")).key
+    kept = shutil.copy(tmp_path / "data" / RECORDS_NAME, tmp_path / "kept")
+    shutil.copy(older / RECORDS_NAME, tmp_path / "data")
+
+    async with house(tmp_path / "data") as opened:
         assert await opened.pieces.keys() == {(await opened.row()).key}
         assert await opened.value("x") == "1"
+        (path,) = await opened.pieces.aside()
+        assert f"a file of no session, set aside: {path}" in (await opened.histories.check()).problems
+    aside = tmp_path / "data" / "sessions" / path
+    assert aside.name == f"{newer}.pieces"
+
+    shutil.copy(kept, tmp_path / "data" / RECORDS_NAME)
+    aside.rename(tmp_path / "data" / "sessions" / aside.name)
+    async with house(tmp_path / "data") as opened:
+        assert (await opened.run("y", "newer")).value == "2"
 
 
 async def test_a_session_whose_delete_was_cut_short_is_gone_with_its_file(tmp_path: Path) -> None:
@@ -188,4 +205,5 @@ async def test_a_session_whose_delete_was_cut_short_is_gone_with_its_file(tmp_pa
     async with house(killed) as again:
         assert await again.records.all_sessions() == []
         assert await again.pieces.keys() == frozenset()
+        assert await again.pieces.aside() == []
         assert await again.value("x") == "NameError"

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.contract.pieces.steps import (
     save,
     saved_contents,
 )
+from tests.manual_clock import ManualClock
 
 MIB = 1024 * 1024
 
@@ -117,3 +119,30 @@ async def test_the_same_directory_opened_again_holds_the_same(open_again: Opener
         await save(pieces, 1, None, [b"x"])
     async with open_again(NO_FLOOR) as pieces:
         assert await saved_contents(pieces, 1) == expected(b"x")
+
+
+# --- set aside ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_set_aside_is_found_by_nobody_and_kept_for_a_month(
+    pieces: Pieces, directory: Path, clock: ManualClock
+) -> None:
+    await save(pieces, 1, None, [b"here"])
+    await save(pieces, 1, None, [b"there"], key=OTHER)
+
+    await pieces.set_aside({OTHER, "c" * 32})
+
+    assert await pieces.keys() == {KEY}
+    with pytest.raises(SnapshotNotFoundError):
+        await pieces.snapshot(OTHER, 1)
+    (name,) = await pieces.aside()
+    clock.advance(29 * 86_400)
+    await pieces.set_aside([])
+    assert await pieces.aside() == [name]
+    clock.advance(2 * 86_400)
+    await pieces.set_aside({KEY})
+    (left,) = await pieces.aside()
+    assert left != name
+
+    (directory / "sessions" / left).rename(directory / "sessions" / f"{KEY}.pieces")
+    assert await saved_contents(pieces, 1) == expected(b"here")

@@ -1,13 +1,14 @@
 """`Pieces` over one SQLite file for each session: who may write, what is being read, what was deleted."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from orchestrator.adapters.store.pieces import aside as strays
 from orchestrator.adapters.store.pieces import cells as texts
 from orchestrator.adapters.store.pieces import commits, file, rows
 from orchestrator.adapters.store.pieces.check import check as checked
@@ -196,6 +197,15 @@ class SqlitePieces(Pieces):
     async def keys(self) -> frozenset[str]:
         """The sessions that have a file."""
         return await self._turns.take(_DIRECTORY_TURN, "read", partial(file.keys_in, self._directory))
+
+    async def set_aside(self, keys: Iterable[str]) -> None:
+        """Move the files of those sessions."""
+        work = partial(strays.set_aside, self._directory, tuple(keys), self._clock.now())
+        await self._turns.take(_DIRECTORY_TURN, "write", work)
+
+    async def aside(self) -> Sequence[str]:
+        """What lies there."""
+        return await self._turns.take(_DIRECTORY_TURN, "read", partial(strays.listed, self._directory))
 
     async def close(self) -> None:
         """Finish what was begun."""
