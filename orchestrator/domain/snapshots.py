@@ -248,6 +248,7 @@ class RestoreOrder:
     seed: int  # of the snapshot's raw digests
     bound: float
     quarantined: Mapping[int, str] = field(default_factory=dict)  # groups that are not to be tried, and why
+    careful: int = 0  # 1: nothing that was not tried when it was saved; 2: nothing but plain values
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ from orchestrator.services.saving_notes import (
 
 BOTH: Sequence[SectionName] = ("workspace", "namespace")
 NAMESPACE: Sequence[SectionName] = ("namespace",)
-_MOST_CRASHES = 16  # groups that end the worker; then loading is given up
+# How careful each try is, after as many groups that ended the worker: in the end only plain values are loaded, so that
+# what else is there costs a session no more than itself.
+TRIES = (0,) * 8 + (1,) * 5 + (2,) * 3
 
 
 @dataclass(slots=True)
@@ -87,8 +89,8 @@ async def _section(
 ) -> RestoreReport:
     quarantined: dict[int, str] = {}
     seed, sequence = woken.stored.summary.seed, woken.stored.summary.sequence
-    for _ in range(_MOST_CRASHES):
-        order = RestoreOrder(sequence, name, section.body, seed, bound, dict(quarantined))
+    for careful in TRIES:
+        order = RestoreOrder(sequence, name, section.body, seed, bound, dict(quarantined), careful)
         async with aclosing(_noted(reader, section, woken)) as pieces:
             report = await agent.restore(order, pieces)
         if report.crashed is None:

@@ -13,6 +13,7 @@ from agent.workers import Workers
 _MARGIN = 5.0  # seconds of silence beyond what one group may take
 _MAX_LISTS = 4 * 1024 * 1024  # bytes of the JSON of what is lost
 _MAX_CREDIT = 16
+_CAREFUL = (0, 1, 2)
 _BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -52,7 +53,7 @@ class Restores:
         """Give it what waits for it."""
         if self._feed is not None and not self._given:
             self._given = True
-            fields = {name: self._order[name] for name in ("section", "seed", "bound", "quarantined")}
+            fields = {name: self._order[name] for name in ("section", "seed", "bound", "quarantined", "careful")}
             frame = {"type": "restore", "restore": self._order["id"], **fields}
             try:
                 self._workers.send(frame, [self._body], [self._feed.reading])
@@ -160,6 +161,7 @@ def is_restore(header: Header, parts: list[bytes]) -> bool:
         and all(type(header.get(name)) is int and header[name] >= 0 for name in ("snapshot", "seed"))
         and header.get("section") in (NAMESPACE, WORKSPACE)
         and isinstance(header.get("bound"), int | float)
+        and header.get("careful") in _CAREFUL
         and isinstance(quarantined, list)
         and all(isinstance(row, list) and [type(one) for one in row] == [int, str] for row in quarantined)
     )

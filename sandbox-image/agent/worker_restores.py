@@ -130,6 +130,7 @@ def _namespace(
         announce=lambda group: say(group=group),
         quarantined=quarantined,
         bound=header["bound"],
+        careful=header["careful"],
     )
     return {"restored": report.names}, {"lost": _capped(report.lost), "state_lost": _capped(report.state_lost)}
 

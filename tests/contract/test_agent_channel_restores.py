@@ -22,7 +22,7 @@ from orchestrator.domain.snapshots import (
 from tests.contract.conftest import Open, connected, order
 from tests.contract.scripted_agent import Reach, ScriptedAgent, digest_of
 
-ORDER = RestoreOrder(7, "namespace", b"body", seed=2**64 - 1, bound=5.0, quarantined={3: "it hung\n\u202e"})
+ORDER = RestoreOrder(7, "namespace", b"body", seed=2**64 - 1, bound=5.0, quarantined={3: "it hung\n\u202e"}, careful=1)
 REPORT = RestoreReport(restored=1, lost=(("y", "gone"),), state_lost=(("cwd", "gone, too"),))
 
 
@@ -72,7 +72,7 @@ async def test_restore_is_ordered_fed_and_reported(reach: Reach, channel_over: O
     number = request.header["id"]
     ordered = {"snapshot": 7, "section": "namespace", "seed": 2**64 - 1, "bound": 5.0}
     quarantined = [[3, "it hung\\n\\u202e"]]
-    assert request.header == {"type": "restore", "id": number, **ordered, "quarantined": quarantined}
+    assert request.header == {"type": "restore", "id": number, **ordered, "quarantined": quarantined, "careful": 1}
     assert request.parts == (b"body",)
     sent = await agent.next()
     named = {"digest": "ab" * 16, "size": 300, "encoding": "zstd"}

@@ -110,6 +110,7 @@ class SavedSandbox:
         quarantined: Mapping[int, str] | None = None,
         damaged: frozenset[str] = frozenset(),
         bound: float = 5.0,
+        careful: int = 0,
     ) -> RestoreReport:
         """One section of what a save made."""
         manifest = saved.manifest
@@ -119,7 +120,7 @@ class SavedSandbox:
             for digest in half.pieces:
                 yield DamagedPiece(digest, "the disk is old") if digest in damaged else self.pieces[digest]
 
-        order = RestoreOrder(manifest.sequence, section, half.body, SEED, bound, quarantined or {})
+        order = RestoreOrder(manifest.sequence, section, half.body, SEED, bound, quarantined or {}, careful)
         self.sequence = max(self.sequence, manifest.sequence)
         return await self.agent.restore(order, pieces())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.domain.errors import BusyError, NamespaceLostError
+from orchestrator.domain.errors import BusyError
 from orchestrator.domain.snapshots import SaveFailedError
 from tests.docker.saved_sandbox import Pieces, SavedSandbox, lose_connection, sandbox, snapshot_engine, statuses
 
@@ -234,21 +234,6 @@ async def test_worker_that_ends_during_a_save_ends_it_and_the_next_one_works(fre
             await box.finish(saving)
         await box.value("b = 1")
         assert statuses(await box.save()) == {"b": "saved"}
-
-
-async def test_cell_that_was_held_is_not_run_without_its_namespace(fresh: Fresh) -> None:
-    """Two hundred megabytes of files are read, a cell waits for that, and a thread ends the worker meanwhile."""
-    async with fresh() as box:
-        await box.value("import os, threading\nfor i in range(200): open(f'f{i}', 'wb').write(os.urandom(1_000_000))")
-        await box.value("threading.Timer(0.05, lambda: os._exit(3)).start()")
-        saving = asyncio.create_task(box.save(hold=20.0))
-        await asyncio.sleep(0.02)
-        with pytest.raises(NamespaceLostError):
-            await box.run("x = 1")
-        with pytest.raises(SaveFailedError):
-            await saving
-        box.execution -= 1
-        assert await box.value("'os' in globals()") == "False", "the same number may be asked again"
 
 
 async def test_clear_ends_a_save(fresh: Fresh) -> None:

@@ -33,7 +33,8 @@ KILLED = "killed"  # the code of a cell that takes the namespace with it
 LOST = "lost"  # of one that takes the sandbox with it
 ENDLESS = "endless"  # of one that ends when it is interrupted
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
-DEADLY = "<deadly>"  # a value that ends every worker which loads it
+DEADLY = "<deadly>"  # a value that ends every worker which loads it; a careful one does not try
+DEADLY_AND_PLAIN = "<deadly and plain>"  # one that a careful worker tries all the same
 _CHUNK = 12  # bytes in a piece, so that most values are some of them
 
 
@@ -155,8 +156,12 @@ class FakeAgent(Agent):
             if damaged or group in order.quarantined:
                 lost.append((name, order.quarantined.get(group) or damaged[0]))
                 continue
-            into[name] = json.loads("".join(map(str, found)))
-            if into[name] == DEADLY:
+            value = json.loads("".join(map(str, found)))
+            if value == DEADLY and order.careful:
+                lost.append((name, "it was not tried"))
+                continue
+            into[name] = value
+            if value in (DEADLY, DEADLY_AND_PLAIN):
                 return RestoreReport(crashed=(group, "it ended the process that loaded it"))
         if order.section == "namespace":
             self.namespace = into

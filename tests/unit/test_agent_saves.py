@@ -158,7 +158,7 @@ def test_rows_of_any_name_come_back_to_their_values_and_stay_small() -> None:
 
 
 def test_very_many_rows_are_cut_to_what_a_record_takes() -> None:
-    namespace = {f"{'v' * 80}{number}": [] for number in range(5_000)}
+    namespace: dict[str, list[int]] = {f"{'v' * 80}{number}": [] for number in range(5_000)}
     packed = refused_rows.packed({f"name {name}": "w" * 300 for name in namespace}, namespace)
     assert len(packed) <= refused_rows.MAX_BYTES
     assert len(refused_rows.rows_in(packed)) > 400

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.domain.errors import SandboxLostError, StoreUnusableError
 from orchestrator.domain.snapshots import SaveFailedError
-from tests.unit.pretended_agent import DEADLY
+from tests.unit.pretended_agent import DEADLY, DEADLY_AND_PLAIN
 from tests.unit.pretended_engine import House, house
 from tests.unit.pretended_faults import Fault, Sufferer, fail, lose
 
@@ -157,9 +157,20 @@ async def test_values_that_end_the_worker_are_left_out_and_named(tmp_path: Path)
         assert [sorted(order) for order in orders] == [[], [1], [1, 3]]
 
 
+async def test_very_many_values_that_end_the_worker_cost_a_session_nothing_but_themselves(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("a = 1\n" + "\n".join(f'x{number} = "{DEADLY}"' for number in range(30)))
+        await opened.hibernate()
+        result = await opened.run("a")
+        assert result.value == "1"
+        assert all(f"x{number} (" in result.notes[0] for number in range(5))
+        orders = [order for order in opened.agent.restores if order.section == "namespace"]
+        assert [order.careful for order in orders] == [0] * 8 + [1]
+
+
 async def test_a_session_that_ends_every_worker_stays_asleep_and_every_call_tries_again(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
-        await opened.run("\n".join(f'x{number} = "{DEADLY}"' for number in range(17)))
+        await opened.run("\n".join(f'x{number} = "{DEADLY_AND_PLAIN}"' for number in range(17)))
         await opened.hibernate()
         for _ in range(2):
             with pytest.raises(SaveFailedError, match="end every process"):

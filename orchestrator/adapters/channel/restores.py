@@ -200,4 +200,5 @@ def _header(order: RestoreOrder) -> dict[str, object]:
         "seed": order.seed,
         "bound": order.bound,
         "quarantined": [[group, claims.clean(why, MAX_REASON)] for group, why in order.quarantined.items()],
+        "careful": order.careful,
     }

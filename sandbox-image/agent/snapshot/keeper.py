@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.processes import OomCounter
-from agent.snapshot.catalog import module_of
+from agent.snapshot.nodes import is_telling
 from agent.snapshot.pieces import Emit
 from agent.snapshot.saving import Order, Saved, save
 
@@ -25,7 +25,6 @@ _SILENCE = 10.0  # seconds that one variable may be silent
 _STORING_SILENCE = 60.0  # seconds without a piece that the host takes
 _LOST_TIME = 120.0  # seconds that children may take which are lost in the end
 _LOSSES_OF_A_TYPE = 3  # then the others of that type are not tried
-_CONTAINING = frozenset({"builtins", "collections", "numpy", "pandas"})  # whose types hold values of others
 _MAX_WORDS = 500
 _OOM_SCORE = "1000"
 _NICENESS = 10
@@ -95,9 +94,7 @@ class _Losses:
             return
         self.refused[label] = self.remembered[label] = why
         kind = type(self._values[label]) if label in self._values else None
-        # A container's type says nothing of what is in it.
-        home = module_of(kind) if kind is not None else None
-        if kind is not None and type(home) is str and home.partition(".")[0] not in _CONTAINING:
+        if kind is not None and is_telling(kind):
             self._counts[kind] = self._counts.get(kind, 0) + 1
             if self._counts[kind] >= _LOSSES_OF_A_TYPE:
                 self._refuse_following(label, kind, why)

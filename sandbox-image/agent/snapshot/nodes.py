@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.snapshot.catalog import Slot, qualified_name_of
+from agent.snapshot.catalog import Slot, module_of, qualified_name_of
 from agent.snapshot.dump import Dump
 
 _OF_A_MODULE = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__", "__package__"})
+
+
+_CONTAINING = frozenset({"builtins", "collections", "numpy", "pandas"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ def too_large(limit: int, size: int | None = None) -> str:
     if size is None:
         return f"too large: more than the limit of {limit:,} bytes"
     return f"too large: {size:,} bytes, over the limit of {limit:,}"
+
+
+def is_telling(kind: type) -> bool:
+    """Whether one value of this type says something of others; a container's type says nothing of what is in it."""
+    home = module_of(kind)
+    return type(home) is str and home.partition(".")[0] not in _CONTAINING
 
 
 def type_name(value: Any) -> str:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from agent.processes import OomCounter
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.loading import line
-from agent.snapshot.nodes import Group, Node
-from agent.snapshot.pieces import digest_of, digests_in
+from agent.snapshot.nodes import Group, Node, is_telling
 from agent.snapshot.process_state import Taken
+from agent.snapshot.rehearsal_keys import Keys
 
 if TYPE_CHECKING:
     from agent.snapshot.saving import Order
@@ -27,6 +28,9 @@ _MOST_ANSWER = 65_536  # bytes
 _MOST_PROCESSES = 8  # rehearsals that user code may hang or kill in one snapshot
 _PATIENCE = 6  # times the bound, for what has not had that much of the processor
 _ASLEEP = 0.02  # of a processor: what takes less and does not wait for its turn hangs
+
+
+_HUNG, _ENDED = "loading it timed out", "loading it ended the process"
 
 
 class _UnknownError(Exception):
@@ -48,9 +52,14 @@ class Rehearsal:
         self._code: list[Group] = []
         self._loaded: set[Group] = set()  # code that the present process has
         self._deadly: set[Group] = set()  # code that ends it
+        self._keys = Keys(order.seed, taken, grouping.modules, self._dump)
+        self._killers: set[type] = set()  # of values that have ended or hung it
+        self._oom = OomCounter()
         self.digests: dict[Group, str] = {}
         self.unrehearsed: set[Node] = set()
-        self.passed: set[str] = set()  # digests of groups that load
+        self.untried: set[Node] = set()  # of these, those that are not merely too large
+        self.tried: set[Group] = set()  # groups that load
+        self.passed: set[str] = set()  # their keys
 
     def run(self, groups: list[Group]) -> list[Group]:
         """The groups that are left; what is refused has its reason."""
@@ -58,6 +67,7 @@ class Rehearsal:
         # What user code runs while its values load finds the session's functions, as at a wake.
         self._groups = groups
         self._code = [group for group in groups if len(group.code) == len(group.nodes)]
+        self._keys.begin(self._code)
         for group in groups:
             if not dropped.isdisjoint(group.needs):
                 dropped.add(group)
@@ -84,30 +94,51 @@ class Rehearsal:
             return None
 
     def _is_known(self, group: Group, dump: Dump) -> bool:
-        beside = [
-            digest.encode() for part in (*dump.arrays, *dump.buffers) for digest in digests_in(part, self._order.seed)
-        ]
-        digest = self.digests[group] = digest_of((*dump.parts, *beside), self._order.seed)
-        if digest in self._order.rehearsed:
-            self.passed.add(digest)
+        self.digests[group] = self._keys.content(group, dump)
+        key = self._keys.key(group, dump)
+        if key in self._order.rehearsed:
+            self._pass(group, key)
             return True
         return False
 
+    def _pass(self, group: Group, key: str) -> None:
+        self.passed.add(key)
+        self.tried.add(group)
+
     def _try(self, group: Group, dump: Dump) -> None:
-        if dump.total > self._order.rehearsal_bytes or self._process() is None:
+        if dump.total > self._order.rehearsal_bytes:
             self.unrehearsed.update(group.nodes)
+            return
+        if self._process() is None:
+            self._leave_untried(group)
             return
         try:
             failure = self._load(group, dump)
             if failure is None:
-                self.passed.add(self.digests[group])
+                self._pass(group, self._keys.key(group, dump))
                 return
             kept = self._innocent(group, [], group.nodes, failure)
+            self.tried.add(group)
         except _UnknownError:
             kept = [node for node in group.nodes if node.refusal is None]
             self.unrehearsed.update(kept)
+            self.untried.update(kept)
             if len(kept) == len(group.nodes):
                 return
+        self._keep(group, kept)
+
+    def _leave_untried(self, group: Group) -> None:
+        """There is no process for it: what resembles the values that used them up is refused, and others pass."""
+        for node in group.nodes:
+            if type(node.root) in self._killers:
+                node.refusal = f"not tried, after {self._processes} values that end or hang what loads them"
+        kept = [node for node in group.nodes if node.refusal is None]
+        self.unrehearsed.update(kept)
+        self.untried.update(kept)
+        if len(kept) < len(group.nodes):
+            self._keep(group, kept)
+
+    def _keep(self, group: Group, kept: list[Node]) -> None:
         group.nodes = kept
         if kept:
             group.dump = self._grouping.dump_of(group)
@@ -117,6 +148,8 @@ class Rehearsal:
         """Those of `nodes` that load together with the others in `with_`; the rest are refused."""
         if len(nodes) == 1:
             nodes[0].refusal = failure
+            if failure in (_HUNG, _ENDED) and is_telling(type(nodes[0].root)):
+                self._killers.add(type(nodes[0].root))
             return []
         half = len(nodes) // 2
         kept: list[Node] = []
@@ -194,13 +227,15 @@ class Rehearsal:
             answer = self._answer(connection, group)
         except TimeoutError:
             self._end_process()
-            return "loading it timed out"
+            return _HUNG
         except _UnknownError:
             self._end_process()
             raise
         except (OSError, ValueError):
             self._end_process()
-            return "loading it ended the process"
+            if self._oom.new():
+                raise _UnknownError from None
+            return _ENDED
         if answer.get("ok") is True:
             self._loaded.add(group)
             return None

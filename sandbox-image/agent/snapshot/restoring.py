@@ -18,6 +18,11 @@ from agent.snapshot import process_patches, process_state
 from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
 
+_WHY_CAREFUL = (
+    "",
+    "it was not tried when it was saved, and other values have ended the process that loaded them",
+    "too many values have ended the process that loaded them",
+)
 _REPEAT = 0.2  # seconds after which a swallowed time-out is raised again
 
 
@@ -64,11 +69,26 @@ def restore(
     announce: Callable[[int], None] = lambda _group: None,
     quarantined: Mapping[int, str] | None = None,
     bound: float = 30.0,
+    careful: int = 0,
 ) -> Restored:
-    """Fill the namespace of the module `__main__`; `bound` in seconds is for each group. Raises BodyError."""
-    return _Restore(
-        namespace, _read(body), fetch, seed, announce=announce, failed=dict(quarantined or {}), bound=bound
-    ).run()
+    """Fill the namespace of the module `__main__`; `bound` in seconds is for each group. Raises BodyError.
+
+    `careful` is for a body whose groups have ended many processes: 1 loads only groups that have loaded when they were
+    saved, 2 only those that hold nothing but plain values, without imports and state.
+    """
+    fields = _read(body)
+    failed = _distrusted(fields, careful) | dict(quarantined or {})
+    return _Restore(namespace, fields, fetch, seed, announce=announce, failed=failed, bound=bound).run()
+
+
+def _distrusted(body: dict[str, Any], careful: int) -> dict[int, str]:
+    """The numbers of what is not loaded with so much care, and why."""
+    rows = enumerate(body["groups"])
+    failed = {number: _WHY_CAREFUL[careful] for number, row in rows if row.get("trust", 0) < careful}
+    if careful > 1:
+        behind = len(body["groups"]) + len(body["imports"]) + len(body["modules"]) + 1
+        failed |= dict.fromkeys(range(len(body["groups"]), behind), _WHY_CAREFUL[careful])
+    return failed
 
 
 class _Restore:

@@ -19,6 +19,7 @@ from agent.snapshot.process_state import Taken
 from agent.snapshot.rehearsal import Rehearsal
 
 VERSION = 1
+TRIED, PLAIN = 1, 2  # how far a group is trusted to load; see restoring
 HASHED = "session-orchestrator"  # its hash tells whether a restore iterates sets as this process does
 
 NameRow = list[Any]  # name, kind, type, size, status, reason, excerpt, digest
@@ -75,16 +76,25 @@ def save(
         emit(digest, size, encoding, data)
 
     pieces = PieceWriter(emit_and_beat, order.seed, order.known, compress=order.compress)
-    writer = _Writer(grouping, pieces, rehearsal.digests, announce)
+    writer = _Writer(grouping, pieces, rehearsal, announce)
     stored = writer.store(groups)
     return Saved(
         names=_names(grouping, writer.digests, rehearsal.unrehearsed),
         pieces=[digest for digest, _ in writer.pieces.table],
         body=_body(grouping, taken, stored, writer.pieces.table),
         rehearsed=sorted(rehearsal.passed),
-        remarks=[(label.partition(" ")[2], text) for label, text in grouping.remarks()],
+        remarks=_remarks(grouping, rehearsal),
         new_bytes=writer.pieces.new_bytes,
     )
+
+
+def _remarks(grouping: Grouping, rehearsal: Rehearsal) -> list[tuple[str, str]]:
+    untried = [node.label for node in grouping.nodes.values() if node in rehearsal.untried and node.refusal is None]
+    rows = [
+        *grouping.remarks(),
+        *((label, "saved without having been tried: it may not load again") for label in untried),
+    ]
+    return [(label.partition(" ")[2], text) for label, text in rows]
 
 
 def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
@@ -140,12 +150,12 @@ class _Writer:
     """Lays groups out in streams and cuts these into pieces."""
 
     def __init__(
-        self, grouping: Grouping, pieces: PieceWriter, known: dict[Group, str], announce: Callable[[str], None]
+        self, grouping: Grouping, pieces: PieceWriter, rehearsal: Rehearsal, announce: Callable[[str], None]
     ) -> None:
         self._announce = announce
         self._grouping = grouping
         self.pieces = pieces
-        self._known = known
+        self._rehearsal = rehearsal
         self.digests: dict[Node, str] = {}
         self._packs = PackWriter(pieces)
 
@@ -181,11 +191,13 @@ class _Writer:
         row["digest"] = digest
         if dump.byte_code:
             row["byte_code"] = True
+        if dump.plain or group in self._rehearsal.tried:
+            row["trust"] = PLAIN if dump.plain else TRIED
         group.dump = None
         return {key: value for key, value in row.items() if value != []}
 
     def _digest(self, group: Group, dump: Dump, row: dict[str, Any]) -> str:
-        known = self._known.get(group)
+        known = self._rehearsal.digests.get(group)
         if known is not None:
             return known
         beside = [index for _, indexes in (*row.get("arrays", ()), *row.get("buffers", ())) for index in indexes]

@@ -1,0 +1,69 @@
+"""What is asked for while a save holds the worker: it waits, and is not begun for nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.domain.errors import NamespaceLostError
+from orchestrator.domain.snapshots import SaveFailedError
+from tests.docker.saved_sandbox import Pieces, SavedSandbox, sandbox, snapshot_engine
+
+Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
+    async with snapshot_engine(tmp_path / "c") as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(engine: DockerEngine) -> Fresh:
+    """Sandboxes that know each other's pieces, as through a store."""
+    pieces: Pieces = {}
+    return lambda: sandbox(engine, pieces)
+
+
+async def test_cell_that_was_held_is_not_run_without_its_namespace(fresh: Fresh) -> None:
+    """Two hundred megabytes of files are read, a cell waits for that, and a thread ends the worker meanwhile."""
+    async with fresh() as box:
+        await box.value("import os, threading\nfor i in range(200): open(f'f{i}', 'wb').write(os.urandom(1_000_000))")
+        await box.value("threading.Timer(0.05, lambda: os._exit(3)).start()")
+        saving = asyncio.create_task(box.save(hold=20.0))
+        await asyncio.sleep(0.02)
+        with pytest.raises(NamespaceLostError):
+            await box.run("x = 1")
+        with pytest.raises(SaveFailedError):
+            await saving
+        box.execution -= 1
+        assert await box.value("'os' in globals()") == "False", "the same number may be asked again"
+
+
+async def test_listing_that_waits_while_the_worker_dies_is_refused(fresh: Fresh) -> None:
+    async with fresh() as box:
+        await box.value("import os, threading\nfor i in range(200): open(f'f{i}', 'wb').write(os.urandom(1_000_000))")
+        await box.value("threading.Timer(0.05, lambda: os._exit(3)).start()")
+        saving = asyncio.create_task(box.save(hold=20.0))
+        await asyncio.sleep(0.02)
+        with pytest.raises(NamespaceLostError):
+            await box.agent.list_variables()
+        with pytest.raises(SaveFailedError):
+            await saving
+
+
+async def test_cell_that_was_held_is_not_begun_by_a_clear(fresh: Fresh) -> None:
+    async with fresh() as box:
+        await box.value("import os\nfor i in range(200): open(f'f{i}', 'wb').write(os.urandom(1_000_000))")
+        saving = asyncio.create_task(box.save(hold=20.0))
+        await asyncio.sleep(0.02)
+        held = asyncio.create_task(box.run("open('begun', 'w')"))
+        await asyncio.sleep(0.02)
+        await box.agent.clear()
+        with pytest.raises(SaveFailedError):
+            await saving
+        ended = await held
+        assert (ended.outcome, ended.duration) == ("interrupted", 0.0)
