@@ -103,6 +103,7 @@ class Zygote:
         if self._socket is None or self.pid is None:
             raise BrokenPipeError("there is no zygote")
         socket.send_fds(self._socket, [b"rehearse"], [connection])
+        os.kill(self.pid, signal.SIGCONT)  # a worker may have stopped it
 
     def kill(self) -> None:
         """Make way for another; it may be stopped, or stuck."""

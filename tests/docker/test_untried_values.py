@@ -151,6 +151,12 @@ async def test_zygote_that_was_killed_is_made_anew_and_rehearses(fresh: Fresh) -
         assert await box.value("x.n") == "3", "what was stopped meanwhile goes on"
 
 
+async def test_zygote_that_was_stopped_rehearses(fresh: Fresh) -> None:
+    async with fresh() as box:
+        await box.value(KILL_ZYGOTE.replace("SIGKILL", "SIGSTOP") + NOT_PLAIN.format(1))
+        assert statuses(await box.save())["x"] == "saved"
+
+
 async def test_zygote_that_is_killed_again_and_again_is_told(fresh: Fresh) -> None:
     async with fresh() as box:
         for _ in range(12):
