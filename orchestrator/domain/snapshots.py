@@ -196,6 +196,7 @@ class SnapshotRecord:
     head_execution: int  # `saved_through`: the last execution that the head holds; 0 without a head
     head_activity: int  # what the head covers
     since: int  # nothing below this sequence comes back by itself
+    seed: int | None = field(default=None, repr=False)  # the session's, for raw digests; None: not looked up
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,29 @@
 """What can be done with the snapshots of sessions: list, save, roll back, fork, compare, check."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from orchestrator.domain.agreement import disagreements
 from orchestrator.domain.comparison import Comparison, compare
-from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, SessionNotFoundError
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, SessionNotFoundError, StoreUnusableError
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import LOCAL_TENANT
-from orchestrator.domain.snapshots import History, SnapshotCheck, SnapshotSummary
+from orchestrator.domain.model import LOCAL_TENANT, Session, SessionState
+from orchestrator.domain.snapshots import (
+    History,
+    SnapshotCheck,
+    SnapshotDamagedError,
+    SnapshotNotFoundError,
+    SnapshotRecord,
+    SnapshotSummary,
+    StoredSnapshot,
+)
 from orchestrator.services.live_session import Equipment
 from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)
+
+_LOOKS = 3  # at a session that is in use
+_EVER = 2**62  # beyond every snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +108,18 @@ class Histories:
 
     async def check(self) -> CheckReport:
         """Read and verify the snapshots of all sessions of all tenants, and that records and files agree."""
-        records = {record.session: record for record in await self._snapshots.snapshot_records()}
-        sessions = {session.key: session for session in await self._records.all_sessions()}
+        # The files first: a session that begins meanwhile has its row before its file.
         files = await self._pieces.keys()
+        sessions = {session.key: session for session in await self._records.all_sessions()}
         problems = [f"a file of no session: {key}" for key in sorted(files - sessions.keys())]
         problems += [f"a file of no session, set aside: {path}" for path in await self._pieces.aside()]
         checks: list[SnapshotCheck] = []
-        for key in sessions:
-            record = records.get(key)
-            head = None if record is None else record.head
-            if head is None and key not in files:
+        for key, session in sessions.items():
+            if session.state is SessionState.DESTROYING:
+                problems += [f"a file of a deleted session: {key}"] if key in files else []
                 continue
             try:
-                checks.append(await self._pieces.check(key, head))
+                checks.append(await self._checked(session))
             except OrchestratorError as error:
                 problems.append(f"session {key}: {error.message}")
             else:
@@ -119,6 +130,46 @@ class Histories:
             pieces=sum(check.pieces for check in checks),
             problems=tuple(problems),
         )
+
+    async def _checked(self, listed: Session) -> SnapshotCheck:
+        """Of one session: its file, and that the records agree with it."""
+        key = listed.key
+        record = await self._snapshots.snapshot_record(key)
+        checked = await self._pieces.check(key, None if record is None else record.head)
+        for _ in range(_LOOKS):
+            session, record = await self._now(listed)
+            listing = await self._snapshots.saved_listing_of(key)
+            head, newest = await self._in_the_file(key, record)
+            # What was read is of one moment where nothing has changed from its begin to its end.
+            if await self._now(listed) == (session, record):
+                break
+        else:
+            return checked  # in use; whoever uses it would stumble over what is wrong
+        if session is None:
+            return SnapshotCheck(0, 0, ())
+        said: list[str] = []
+        if record is not None:
+            said += disagreements(session, record, listing, head)
+        if newest > (0 if record is None else record.sequence):
+            said.append(f"The file holds snapshot {newest}, which the records have never intended.")
+        return replace(checked, problems=(*checked.problems, *said))
+
+    async def _now(self, session: Session) -> tuple[Session | None, SnapshotRecord | None]:
+        """What the records say of it, where it is the same one still."""
+        found = await self._records.find_session(session.tenant, session.session_id)
+        same = found if found is not None and found.key == session.key else None
+        return same, await self._snapshots.snapshot_record(session.key)
+
+    async def _in_the_file(self, key: str, record: SnapshotRecord | None) -> tuple[StoredSnapshot | None, int]:
+        """The head, where it can be read, and the newest snapshot, be it head or not."""
+        try:
+            history = await self._pieces.history(key, _EVER)
+            newest = max((summary.sequence for summary in history.snapshots), default=0)
+            if record is None or record.head is None:
+                return None, newest
+            return await self._pieces.snapshot(key, record.head), newest
+        except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError):
+            return None, 0  # the check of the file says so
 
     async def _key(self, session_id: str, tenant: str) -> str:
         session = await self._records.find_session(tenant, session_id_of(session_id))

@@ -65,7 +65,8 @@ class SavingLog:
         refused = refused_names(stored.manifest.names)
         fresh = [name for name in refused if self._refused.get(name.name) != (name.reason, name.excerpt)]
         self._refused = {name.name: (name.reason, name.excerpt) for name in refused}
-        self.pending += refused_notes(fresh)
+        # The last value of a cell is nobody's choice to keep: listings and wakes name it, the next answer does not.
+        self.pending += refused_notes([name for name in fresh if name.name != "_"])
         self.pending += pairs_note("Saved only in part", [one for one in report.remarks if one not in self._remarks])
         self._remarks = set(report.remarks)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent import pristine
 from agent.displays import Display, collect_figures, drop_figures
 from agent.names import countable, stored_by
+from agent.snapshot import process_state
 from agent.tracebacks import line_reached, message, trace_text
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ class Interpreter:
         self.namespace: dict[str, Any] = self.module.__dict__
         self.namespace["__builtins__"] = builtins
         sys.modules["__main__"] = self.module
-        self._flags = 0  # of `from __future__ import …` in cells before
         self._runner: asyncio.Runner | None = None
         self._sources: OrderedDict[str, int] = OrderedDict()
         self._source_characters = 0
@@ -173,7 +173,7 @@ class Interpreter:
             self._describe_error(error, report)
 
     def _compile(self, code: str, filename: str) -> tuple[CodeType | None, CodeType | None]:
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | self._flags
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | process_state.future["flags"]
         tree = compile(code, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_with_semicolon(code, tree.body[-1]):
@@ -181,7 +181,7 @@ class Interpreter:
             last = compile(expression, filename, "eval", flags, dont_inherit=True)
         body = compile(tree, filename, "exec", flags, dont_inherit=True) if tree.body else None
         if body is not None:
-            self._flags |= body.co_flags & _FUTURE_FLAGS
+            process_state.future["flags"] |= body.co_flags & _FUTURE_FLAGS
         return body, last
 
     def _evaluate(self, code: CodeType) -> Any:

@@ -27,6 +27,7 @@ from agent.snapshot.saving import Order, Saved
 from agent.snapshot.workspace_scan import GivenUpError, Scanned, scan
 
 _WORKSPACE = "/workspace"
+_NOT_SAVED = ("/tmp", "/dev/shm")
 _DIGEST_SIZE = 16
 _LEAST_KEPT = 64 * 1024 * 1024  # bytes of files that are kept until all are read
 _REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
@@ -94,7 +95,9 @@ class SaveChild:
         pieces = PieceWriter(kept.emit, self._order["seed"], self._known, compress=self._order["compress"])
         root = os.open(_WORKSPACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._scanned = scan(root, pieces, self._order["execution"], give_up=self._told_to_give_up)
+            self._scanned = scan(
+                root, pieces, self._order["execution"], give_up=self._told_to_give_up, outside=_NOT_SAVED
+            )
         except GivenUpError:
             self._files = False
             kept.forget()

@@ -328,5 +328,5 @@ async def test_a_damaged_file_costs_what_it_held_is_told_and_leaves_the_others_a
         await orchestrator.delete("s")
         assert (await orchestrator.execute("'fresh' in globals()", session_id="s")).value == "False"
         problems = (await orchestrator.check()).problems
-        assert problems == ((f"a file of no session: {file.stem}",) if damage == "a directory" else ())
+        assert problems == ((f"a file of a deleted session: {file.stem}",) if damage == "a directory" else ())
     assert await _reopened(directory, engine, "other") == (_whole("other"), ())

@@ -1,12 +1,17 @@
 """Forks, comparisons, saves that were asked for, and deletes."""
 
 import asyncio
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from orchestrator.app import RECORDS_NAME
 from orchestrator.domain.errors import InvalidRequestError, SandboxLostError, SessionNotFoundError, StoreFullError
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError
+from tests.unit.pretended_agent import OPEN_FILE
 from tests.unit.pretended_engine import FullOnce, house
 from tests.unit.pretended_faults import Hang, lose
 from tests.unit.test_services_damage import damage_piece
@@ -112,3 +117,72 @@ async def test_a_session_deleted_under_a_save_is_gone_with_its_file(
         assert await opened.pieces.keys() == frozenset()
         assert await opened.value("x") == "NameError"
         await opened.assert_nothing_leaks()
+
+
+async def test_records_and_files_agree_whatever_was_done(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+
+        async def agrees() -> None:
+            assert (await opened.histories.check()).problems == ()
+
+        await agrees()
+        await opened.run(f'x = 1\nf = "{OPEN_FILE}"')
+        await agrees()
+        await opened.save()
+        await agrees()
+        await opened.run("y = 2")
+        await opened.save()
+        await opened.histories.roll_back("s", 1)
+        await agrees()
+        await opened.run("z = 3")
+        await opened.save()
+        await agrees()
+        await opened.histories.fork("s", "copy")
+        await agrees()
+        await opened.run("x = 5", "copy")
+        await agrees()
+        await opened.histories.save("copy")
+        await agrees()
+        await opened.histories.roll_back("copy", 1)
+        await opened.sessions.clear("s")
+        await agrees()
+        await opened.hibernate()
+        await agrees()
+        await opened.sessions.delete("copy")
+        await agrees()
+
+
+DISAGREEMENTS = {
+    "UPDATE snapshots SET head_execution = 1": "By the records the head, snapshot 3, holds execution 1, by the file 2",
+    "UPDATE snapshots SET head_activity = head_activity + 9": "The head covers activity",
+    "UPDATE sessions SET executions = 1": "The head holds execution 2, and the session's last is 1",
+    "UPDATE sessions SET incarnation = 0": "The head is of incarnation 1, and the session's is 0",
+    "UPDATE snapshots SET seed = seed - 1": "made under another seed",
+    "DELETE FROM heads": "The records list no names of the head, snapshot 3",
+    "UPDATE heads SET python = '2.7'": "By the records the head is of Python 2.7",
+    "UPDATE heads SET unlisted = 3": "The records list 5 names of the head, and the file has 2",
+    "UPDATE heads SET names = replace(names, 'int', 'str')": "are others in the records than in the file, such as x",
+    "UPDATE snapshots SET head = 1": "the file 1",
+    "UPDATE snapshots SET sequence = 1": "The file holds snapshot 3, which the records have never intended",
+    "DELETE FROM heads; DELETE FROM snapshots": "The file holds snapshot 3, which the records have never intended",
+    """UPDATE snapshots SET intended = 2, intended_incarnation = 1, intended_execution = 2, intended_activity = 2,
+       intended_replaces = 0""": "The intended snapshot, 2, is not between the head, 3, and 3",
+    """UPDATE snapshots SET sequence = 4, intended = 4, intended_incarnation = 1, intended_execution = 1,
+       intended_activity = 0, intended_replaces = 0""": "is of an earlier moment than the head",
+}
+
+
+@pytest.mark.parametrize(("change", "said"), DISAGREEMENTS.items(), ids=map(str, range(len(DISAGREEMENTS))))
+async def test_records_that_say_something_else_than_the_file_are_named(tmp_path: Path, change: str, said: str) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        await opened.run("y = 2")
+        await opened.save()
+        await opened.hibernate()
+    changed = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-changed"))
+    async with house(changed) as opened:
+        with closing(sqlite3.connect(changed / RECORDS_NAME)) as records:
+            records.executescript(change)
+        problems = (await opened.histories.check()).problems
+        assert [problem for problem in problems if said in problem], problems

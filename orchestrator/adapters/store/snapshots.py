@@ -232,6 +232,7 @@ def _record(row: sqlite3.Row) -> SnapshotRecord:
         head_execution=row["head_execution"],
         head_activity=row["head_activity"],
         since=row["since"],
+        seed=row["seed"],
     )
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
@@ -66,7 +67,12 @@ def _trees(beat: Callable[[], None]) -> Iterator[list[ast.AST]]:
 def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str, Any]:
     """What cells assigned, by the key of its part."""
     found: dict[str, Any] = {}
-    for module, attribute in {**_assigned(namespace, beat), **_session_code(namespace), **_appeared()}:
+    for module, attribute in {
+        **_assigned(namespace, beat),
+        **_session_code(namespace),
+        **_appeared(),
+        **_of_workspace(),
+    }:
         home = sys.modules.get(module)
         if home is not None and module != "__main__" and attribute in vars(home):
             found[f"attribute {module} {attribute}"] = vars(home)[attribute]
@@ -116,6 +122,28 @@ def _appeared() -> dict[tuple[str, str], None]:
                 continue
             known = before.get(attribute, found)
             if known is found or (known is not value and type(known) in _PLAIN and type(value) in _PLAIN):
+                found[name, attribute] = None
+    return found
+
+
+def homes_in_workspace() -> list[str]:
+    """Where modules of the session's own lie, which were imported from a directory that may not be the present one."""
+    found: dict[str, None] = {}
+    for name, module in list(sys.modules.items()):
+        if "." not in name and isinstance(module, ModuleType) and comes_from_workspace(module):
+            file = os.path.abspath(vars(module)["__file__"])
+            found[os.path.dirname(os.path.dirname(file) if "__path__" in vars(module) else file)] = None
+    return list(found)
+
+
+def _of_workspace() -> dict[tuple[str, str], None]:
+    """What the session's own modules keep: importing them again would begin anew."""
+    found: dict[tuple[str, str], None] = {}
+    for name, home in list(sys.modules.items()):
+        if not isinstance(home, ModuleType) or not is_importable_module(home) or not comes_from_workspace(home):
+            continue
+        for attribute, value in list(vars(home).items()):
+            if not attribute.startswith("__") and not isinstance(value, ModuleType | FunctionType | type):
                 found[name, attribute] = None
     return found
 

@@ -22,6 +22,8 @@ _WORKSPACE = "/workspace"
 _SOURCES_TOGETHER = 32  # cells whose sources are one part: full ones never change
 
 _born: dict[str, Any] = {}
+_lent: list[str] = []  # entries of sys.path for as long as a restore imports modules
+future = {"flags": 0}  # of `from __future__ import …` in cells before: see execution.py
 
 
 def mark() -> None:
@@ -33,6 +35,14 @@ def mark() -> None:
         recursion=sys.getrecursionlimit(),
         filters=list(warnings.filters),
     )
+
+
+def loaded() -> None:
+    """Everything has been imported again: what was in the way of nobody else goes."""
+    for home in _lent:
+        if home in sys.path:
+            sys.path.remove(home)
+    _lent.clear()
 
 
 def before_fork() -> dict[str, Any]:
@@ -56,6 +66,9 @@ def early() -> dict[str, Any]:
         # Entries of its birth by their position: they may be called otherwise in another image.
         born = {entry: index for index, entry in enumerate(_born["path"])}
         parts["sys.path"] = [born.get(entry, entry) for entry in sys.path if isinstance(entry, str)]
+    homes = process_patches.homes_in_workspace()
+    if homes:
+        parts["module paths"] = homes
     return parts
 
 
@@ -114,6 +127,8 @@ def _copyreg(namespace: dict[str, Any]) -> dict[str, Any]:
 
 def _of_interpreter() -> dict[str, Any]:
     parts: dict[str, Any] = {}
+    if future["flags"]:
+        parts["future flags"] = future["flags"]
     if sys.getrecursionlimit() != _born["recursion"]:
         parts["recursion limit"] = sys.getrecursionlimit()
     if warnings.filters != _born["filters"]:
@@ -183,6 +198,11 @@ def _set_path(value: Any, _rest: str) -> None:
     sys.path[:] = [born[entry] if isinstance(entry, int) else entry for entry in value]
 
 
+def _lend_paths(value: Any, _rest: str) -> None:
+    _lent[:] = [home for home in value if home not in sys.path]
+    sys.path.extend(_lent)
+
+
 def _set_warnings(value: Any, _rest: str) -> None:
     warnings.filters[:] = [_filter_of(*row) for row in value]  # type: ignore[index]
     warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - what warnings' own functions do
@@ -229,6 +249,8 @@ _APPLY: dict[str, Callable[[Any, str], None]] = {
     "environ": _set_environ,
     "cwd": lambda value, _rest: os.chdir(value),
     "sys.path": _set_path,
+    "module paths": _lend_paths,
+    "future flags": lambda value, _rest: future.update(flags=int(value)),
     "recursion limit": lambda value, _rest: sys.setrecursionlimit(value),
     "warnings": _set_warnings,
     "sources": _set_sources,

@@ -122,6 +122,7 @@ class _Restore:
         self._put_in_order()
         missing = [(key, why) for key, why in self._body["not_saved"]]
         self._report.state_lost += [*missing, *self._apply_state()]
+        process_state.loaded()
         self._report.names = sum(1 for name in self._body["order"] if name in self._namespace)
         return self._report
 

@@ -70,6 +70,7 @@ class _Restore:
         self._result = RestoredFiles()
 
     def run(self) -> RestoredFiles:
+        self._result.lost += [(str(path), str(why)[:300]) for path, why in self._body.get("not_saved", ())]
         entries = self._body["files"][: self._limits.files]
         for kinds in (("directory", "file"), ("link",)):
             for entry in entries:

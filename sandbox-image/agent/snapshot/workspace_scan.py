@@ -9,7 +9,7 @@ Hard links come back as files of their own.
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ from agent.snapshot.pieces import PIECE, PieceWriter
 
 VERSION = 1
 _DEEPEST = 100  # directories in each other
+_MOST_NOT_SAVED = 100  # that a wake names
+_MOST_COUNTED = 10_000  # files outside the workspace
+_OWN_CACHE = ".matplotlib"
 _READS = 3  # of a file that moves while it is read
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -57,12 +60,15 @@ def scan(
     *,
     limits: WorkspaceLimits | None = None,
     give_up: Callable[[], bool] = lambda: False,
+    outside: Sequence[str] = (),
 ) -> Scanned:
     """Read everything below the directory `root`; its path inside the sandbox is /workspace.
 
-    `give_up` is asked between pieces, so that a waiting cell is not held. Raises GivenUpError.
+    `give_up` is asked between pieces, so that a waiting cell is not held. Of the directories `outside` it is said how
+    much lies there and is not saved. Raises GivenUpError.
     """
     walk = _Scan(pieces, execution, limits or WorkspaceLimits(), give_up)
+    walk.result.refused += [(path, text) for path in outside if (text := _not_saved_in(path))]
     walk.run(root)
     return walk.result
 
@@ -88,6 +94,7 @@ class _Scan:
             "files": self._entries,
             "packs": self._packs.packs,
             "pieces": self._pieces.table,
+            "not_saved": self.result.refused[:_MOST_NOT_SAVED],
         }
         self.result.body = json.dumps(body, separators=(",", ":")).encode()
         self.result.pieces = [digest for digest, _ in self._pieces.table]
@@ -128,7 +135,7 @@ class _Scan:
         if not stays_inside(path, target):
             self.result.refused.append((path, "a link that leads out of the workspace"))
             return
-        self._add(path, "link", found, {"target": target})
+        self._add(path, "link", found, {"target": target}, self._pieces.digest(os.fsencode(target)))
 
     def _file(self, directory: int, name: str, path: str) -> None:
         file = os.open(name, _OPEN, dir_fd=directory)
@@ -195,6 +202,25 @@ class _Scan:
         mode = stat.S_IMODE(found.st_mode) & 0o777
         self._entries.append({"path": path, "kind": kind, "mode": mode, "time": found.st_mtime_ns, **fields})
         self.result.files.append([path, kind, found.st_size if kind == "file" else 0, self._execution, digest])
+
+
+def _not_saved_in(directory: str) -> str:
+    """Links are not followed; our own cache for matplotlib does not count."""
+    count, pending = 0, [directory]
+    while pending and count < _MOST_COUNTED:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending += () if entry.name == _OWN_CACHE else (entry.path,)
+                    else:
+                        count += 1
+        except OSError:
+            continue  # what may not be read is not the session's
+    if not count:
+        return ""
+    more = " or more" if count >= _MOST_COUNTED else ""
+    return f"{count:,}{more} {'file' if count == 1 else 'files'} there, and nothing there is saved"
 
 
 def _moved(before: os.stat_result, after: os.stat_result) -> bool:

@@ -135,8 +135,17 @@ class Walk:
 
     def array(self, one: Any) -> str:
         content = self.sequence(one.ravel().tolist()) if one.dtype.hasobject else digest(one.tobytes())
-        fields = (one.dtype.str, one.dtype.descr, one.shape, one.strides, one.flags.writeable, one.flags.owndata)
-        return f"{fields!r} {content} on {self.show(one.base)}"
+        fields = (
+            one.dtype.str,
+            one.dtype.descr,
+            one.shape,
+            one.strides,
+            one.flags.writeable,
+            one.flags.owndata or not one.size,
+        )
+        # Nothing is shared by an array without memory; numpy itself stands a view between an array and its buffer.
+        base = one.base.obj if isinstance(one.base, memoryview) else one.base if one.size else None
+        return f"{fields!r} {content} on {self.show(base)}"
 
     def frame(self, one: Any) -> str:
         columns = [(self.show(name), str(one[name].dtype), self.sequence(one[name].tolist())) for name in one.columns]
