@@ -87,15 +87,20 @@ def reduce_memoryview(_dump: "Dump", of: Any) -> Any:
         return memoryview, (of.obj,)
     if not of.c_contiguous:
         raise RefusedError("a memoryview with gaps cannot be saved")
-    if type(of.obj) not in (bytes, bytearray) and type(of.obj).__name__ not in ("array", "ndarray"):
+    if not _keeps_its_memory(of.obj):
         raise RefusedError(f"a view of the memory of {type(of.obj).__name__!r} cannot be saved")
     offset = _address(of) - _address(memoryview(of.obj)) if of.nbytes else 0
     return rebuild.memory_view, (of.obj, of.format, of.shape, offset, of.nbytes, of.readonly)
 
 
+def _keeps_its_memory(of: Any) -> bool:
+    """Whether what comes back of it shows its memory as it did."""
+    return type(of) in (bytes, bytearray) or any(name_of(base) in ("array", "ndarray") for base in mro_of(type(of)))
+
+
 def _shows_all(of: Any) -> bool:
     """Whether it is what its buffer shows by itself, be that in a format or with strides that no other view has."""
-    if type(of.obj) not in (bytes, bytearray) and type(of.obj).__name__ not in ("array", "ndarray"):
+    if not _keeps_its_memory(of.obj):
         return False
     whole = memoryview(of.obj)
     same = [(one.format, one.shape, one.strides, one.readonly) for one in (of, whole)]

@@ -13,7 +13,9 @@ from agent.snapshot.catalog import comes_from_workspace, is_importable_module
 CELL = "<cell "
 _MAX_SOURCE = 200_000  # characters of a cell that is searched
 # Modules whose attributes change by themselves, or are other parts' business.
-_RESTLESS = frozenset({"__main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"})
+_RESTLESS = frozenset(
+    {"__main__", "__mp_main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"}
+)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset)
 
 _seen: dict[str, dict[str, Any]] = {}  # attributes of modules when they were first looked at
@@ -74,7 +76,7 @@ def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str,
         **_of_workspace(),
     }:
         home = sys.modules.get(module)
-        if home is not None and module != "__main__" and attribute in vars(home):
+        if home is not None and vars(home) is not namespace and attribute in vars(home):  # it has other names, too
             found[f"attribute {module} {attribute}"] = vars(home)[attribute]
     return found
 
