@@ -16,6 +16,7 @@ from orchestrator.domain.snapshot_ports import SnapshotReader
 from orchestrator.domain.snapshots import DamagedPiece, Piece, StoredSnapshot
 
 BATCH_BYTES: Final = 8 * 1024 * 1024  # read in a turn; one more is read ahead
+FIRST_BYTES: Final = 1024 * 1024  # so that the sandbox has something to load while the rest is read
 
 
 class SqliteSnapshotReader(SnapshotReader):
@@ -50,7 +51,7 @@ class SqliteSnapshotReader(SnapshotReader):
         """The pieces, verified."""
         pending: deque[asyncio.Future[list[Piece | DamagedPiece]]] = deque()
         try:
-            for batch in rows.batches(self._wanted(raw_digests), BATCH_BYTES):
+            for batch in rows.batches(self._wanted(raw_digests), BATCH_BYTES, first=FIRST_BYTES):
                 self._require_open()
                 pending.append(self._turns.take(self._key, "read", partial(rows.fetch, self._place, batch)))
                 if len(pending) > 1:

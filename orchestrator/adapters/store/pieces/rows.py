@@ -57,16 +57,17 @@ def fetch(place: Place, batch: Sequence[Located]) -> list[Piece | DamagedPiece]:
         return [_verified(file, located) for located in batch]
 
 
-def batches(pieces: Iterable[Located], limit: int) -> Iterator[Sequence[Located]]:
-    """Runs of pieces of about that many stored bytes."""
+def batches(pieces: Iterable[Located], limit: int, *, first: int | None = None) -> Iterator[Sequence[Located]]:
+    """Runs of pieces of about that many stored bytes; from a shorter `first` on, each is twice the one before."""
     batch: list[Located] = []
-    size = 0
+    size, most = 0, limit
+    limit = limit if first is None else first
     for located in pieces:
         batch.append(located)
         size += located.reference.stored_size
         if size >= limit or len(batch) >= _DROP_PIECES:
             yield batch
-            batch, size = [], 0
+            batch, size, limit = [], 0, min(2 * limit, most)
     if batch:
         yield batch
 
