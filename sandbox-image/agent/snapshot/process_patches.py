@@ -13,7 +13,9 @@ from agent.snapshot.catalog import comes_from_workspace, is_importable_module
 CELL = "<cell "
 _MAX_SOURCE = 200_000  # characters of a cell that is searched
 # Modules whose attributes change by themselves, or are other parts' business.
-_RESTLESS = frozenset({"__main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"})
+_RESTLESS = frozenset(
+    {"__main__", "__mp_main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"}
+)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset)
 
 _seen: dict[str, dict[str, Any]] = {}  # attributes of modules when they were first looked at
@@ -115,7 +117,12 @@ def _appeared() -> dict[tuple[str, str], None]:
     found: dict[tuple[str, str], None] = {}
     for name, before in _seen.items():
         home = sys.modules.get(name)
-        if home is None or name.partition(".")[0] in _RESTLESS or not is_importable_module(home):
+        if (
+            home is None
+            or home is sys.modules["__main__"]
+            or name.partition(".")[0] in _RESTLESS
+            or not is_importable_module(home)
+        ):
             continue
         for attribute, value in list(vars(home).items()):
             if attribute.startswith("_") or isinstance(value, ModuleType):
