@@ -117,7 +117,12 @@ def _appeared() -> dict[tuple[str, str], None]:
     found: dict[tuple[str, str], None] = {}
     for name, before in _seen.items():
         home = sys.modules.get(name)
-        if home is None or name.partition(".")[0] in _RESTLESS or not is_importable_module(home):
+        if (
+            home is None
+            or home is sys.modules["__main__"]
+            or name.partition(".")[0] in _RESTLESS
+            or not is_importable_module(home)
+        ):
             continue
         for attribute, value in list(vars(home).items()):
             if attribute.startswith("_") or isinstance(value, ModuleType):
