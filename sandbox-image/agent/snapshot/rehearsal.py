@@ -10,7 +10,7 @@ value is not given up for that. It is kept, and its name says that it was not re
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.processes import OomCounter
@@ -48,10 +48,11 @@ class Rehearsal:
         self._connection: socket.socket | None = None
         self._processes = 0
         self._pid = 0
-        self._groups: list[Group] = []  # in the order in which they load
+        self._places: dict[Group, int] = {}  # in the order in which they load
         self._code: list[Group] = []
         self._loaded: set[Group] = set()  # code that the present process has
         self._deadly: set[Group] = set()  # code that ends it
+        self._code_is_loaded = False  # all of it, in the present process
         self._keys = Keys(order.seed, taken, grouping.modules, self._dump)
         self._killers: set[type] = set()  # of values that have ended or hung it
         self._oom = OomCounter()
@@ -65,7 +66,7 @@ class Rehearsal:
         """The groups that are left; what is refused has its reason."""
         dropped: set[Group] = set()
         # What user code runs while its values load finds the session's functions, as at a wake.
-        self._groups = groups
+        self._places = {group: place for place, group in enumerate(groups)}
         self._code = [group for group in groups if len(group.code) == len(group.nodes)]
         self._keys.begin(self._code)
         for group in groups:
@@ -173,6 +174,7 @@ class Rehearsal:
             self._processes += 1
             self._connection = self._order.rehearse()
             self._loaded = set()
+            self._code_is_loaded = False
             if self._connection is not None:
                 self._greet(self._connection)
         return self._connection
@@ -197,14 +199,13 @@ class Rehearsal:
 
     def _load_what_comes_before(self, group: Group) -> bool:
         """All code, and what the group needs, in the order in which a wake loads them; False where that ended it."""
-        needed = set(self._code)
-        pending = [*self._code, *group.needs]
-        while pending:
-            one = pending.pop()
-            needed.add(one)
-            pending += [other for other in one.needs if other not in needed]
-        for one in self._groups:
-            if one is group or one not in needed - self._loaded - self._deadly or self._process() is None:
+        needed = self._with_needs(group.needs)
+        if not self._code_is_loaded:  # else it is looked at anew for each of thousands of groups
+            needed |= self._with_needs(self._code)
+        needed -= self._loaded | self._deadly if needed else set()
+        needed.discard(group)
+        for one in sorted(needed, key=self._places.__getitem__):
+            if self._process() is None:
                 continue
             connection = self._connection
             self._loaded.add(one)
@@ -214,7 +215,18 @@ class Rehearsal:
             if self._connection is not connection:
                 self._deadly.add(one)
                 return False
+        self._code_is_loaded = self._connection is not None
         return True
+
+    def _with_needs(self, groups: Iterable[Group]) -> set[Group]:
+        found: set[Group] = set()
+        pending = list(groups)
+        while pending:
+            one = pending.pop()
+            if one not in found:
+                found.add(one)
+                pending += one.needs
+        return found
 
     def _exchange(self, group: Group, dump: Dump) -> str | None:
         connection = self._process()
