@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 STOP_SECONDS = 20.0  # that a close waits for the engine
+_SAVING_SHARE = 0.7  # of the time that a close may take, for saving
 _ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
 _DELETE_PATIENCE = 15.0  # seconds that a delete waits for the engine; the rest happens behind it
 
@@ -120,7 +121,8 @@ class Sessions:
         for task in self._stateless:
             task.cancel()
         lives, self._live = list(self._live.values()), {}
-        await self._all_of([live.retire(_shutting_down()) for live in lives], seconds)
+        # A part of the time is the engine's, for what was not saved in the rest.
+        await self._all_of([live.retire(_shutting_down()) for live in lives], seconds * _SAVING_SHARE)
         await self._all_of([live.end(_shutting_down()) for live in lives], _ABORT_PATIENCE)
         await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
         for live in lives:

@@ -71,7 +71,7 @@ async def test_flood_of_large_frames_ends_the_sandbox_and_never_stops_the_loop(
 
 async def test_who_does_not_read_is_lost_before_much_is_kept_for_it(reach: Reach, channel_over: Open) -> None:
     _, channel = await connected(reach, channel_over)
-    calls = [asyncio.create_task(channel.execute(order(n, "#" * 1_000_000))) for n in range(1, 30)]
+    calls = [asyncio.create_task(channel.execute(order(n, "#" * 1_000_000))) for n in range(1, 60)]
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(error, SandboxLostError) for error in done)
     assert "does not read" in str(channel.lost)

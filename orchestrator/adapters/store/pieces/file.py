@@ -243,7 +243,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _error(error: OSError | sqlite3.Error, path: Path) -> OrchestratorError:
     mapped = store_error(error, path)
-    if isinstance(mapped, StoreUnreachableError):
+    if isinstance(mapped, StoreUnreachableError) and not path.is_dir():
         return StoreUnreachableError(
             f"The snapshots in {path} can't be reached: {error}.",
             hint="Check that file, its permissions and its disk, then try again.",
