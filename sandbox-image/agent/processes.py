@@ -58,6 +58,12 @@ class OomCounter:
         before, self._seen = self._seen, self._read()
         return self._seen > before
 
+    def close(self) -> None:
+        """Nobody asks any more."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
     def _read(self) -> int:
         if self._fd is None:
             return 0

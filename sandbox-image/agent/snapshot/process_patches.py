@@ -125,7 +125,7 @@ def _appeared() -> dict[tuple[str, str], None]:
         ):
             continue
         for attribute, value in list(vars(home).items()):
-            if attribute.startswith("_") or isinstance(value, ModuleType):
+            if attribute.startswith("_") or (isinstance(value, ModuleType) and is_importable_module(value)):
                 continue
             known = before.get(attribute, found)
             if known is found or (known is not value and type(known) in _PLAIN and type(value) in _PLAIN):

@@ -80,8 +80,8 @@ class Rehearsal:
                 self._try(group, dump)
                 if not group.nodes:
                     dropped.add(group)
-        if self._connection is not None:
-            self._connection.close()
+        self._end_process()
+        self._oom.close()
         return self._grouping.without(groups, dropped)
 
     def _dump(self, group: Group) -> Dump | None:

@@ -214,7 +214,10 @@ KINDS: list[tuple[Any, Any]] = [
     (array.array, lambda _walk, one: repr(one)),
     (
         memoryview,
-        lambda walk, one: walk.all(one.obj, one.format, one.shape, one.strides, one.readonly, digest(one.tobytes())),
+        lambda walk, one: (
+            walk.all(one.obj, one.format, one.shape, one.strides, one.readonly)
+            + ("" if "O" in one.format else digest(one.tobytes()))
+        ),
     ),
     (io.StringIO, lambda _walk, one: f"{one.getvalue()!r} {one.tell()}"),
     (io.BytesIO, lambda _walk, one: f"{one.getvalue()!r} {one.tell()}"),
