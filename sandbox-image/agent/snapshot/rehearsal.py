@@ -7,7 +7,6 @@ What hangs is told from what is slow: importing a large library takes long where
 value is not given up for that. It is kept, and its name says that it was not rehearsed.
 """
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -16,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 from agent.processes import OomCounter
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
-from agent.snapshot.loading import line
 from agent.snapshot.nodes import Group, Node, is_telling
 from agent.snapshot.process_state import Taken
 from agent.snapshot.rehearsal_keys import Keys
+from agent.snapshot.rehearsal_wire import processor_time, receive, request_of, send
 
 if TYPE_CHECKING:
     from agent.snapshot.saving import Order
 
-_MOST_ANSWER = 65_536  # bytes
 _MOST_PROCESSES = 8  # rehearsals that user code may hang or kill in one snapshot
 _PATIENCE = 6  # times the bound, for what has not had that much of the processor
 _ASLEEP = 0.02  # of a processor: what takes less and does not wait for its turn hangs
@@ -182,7 +180,7 @@ class Rehearsal:
     def _greet(self, connection: socket.socket) -> None:
         connection.settimeout(self._order.rehearsal_bound * _PATIENCE)
         try:
-            self._pid = int(_receive(connection)["pid"])
+            self._pid = int(receive(connection)["pid"])
         except (OSError, ValueError, KeyError):
             self._end_process()
 
@@ -235,7 +233,7 @@ class Rehearsal:
         self._announce(group.nodes[0].label)
         connection.settimeout(self._order.rehearsal_bound)
         try:
-            _send(connection, {**_request(self._grouping, group, dump), "early": self._taken.early}, dump)
+            send(connection, {**request_of(self._grouping, group, dump), "early": self._taken.early}, dump)
             answer = self._answer(connection, group)
         except TimeoutError:
             self._end_process()
@@ -257,54 +255,14 @@ class Rehearsal:
         """Raises TimeoutError where it hangs or takes too much of the processor, _UnknownError where it is held up."""
         bound = self._order.rehearsal_bound
         ends = time.monotonic() + bound * _PATIENCE
-        begun = used = _processor_time(self._pid)[0]
+        begun = used = processor_time(self._pid)[0]
         while True:
             try:
-                return _receive(connection)
+                return receive(connection)
             except TimeoutError:
-                before, (used, waits) = used, _processor_time(self._pid)
+                before, (used, waits) = used, processor_time(self._pid)
                 if used - begun >= bound or (used - before < _ASLEEP * bound and not waits):
                     raise
                 if time.monotonic() > ends:
                     raise _UnknownError from None
             self._announce(group.nodes[0].label)  # it is alive
-
-
-def _request(grouping: Grouping, group: Group, dump: Dump) -> dict[str, Any]:
-    slots = [node.slot for node in group.code]
-    named = {id(node.root): node.slot for node in group.code}
-    bound = {name: named[id(value)] for name, value in grouping.order if type(name) is str and id(value) in named}
-    return {
-        "code": slots,
-        "bound": bound,
-        "modules": grouping.modules,
-        "size": dump.size,
-        "arrays": [part.nbytes for part in dump.arrays],
-        "buffers": [part.nbytes for part in dump.buffers],
-    }
-
-
-def _send(connection: socket.socket, request: dict[str, Any], dump: Dump) -> None:
-    connection.sendall(line(request))
-    for part in (*dump.parts, *dump.arrays, *dump.buffers):
-        connection.sendall(part)
-
-
-def _processor_time(pid: int) -> tuple[float, bool]:
-    """Seconds that a process has had, and whether it waits for its turn or for a disk. Raises OSError without one."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        fields = file.read().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] in "RD"
-
-
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    import json
-
-    data = b""
-    while not data.endswith(b"\n"):
-        more = connection.recv(_MOST_ANSWER)
-        if not more or len(data) > _MOST_ANSWER:
-            raise OSError("the rehearsal has ended")
-        data += more
-    answer = json.loads(data)
-    return answer if isinstance(answer, dict) else {}
