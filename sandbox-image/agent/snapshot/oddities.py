@@ -6,6 +6,7 @@ import gc
 import sys
 import typing
 import weakref
+from collections import OrderedDict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,9 @@ EXACT: dict[type, Any] = {
     type({}.keys()): reduce_dict_view,
     type({}.values()): reduce_dict_view,
     type({}.items()): reduce_dict_view,
+    type(OrderedDict().keys()): reduce_dict_view,
+    type(OrderedDict().values()): reduce_dict_view,
+    type(OrderedDict().items()): reduce_dict_view,
     memoryview: reduce_memoryview,
     weakref.ref: reduce_reference,
     weakref.WeakMethod: reduce_stand_in,
