@@ -47,6 +47,7 @@ class Rehearsal:
         self._processes = 0
         self._pid = 0
         self._places: dict[Group, int] = {}  # in the order in which they load
+        self._place = 0  # of the group that is tried
         self._code: list[Group] = []
         self._loaded: set[Group] = set()  # code that the present process has
         self._deadly: set[Group] = set()  # code that ends it
@@ -111,6 +112,7 @@ class Rehearsal:
         if self._process() is None:
             self._leave_untried(group)
             return
+        self._place = self._places[group]
         try:
             failure = self._load(group, dump)
             if failure is None:
@@ -201,8 +203,9 @@ class Rehearsal:
         if not self._code_is_loaded:  # else it is looked at anew for each of thousands of groups
             needed |= self._with_needs(self._code)
         needed -= self._loaded | self._deadly if needed else set()
-        needed.discard(group)
-        for one in sorted(needed, key=self._places.__getitem__):
+        # What comes later may need this very group: it would fail, and not be tried again.
+        earlier = [one for one in needed if self._places[one] < self._place]
+        for one in sorted(earlier, key=self._places.__getitem__):
             if self._process() is None:
                 continue
             connection = self._connection
@@ -213,7 +216,7 @@ class Rehearsal:
             if self._connection is not connection:
                 self._deadly.add(one)
                 return False
-        self._code_is_loaded = self._connection is not None
+        self._code_is_loaded = self._connection is not None and len(earlier) == len(needed)
         return True
 
     def _with_needs(self, groups: Iterable[Group]) -> set[Group]:
