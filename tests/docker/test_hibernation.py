@@ -355,7 +355,7 @@ async def test_roll_back_fork_and_compare(orchestrator: Orchestrator) -> None:
 
 
 async def test_a_call_that_comes_while_a_session_falls_asleep_is_served(orchestrator: Orchestrator) -> None:
-    await orchestrator.execute("import numpy as np\na = np.random.rand(6_000_000)\nb = a * 2", session_id="s")
+    await orchestrator.execute("import numpy as np\na = np.random.rand(1_000_000)\nb = a * 2", session_id="s")
     live = await orchestrator.sessions.find("s")
     hibernating = asyncio.create_task(live.hibernate())
     await asyncio.sleep(0.05)

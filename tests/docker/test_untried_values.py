@@ -194,7 +194,8 @@ children.pop().kill(); children.pop().kill(); time.sleep(0.1)
 import os
 os.waitpid(-1, 0)
 """
-        await box.run(filling + NOT_PLAIN.format(8))
+        await box.value(NOT_PLAIN.format(8))
+        await box.run(filling)
         with suppress(SaveFailedError):  # where nothing could be forked at all
             assert statuses(await box.save())["x"] in ("saved", "unrehearsed")
         await box.agent.clear()
