@@ -88,7 +88,7 @@ class Bookkeeping:
         self._owed.append(clear)
 
     def owe_notes(self, notes: Sequence[str]) -> None:
-        """A wake has something to tell, whoever asks next."""
+        """There is something to tell, whoever asks next, and whichever owner is there then."""
         if not notes:
             return
         key, incarnation = self.session.key, self.session.incarnation

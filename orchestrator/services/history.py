@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.domain.agreement import disagreements
 from orchestrator.domain.comparison import Comparison, compare
-from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, SessionNotFoundError, StoreUnusableError
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, StoreUnusableError
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import LOCAL_TENANT, Session, SessionState
 from orchestrator.domain.snapshots import (
@@ -18,7 +18,7 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.live_session import Equipment
-from orchestrator.services.sessions import Sessions
+from orchestrator.services.sessions import Sessions, not_found
 
 logger = logging.getLogger(__name__)
 
@@ -174,5 +174,5 @@ class Histories:
     async def _key(self, session_id: str, tenant: str) -> str:
         session = await self._records.find_session(tenant, session_id_of(session_id))
         if session is None:
-            raise SessionNotFoundError(f"There is no session {session_id!r}.", hint="List the sessions.")
+            raise not_found(session_id)
         return session.key

@@ -56,8 +56,8 @@ class Incarnation:
     async def agent(self) -> Agent:
         """Of the session's live sandbox, its namespace in it; a fresh one where it has none.
 
-        Raises BusyError, EngineUnavailableError, StoreFullError, SandboxLostError, SaveFailedError; the session is
-        `hibernated` then, with what its head holds.
+        Raises BusyError, EngineUnavailableError, StoreFullError, StoreUnreachableError, SandboxLostError and
+        SaveFailedError; the session is `hibernated` then, with what its head holds.
         """
         sandbox = await self._whole() or await self._start()
         return sandbox.agent
@@ -123,9 +123,7 @@ class Incarnation:
                 self._book.owe_notes([unreadable_note(record.head, error.message, stuck=stuck)])
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
-                notes = woken.notes(record.head, python=sandbox.python, environment=sandbox.environment)
-                if notes:
-                    self._book.owe_notes(notes)
+                self._book.owe_notes(woken.notes(record.head, python=sandbox.python, environment=sandbox.environment))
         self._saver.begins(stored, whole=whole, environment=sandbox.environment)
         self._hollow = False
 

@@ -272,7 +272,8 @@ class LiveSession:
         loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
         policy, duration = self._limits.policy, self._saver.container.duration
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
-        told = Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through)
+        saver = self._saver
+        told = Told(self.session.session_id, loss, self._limits.profile, saver.saved_through, saver.stands_at)
         answer = result(told)
         answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
         job.once_received(lambda: self._told(loss, pending))

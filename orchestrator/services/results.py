@@ -15,18 +15,17 @@ class Told:
     session_id: str | None  # None for a stateless call
     loss: Loss | None  # of earlier executions, told here
     profile: SandboxProfile
-    saved_through: int | None = None  # the last execution that the session's snapshot holds
+    saved_through: int | None = None  # the last execution of which the session's snapshot holds all
+    stands_at: int | None = None  # the one whose namespace it holds, which may be a later one
 
     @property
     def standing(self) -> str:
         """Where the session stands after its worker was killed."""
         if self.session_id is None:
             return "Nothing of it is kept."
-        if self.saved_through is None:
+        if self.stands_at is None:
             return "The session's namespace is empty now; files in /workspace stay."
-        return (
-            f"The session goes on with what was saved after execution {self.saved_through}; files in /workspace stay."
-        )
+        return f"The session goes on with what was saved after execution {self.stands_at}; files in /workspace stay."
 
 
 def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResult:
@@ -101,9 +100,9 @@ def _without_report(error: CellError, order: CellOrder, told: Told, duration: fl
 
 
 def _with_what(told: Told) -> str:
-    if told.saved_through is None:
+    if told.stands_at is None:
         return " with an empty namespace"
-    return f" with what was saved after execution {told.saved_through}"
+    return f" with what was saved after execution {told.stands_at}"
 
 
 def loss_note(loss: Loss) -> str:

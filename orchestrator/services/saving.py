@@ -70,13 +70,14 @@ class Saver:
         clock: Clock,
         limits: SavingLimits,
     ) -> None:
-        self.texts = Texts(book.session.key, pieces)
-        self.log = SavingLog(book.session.key, clock)
+        self.key = book.session.key
+        self.texts = Texts(self.key, pieces)
+        self.log = SavingLog(self.key, clock)
         self._book = book
         self._snapshots = snapshots
         self._pieces = pieces
         self._tasks = tasks
-        self._tidying = Tidying(book.session.key, pieces, tasks)
+        self._tidying = Tidying(self.key, pieces, tasks)
         self._clock = clock
         self._limits = limits
         self._record: SnapshotRecord | None = None
@@ -91,22 +92,21 @@ class Saver:
         self._unwanted = False  # abandoned, be it before the agent had begun
 
     @property
-    def key(self) -> str:
-        """Of the session."""
-        return self._book.session.key
-
-    @property
     def head(self) -> int | None:
         """The head, as far as was looked."""
         return None if self._record is None else self._record.head
 
     @property
-    def saved_through(self) -> int | None:
-        """The last execution that the head holds, as far as was looked; None where it cannot be read."""
+    def stands_at(self) -> int | None:
+        """The last execution whose namespace the head holds, as far as was looked; None where it cannot be read."""
         known = self._record
-        if known is None or known.head is None or known.head_execution < 0:
-            return None
-        return known.head_execution if self._files_through is None else min(known.head_execution, self._files_through)
+        return None if known is None or known.head is None or known.head_execution < 0 else known.head_execution
+
+    @property
+    def saved_through(self) -> int | None:
+        """The last execution of which the head holds all: files may have been given up where cells kept coming."""
+        stands_at, files = self.stands_at, self._files_through
+        return stands_at if stands_at is None or files is None else min(stands_at, files)
 
     @property
     def unsaved_since(self) -> float | None:

@@ -101,8 +101,3 @@ def slow_note(max_age: float, duration: float, expected: float) -> tuple[str, ..
             f"instead of {expected:.0f} s."
         ),
     )
-
-
-def state_notes(state_lost: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """What of the process did not come back."""
-    return pairs_note("Not restored of the process", state_lost)

@@ -26,7 +26,7 @@ from orchestrator.services.results import Told, lost_result, result_of
 logger = logging.getLogger(__name__)
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
-STOP_SECONDS = 20.0  # that a close waits for the engine
+STOP_SECONDS = 20.0  # that a close may take
 _SAVING_SHARE = 0.7  # of the time that a close may take, for saving
 _ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
 _DELETE_PATIENCE = 15.0  # seconds that a delete waits for the engine; the rest happens behind it
@@ -71,7 +71,10 @@ class Sessions:
         return await live.execute(code, time_limit)
 
     async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
-        """What the session's namespace holds, after the calls before this one. Raises SessionNotFoundError."""
+        """What the session's namespace holds; while a call runs or waits, what is known of it without asking.
+
+        A sleeping session is not woken. Raises SessionNotFoundError.
+        """
         live = await self.find(session_id, tenant=tenant)
         return await live.list_variables()
 
@@ -102,8 +105,8 @@ class Sessions:
         """
         live = await self.find(session_id, tenant=tenant)
         if not await self._records.session_destroying(live.session.key):
-            raise _not_found(session_id)
-        self._check_open()  # where it is stopping, the row goes with all others
+            raise not_found(session_id)
+        self._check_open()  # where it is stopping, the next owner does the rest
         self._forget(live)
         error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
         ending = self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
@@ -112,9 +115,9 @@ class Sessions:
     async def close(self, *, seconds: float = STOP_SECONDS) -> None:
         """End all calls, save and hibernate all sessions, and remove all sandboxes. Idempotent.
 
-        Ends in bounded time: a session that is not saved after `seconds`, or when patience is lost, loses what no
-        snapshot holds, and its next caller is told; what the engine has not removed by then is left to the next owner,
-        as are rows that cannot be written.
+        Ends in bounded time: a session that is not saved in most of `seconds`, or when patience is lost, loses what no
+        snapshot holds, and its next caller is told; what the engine has not removed after them is left to the next
+        owner, as are rows that cannot be written.
         """
         self._closing = True
         deadline = asyncio.get_running_loop().time() + seconds
@@ -201,7 +204,7 @@ class Sessions:
         session = await self._records.find_session(tenant, name)
         self._check_open()
         if session is None:
-            raise _not_found(session_id)
+            raise not_found(session_id)
         # Another call may have come first; no await from here on.
         return self._live.get((tenant, name)) or self._enliven(session)
 
@@ -249,7 +252,8 @@ class Sessions:
         return timeout
 
 
-def _not_found(session_id: str) -> SessionNotFoundError:
+def not_found(session_id: str) -> SessionNotFoundError:
+    """The one answer for a session that is absent, or another tenant's."""
     return SessionNotFoundError(
         f"There is no session {session_id!r}.",
         hint="List the sessions to see which there are; running code in a session creates it.",

@@ -24,7 +24,6 @@ from orchestrator.services.saving_notes import (
     refused_names,
     refused_notes,
     skipped_note,
-    state_notes,
 )
 
 BOTH: Sequence[SectionName] = ("workspace", "namespace")
@@ -55,7 +54,7 @@ class Woken:
         notes += refused_notes(refused_names(self.stored.manifest.names))
         if namespace is not None:
             notes += pairs_note("Not restored", namespace.lost)
-            notes += state_notes(namespace.state_lost)
+            notes += pairs_note("Not restored of the process", namespace.state_lost)
         if workspace is not None:
             notes += pairs_note("Files not restored", workspace.lost)
         return tuple(notes)
@@ -67,7 +66,8 @@ async def wake(
     """Restore the head, or the newest intact snapshot that may stand in for it, into a fresh worker.
 
     `bound` in seconds for each group of values. Raises SnapshotNotFoundError and SnapshotDamagedError where no
-    snapshot can be read; SaveFailedError and SandboxLostError where the sandbox is of no use any more.
+    snapshot can be read, StoreUnusableError where the file can't; SaveFailedError and SandboxLostError where the
+    sandbox is of no use any more.
     """
     if record.head is None:
         raise AssertionError("a session without a head has nothing to wake")

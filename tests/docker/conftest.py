@@ -15,6 +15,7 @@ from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
 from orchestrator.settings import Settings
 from tests import leaks
+from tests.docker.saved_sandbox import Fresh, Pieces, sandbox, snapshot_engine
 from tests.mcp.harness import Installation
 
 
@@ -41,6 +42,14 @@ async def orchestrator(settings: Settings, engine: docker.APIClient) -> AsyncIte
         yield opened
     left = await what_is_left(settings, engine, held, running)
     assert not left, left
+
+
+@pytest.fixture
+async def fresh(tmp_path: Path) -> AsyncIterator[Fresh]:
+    """Sandboxes without an orchestrator that know each other's pieces, as through a store."""
+    pieces: Pieces = {}
+    async with snapshot_engine(tmp_path / "c") as made:
+        yield lambda: sandbox(made, pieces)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -187,6 +187,9 @@ async def sandbox(engine: DockerEngine, pieces: Pieces) -> AsyncIterator[SavedSa
         yield SavedSandbox(agent, handle, pieces)
     finally:
         await asyncio.shield(engine.destroy(row.id))
+
+
+Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
 
 
 def lose_connection(agent: AgentChannel) -> None:

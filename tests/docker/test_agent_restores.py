@@ -1,14 +1,11 @@
 """The agent's restores in real sandboxes: what comes back, what is quarantined, and what may follow."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.domain.errors import BusyError, NamespaceLostError
 from orchestrator.domain.snapshots import (
     Piece,
@@ -18,23 +15,12 @@ from orchestrator.domain.snapshots import (
     Section,
     SnapshotDamagedError,
 )
-from tests.docker.saved_sandbox import SEED, Pieces, SavedSandbox, lose_connection, sandbox, snapshot_engine, statuses
-
-Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    async with snapshot_engine(tmp_path / "c") as made:
-        yield made
-
-
-@pytest.fixture
-def fresh(engine: DockerEngine) -> Fresh:
-    """Sandboxes that know each other's pieces, as through a store."""
-    pieces: Pieces = {}
-    return lambda: sandbox(engine, pieces)
-
+from tests.docker.saved_sandbox import (
+    SEED,
+    Fresh,
+    lose_connection,
+    statuses,
+)
 
 # What loads well while a flag of the workspace is absent, as in a rehearsal, and does something else at a wake.
 TRAP = """

@@ -3,34 +3,16 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.domain.errors import BusyError
 from orchestrator.domain.snapshots import SaveFailedError
-from tests.docker.saved_sandbox import Pieces, SavedSandbox, lose_connection, sandbox, snapshot_engine, statuses
+from tests.docker.saved_sandbox import Fresh, Pieces, lose_connection, sandbox, snapshot_engine, statuses
 
 MB = 1_000_000
-Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    async with snapshot_engine(tmp_path / "c") as made:
-        yield made
-
-
-@pytest.fixture
-def fresh(engine: DockerEngine) -> Fresh:
-    """Sandboxes that know each other's pieces, as through a store."""
-    pieces: Pieces = {}
-    return lambda: sandbox(engine, pieces)
-
-
 SESSION = """
 import os, numpy as np, json as j
 from collections import OrderedDict

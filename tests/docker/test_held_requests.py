@@ -1,31 +1,12 @@
 """What is asked for while a save holds the worker: it waits, and is not begun for nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.domain.errors import NamespaceLostError
 from orchestrator.domain.snapshots import SaveFailedError
-from tests.docker.saved_sandbox import Pieces, SavedSandbox, sandbox, snapshot_engine
-
-Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    async with snapshot_engine(tmp_path / "c") as made:
-        yield made
-
-
-@pytest.fixture
-def fresh(engine: DockerEngine) -> Fresh:
-    """Sandboxes that know each other's pieces, as through a store."""
-    pieces: Pieces = {}
-    return lambda: sandbox(engine, pieces)
+from tests.docker.saved_sandbox import Fresh
 
 
 async def test_cell_that_was_held_is_not_run_without_its_namespace(fresh: Fresh) -> None:

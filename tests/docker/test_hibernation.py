@@ -218,14 +218,15 @@ async def test_what_is_saved_only_in_part_is_told_once_and_after_a_restart_where
 async def test_listing_wakes_nobody_and_does_not_wait_for_a_running_cell(orchestrator: Orchestrator) -> None:
     await orchestrator.execute("x = 1", session_id="s")
     await quiet(orchestrator, "s", 1)
-    running = asyncio.create_task(orchestrator.execute("y = 2\nimport time\ntime.sleep(3)", session_id="s"))
+    running = asyncio.create_task(orchestrator.execute("y = 2\nimport time\ntime.sleep(60)", session_id="s"))
     await asyncio.sleep(0.5)
 
     listed = await orchestrator.list_variables("s")
     assert not running.done()
     assert [variable.name for variable in listed.variables] == ["x"]
     assert "under way" in listed.notes[0]
-    await running
+    running.cancel()  # which interrupts the cell; what it had bound stays
+    await asyncio.wait([running])
     await orchestrator.execute("import json\nlen('a last value, which `_` keeps')", session_id="s")
     await asleep(orchestrator, "s")
     sleeping = await orchestrator.list_variables("s")

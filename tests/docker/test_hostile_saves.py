@@ -2,32 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
-from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.domain.errors import NamespaceLostError
 from orchestrator.domain.snapshots import SaveFailedError
-from tests.docker.saved_sandbox import Pieces, SavedSandbox, reasons, sandbox, snapshot_engine, statuses
-
-Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    async with snapshot_engine(tmp_path / "c") as made:
-        yield made
-
-
-@pytest.fixture
-def fresh(engine: DockerEngine) -> Fresh:
-    """Sandboxes that know each other's pieces, as through a store."""
-    pieces: Pieces = {}
-    return lambda: sandbox(engine, pieces)
-
+from tests.docker.saved_sandbox import Fresh, reasons, statuses
 
 BAD = """
 import os, time, ctypes

@@ -1,30 +1,12 @@
 """Values that no rehearsal tells of: how they are saved, and how little they cost a wake."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from pathlib import Path
+from contextlib import aclosing, suppress
 
 import pytest
 
-from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.domain.snapshots import RestoreReport, SaveFailedError, SaveReport
 from orchestrator.services.waking import TRIES
-from tests.docker.saved_sandbox import Pieces, SavedSandbox, reasons, sandbox, snapshot_engine, statuses
-
-Fresh = Callable[[], AbstractAsyncContextManager[SavedSandbox]]
-
-
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    async with snapshot_engine(tmp_path / "c") as made:
-        yield made
-
-
-@pytest.fixture
-def fresh(engine: DockerEngine) -> Fresh:
-    """Sandboxes that know each other's pieces, as through a store."""
-    pieces: Pieces = {}
-    return lambda: sandbox(engine, pieces)
+from tests.docker.saved_sandbox import Fresh, SavedSandbox, reasons, statuses
 
 
 async def wake(box: SavedSandbox, saved: SaveReport) -> RestoreReport:

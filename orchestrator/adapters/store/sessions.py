@@ -121,7 +121,7 @@ def forget_loss(tx: Transaction, key: str) -> None:
 
 
 def leave_notes(tx: Transaction, key: str, incarnation: int, notes: Sequence[str]) -> None:
-    """Keep for the next caller what a wake of this incarnation has to tell."""
+    """Keep for the next caller what there is to tell of this incarnation."""
     tx.change(
         "UPDATE sessions SET untold_notes = ? WHERE key = ? AND incarnation = ?", (json.dumps(notes), key, incarnation)
     )
