@@ -10,19 +10,12 @@ from pathlib import Path
 import docker
 
 from orchestrator.domain.hardening import LABEL_INSTALLATION
-from orchestrator.domain.model import PRODUCT
 
 
 def containers(api: docker.APIClient, installation: str) -> list[str]:
     """Containers of an installation, in whatever state."""
     found = api.containers(all=True, filters={"label": [f"{LABEL_INSTALLATION}={installation}"]})
     return [f"container {row['Names']} ({row['State']})" for row in found]
-
-
-def product_containers(api: docker.APIClient) -> set[str]:
-    """Ids of all containers of the product, of any installation."""
-    found = api.containers(all=True, filters={"label": [f"session-orchestrator.product={PRODUCT}"]})
-    return {row["Id"] for row in found}
 
 
 def tasks() -> list[str]:

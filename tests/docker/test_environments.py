@@ -33,6 +33,9 @@ from orchestrator.services.tasks import Tasks
 from orchestrator.settings import Settings
 from tests import leaks
 
+# What one of them removes another builds upon.
+pytestmark = pytest.mark.xdist_group("images")
+
 FILES = read_image_files()
 ADDED = "as the last layer"
 STALE = "/opt/agent/agent/stale.py"

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from orchestrator.adapters.store.pieces.turns import Turns
-from orchestrator.domain.errors import ShuttingDownError
+from orchestrator.domain.errors import ShuttingDownError, StoreUnreachableError
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ async def test_a_turn_cancelled_before_it_came_never_runs_and_the_next_one_does(
     third = turns.take("k", "write", lambda: ran.append(3))
 
     second.cancel()
+    await asyncio.sleep(0)  # the loop passes it on in its next round
     gate.set()
     await asyncio.gather(first, third)
 
@@ -97,4 +98,42 @@ async def test_closing_waits_for_what_was_queued_and_takes_no_more() -> None:
     await asyncio.wait_for(closing, timeout=10)
 
     assert all(turn.result() for turn in queued)
+    await turns.close()
+
+
+async def test_a_disk_that_never_answers_is_told_to_who_waits_and_to_who_comes_after() -> None:
+    turns = Turns(stalled_after=0.2)
+    gate, ran = threading.Event(), []
+    hung = turns.take("k", "write", lambda: gate.wait(timeout=30))
+    following = turns.take("k", "read", lambda: ran.append("following"))
+
+    for turn in (hung, following):
+        with pytest.raises(StoreUnreachableError, match="has not answered"):
+            await asyncio.wait_for(turn, timeout=10)
+    assert await turns.take("another", "write", lambda: 1) == 1
+    gate.set()
+    assert await turns.take("k", "write", lambda: 2) == 2
+    assert not ran
+    await asyncio.wait_for(turns.close(), timeout=10)
+
+
+async def test_a_session_behind_threads_that_all_hang_is_told_and_closing_leaves_them() -> None:
+    turns = Turns(stalled_after=0.2)
+    gate = threading.Event()
+    hung = [turns.take(f"w{i}", "write", lambda: gate.wait(timeout=30)) for i in range(2)]
+
+    with pytest.raises(StoreUnreachableError):
+        await asyncio.wait_for(turns.take("k", "write", lambda: 1), timeout=10)
+    assert await turns.take("a reader", "read", lambda: 2) == 2
+    await asyncio.wait_for(turns.close(), timeout=10)
+    await asyncio.wait(hung)
+    gate.set()
+
+
+async def test_many_slow_turns_in_one_line_are_no_stall() -> None:
+    turns = Turns(stalled_after=0.3)
+
+    answers = [turns.take("k", "write", partial(threading.Event().wait, 0.05)) for _ in range(12)]
+
+    assert len(await asyncio.gather(*answers)) == 12
     await turns.close()

@@ -1,15 +1,24 @@
-"""Blocking work on sessions' files: one turn after the other for each session, in a few threads for all of them."""
+"""Blocking work on sessions' files: one turn after the other for each session, in a few threads for all of them.
+
+A disk may never answer (a network mount, a dying device), and no thread can be taken back from it. Whoever waits is
+told so after a while, and so is everybody whose turn would come after it.
+"""
 
 import asyncio
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from orchestrator.adapters.channel.disposable_threads import in_thread
-from orchestrator.domain.errors import ShuttingDownError
+from orchestrator.domain.errors import ShuttingDownError, StoreUnreachableError
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["read", "write"]
 Result = TypeVar("Result")
@@ -17,6 +26,7 @@ Result = TypeVar("Result")
 # Of each kind. A write waits for the disk most of its time, so two keep it busy; readers have threads of their own, so
 # that no session's wake waits for the writes of others.
 _THREADS = 2
+STALLED_AFTER = 120.0  # seconds in which one turn has not ended, or none has begun: many times what 1 GB takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +40,22 @@ class _Turn:
 class Turns:
     """First come, first served within a key; keys run beside one another."""
 
-    def __init__(self) -> None:
+    def __init__(self, stalled_after: float = STALLED_AFTER) -> None:
         self._pools = {
             kind: ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pieces-{kind}") for kind in ("read", "write")
         }
         self._lock = threading.Condition()
         self._waiting: dict[str, deque[_Turn]] = {}  # has a key while a turn of it is with a pool
+        self._running: dict[str, float] = {}  # since when, by the monotonic clock
+        self._moved = dict.fromkeys(self._pools, 0.0)  # when a turn of that kind last began
+        self._stalled_after = stalled_after
         self._is_closing = False
 
     def take(self, key: str, kind: Kind, work: Callable[[], Result]) -> "asyncio.Future[Result]":
-        """Queue `work`; the future is its result. Cancelled before its turn it never runs, later it runs to its end."""
+        """Queue `work`; the future is its result. Cancelled before its turn it never runs, later it runs to its end.
+
+        The future raises StoreUnreachableError where the disk has not answered for long; the work may yet be done then.
+        """
         turn = _Turn(kind, work)
         with self._lock:
             if self._is_closing:
@@ -50,18 +66,53 @@ class Turns:
                 self._pools[kind].submit(self._run, key, turn)
             else:
                 line.append(turn)
-        taken: asyncio.Future[Result] = asyncio.wrap_future(turn.future)
-        # An exception that nobody awaits any more is no news.
-        taken.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return taken
+        return self._answer(key, turn)
 
     async def close(self) -> None:
-        """Run what was queued and end the threads. Idempotent."""
+        """Run what was queued and end the threads, but for those that the disk keeps. Idempotent."""
         with self._lock:
             self._is_closing = True
         await in_thread(self._drain, "pieces-close")
 
+    def _answer(self, key: str, turn: _Turn) -> "asyncio.Future[Any]":
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        taken_at = time.monotonic()
+
+        def look() -> None:
+            if answer.done():
+                return
+            if self._stalled(key, turn.kind, taken_at):
+                turn.future.cancel()  # never to run, if it has not begun
+                answer.set_exception(_unreachable(self._stalled_after))
+            else:
+                loop.call_later(self._stalled_after / 4, look)
+
+        def ended(done: "asyncio.Future[Any]") -> None:
+            watch.cancel()
+            if done.cancelled():
+                turn.future.cancel()
+            else:
+                done.exception()  # one that nobody awaits any more is no news
+
+        def settled(_: "Future[Any]") -> None:
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
+                loop.call_soon_threadsafe(_settle, answer, turn.future)
+
+        watch = loop.call_later(self._stalled_after, look)
+        answer.add_done_callback(ended)
+        turn.future.add_done_callback(settled)
+        return answer
+
+    def _stalled(self, key: str, kind: Kind, taken_at: float) -> bool:
+        """Whether nothing has happened for too long on which that turn waits."""
+        with self._lock:
+            since = self._running.get(key, max(taken_at, self._moved[kind]))
+        return time.monotonic() - since >= self._stalled_after
+
     def _run(self, key: str, turn: _Turn) -> None:
+        with self._lock:
+            self._running[key] = self._moved[turn.kind] = time.monotonic()
         if turn.future.set_running_or_notify_cancel():
             try:
                 result = turn.work()
@@ -70,6 +121,7 @@ class Turns:
             else:
                 turn.future.set_result(result)
         with self._lock:
+            del self._running[key]
             line = self._waiting[key]
             if line:
                 following = line.popleft()
@@ -80,6 +132,27 @@ class Turns:
 
     def _drain(self) -> None:
         with self._lock:
-            self._lock.wait_for(lambda: not self._waiting)
+            ended = self._lock.wait_for(lambda: not self._waiting, timeout=self._stalled_after)
+        if not ended:
+            logger.error(
+                "the disk has not answered for %.0f s: files of sessions are left as they are", self._stalled_after
+            )
         for pool in self._pools.values():
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=ended, cancel_futures=not ended)
+
+
+def _settle(answer: "asyncio.Future[Any]", outcome: "Future[Any]") -> None:
+    if answer.done() or outcome.cancelled():
+        return
+    error = outcome.exception()
+    if error is None:
+        answer.set_result(outcome.result())
+    else:
+        answer.set_exception(error)
+
+
+def _unreachable(seconds: float) -> StoreUnreachableError:
+    return StoreUnreachableError(
+        f"The disk that holds the sessions has not answered for {seconds:.0f} s.",
+        hint="Check that disk; what was saved before is not touched. Call again once it answers.",
+    )
