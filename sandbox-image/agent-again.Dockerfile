@@ -5,6 +5,8 @@ ARG DONOR
 FROM ${DONOR} AS donor
 
 FROM ${BASE}
+ARG BUILD
+LABEL session-orchestrator.image.build=${BUILD}
 USER 0:0
 # What an older agent had may not stay beside the new one.
 RUN ["/opt/environment/bin/python", "-S", "-s", "-P", "-B", "-c", "import shutil; shutil.rmtree('/opt/agent', ignore_errors=True)"]

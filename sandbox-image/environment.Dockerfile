@@ -2,13 +2,16 @@
 # Every step runs without a network; the wheels come with the build context.
 ARG BASE
 FROM ${BASE} AS build
-# By this label the builder finds the leftovers of this stage and removes them.
-LABEL session-orchestrator.image.kind=leftover
+ARG BUILD
+# By these labels the builder finds the leftovers of its own stages and removes them.
+LABEL session-orchestrator.image.kind=leftover session-orchestrator.image.build=${BUILD}
 USER 0:0
 COPY context /context
 RUN ["python3", "/context/install_environment.py"]
 
 FROM ${BASE}
+ARG BUILD
+LABEL session-orchestrator.image.build=${BUILD}
 USER 0:0
 COPY --from=build /opt/environment /opt/environment
 COPY context/strip_root.py /run/strip_root.py

@@ -19,6 +19,7 @@ LABEL_ENVIRONMENT = f"{PRODUCT}.image.environment"  # digest of the environment 
 LABEL_AGENT = f"{PRODUCT}.image.agent"  # digest of the agent in it
 LABEL_PYTHON = f"{PRODUCT}.image.python"  # such as 3.11.2
 LABEL_BASE = f"{PRODUCT}.image.base"  # what the environment stands on, for people
+LABEL_BUILD = f"{PRODUCT}.image.build"  # which build made it, so that each removes its own stages and no other's
 
 # Build stages carry this kind until the builder has removed them.
 LEFTOVER = "leftover"

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import secrets
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,13 +19,14 @@ from requests.exceptions import RequestException
 
 from orchestrator.adapters.host_packages import Report
 from orchestrator.domain.errors import EngineUnavailableError
-from orchestrator.domain.images import LABEL_KIND, LEFTOVER, BasePython
+from orchestrator.domain.images import LABEL_BUILD, LABEL_KIND, LEFTOVER, BasePython
 from orchestrator.domain.model import PRODUCT
 
 # Builds and pulls may be silent while a layer is written; each read is bounded by the client's time-out.
 _PULL_SECONDS = 900.0
 _PROBE_SECONDS = 60
 _LAST_LINES = 20
+_OLD = "24h"  # no build goes on for so long
 _TOLD_STEPS = re.compile(r"Step \d+/\d+ : ((?:RUN|COPY) .*)")
 
 _DESCRIBE_PYTHON = """
@@ -180,12 +182,13 @@ def build(
     context.close()
     told: list[str] = []
     failed = False
-    with engine_failures(f"Building {tag}"), _without_leftovers(api):
+    own = secrets.token_hex(16)
+    with engine_failures(f"Building {tag}"), _without_leftovers(api, own):
         events = api.build(
             fileobj=context.stream,
             custom_context=True,
             tag=tag,
-            buildargs=dict(arguments),
+            buildargs={**arguments, "BUILD": own},
             labels=dict(labels),
             network_mode="none",
             rm=True,
@@ -204,14 +207,18 @@ def build(
 
 
 @contextmanager
-def _without_leftovers(api: docker.APIClient) -> Iterator[None]:
-    """Afterwards remove what build stages, failed builds and rebuilds leave: it is ours by its label, and has no tag.
+def _without_leftovers(api: docker.APIClient, own: str) -> Iterator[None]:
+    """Afterwards remove what the stages of the build labelled `own` leave, and what killed builds and rebuilds left.
+
+    It is ours by its label, and has no tag. Of the latter only what is a day old: younger ones may be stages of another
+    build, since the lock is a user's and the engine is everybody's.
 
     No environment is lost by this: another one has another tag, so that only a rebuild of the very same takes its tag.
     """
     try:
         yield
     finally:
-        with suppress(DockerException, RequestException):
-            ours = {"dangling": True, "label": [LABEL_KIND]}
-            api.prune_images(filters=ours)  # type: ignore[no-untyped-call] # the stubs leave it out
+        mine = {"dangling": True, "label": [f"{LABEL_BUILD}={own}"]}
+        for unused in (mine, {"dangling": True, "label": [LABEL_KIND], "until": _OLD}):
+            with suppress(DockerException, RequestException):
+                api.prune_images(filters=unused)  # type: ignore[no-untyped-call] # the stubs leave it out
