@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv
 STAMP := $(VENV)/.installed
-# Tests wait for containers and clocks more than they compute: four keep two cores busy.
+# Tests wait for containers and clocks more than they compute: four keep two cores busy. By file, since tests of a file
+# may share what its first one made.
 TEST_PROCESSES := 4
 # Goes through sudo where the engine's socket refuses this user and sudo does not.
 WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
@@ -25,7 +26,7 @@ demo: image ## watch an MCP client drive sessions in real containers
 	@$(WITH_ENGINE) $(VENV)/bin/orchestrator demo
 
 test: image ## run every test on the real engine; ARGS="-k name" is handed to pytest
-	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .

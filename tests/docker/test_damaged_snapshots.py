@@ -23,9 +23,6 @@ from tests import leaks
 from tests.contract.pieces.test_sqlite_damage import alter_manifest, flip
 from tests.docker.conftest import what_is_left
 
-# They share what their first one made.
-pytestmark = pytest.mark.xdist_group("damaged snapshots")
-
 # Both sessions bind the same names in as many snapshots, so that one's file could pass for the other's.
 _FIRST = """
 import random

@@ -20,9 +20,6 @@ from orchestrator.adapters.image.sources import image_folder, read_image_files
 from orchestrator.domain.errors import BusyError
 from orchestrator.domain.ports import SandboxImage
 
-# What one of them removes another builds upon.
-pytestmark = pytest.mark.xdist_group("images")
-
 IMPORTS = """
 import os, shutil
 os.environ["MPLCONFIGDIR"] = shutil.copytree("/opt/environment/share/matplotlib", "/tmp/matplotlib")

@@ -30,9 +30,6 @@ from tests import leaks
 from tests.docker.conftest import what_is_left
 from tests.docker.killed_session import SESSION, STEPS
 
-# They share what their first one made.
-pytestmark = pytest.mark.xdist_group("killed snapshots")
-
 _CAUSE = "the orchestrator that ran it had ended without closing it"
 _READ = (
     "(globals().get('x'), 'x' in globals() and x is y, globals().get('z'),"

@@ -21,9 +21,6 @@ from orchestrator.domain.model import ExecutionResult
 from orchestrator.settings import Settings
 from tests.docker.snapshot_table.table import Case, packed, read_cases
 
-# They share what their first one made.
-pytestmark = pytest.mark.xdist_group("snapshot table")
-
 CASES = read_cases()
 LEAST = 136  # cases that a prototype passed
 AT_A_TIME = 3
