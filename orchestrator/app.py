@@ -32,12 +32,11 @@ from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
+from orchestrator.services.equipment import Equipment, Limits, SavingLimits
 from orchestrator.services.history import CheckReport, Histories
-from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
-from orchestrator.services.saving import SavingLimits
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings

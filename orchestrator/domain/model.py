@@ -141,8 +141,21 @@ class CellReport:
     removed: tuple[str, ...]
     variable_count: int
     duration: float  # seconds of running
-    namespace_kept: bool  # False: the worker was killed and the next cell starts from nothing
+    namespace_kept: bool  # False: the worker was killed
+    resumed: int | None  # then the execution after which the copy was forked that has taken over; None: nothing has
+    memory_peak: int  # bytes that the sandbox used at most meanwhile; 0 where that is not known
     notes: tuple[str, ...]
+
+
+Rung = Literal["savepoint", "snapshot", "new_sandbox"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumedFrom:
+    """Where a session stands after its worker or its sandbox was lost."""
+
+    rung: Rung  # a copy in the sandbox; the head in a fresh worker, the files as they are; the head with its files
+    execution: int | None  # the last one whose namespace is there; 0: as the session began; None: nothing is
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +186,8 @@ class ExecutionResult:
     bound: tuple[str, ...]
     removed: tuple[str, ...]
     saved_through: int | None  # the last execution that a snapshot holds
+    resumed_from: ResumedFrom | None  # where the session stands, if this call has cost its worker or its sandbox
+    memory_peak: int  # bytes that the sandbox used at most meanwhile; 0 where that is not known
     notes: tuple[str, ...]
 
 

@@ -69,14 +69,18 @@ class Records(Protocol):
     async def delete_session(self, key: str) -> None:
         """Close the row of a session in `destroying`, with its ledger. Idempotent."""
 
-    async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
+    async def namespace_lost(
+        self, key: str, incarnation: int, cause: str, *, before: int | None = None, stands_at: int | None = None
+    ) -> Loss | None:
         """Record that the namespace of this incarnation is gone and the session stands at its head snapshot, or at
         nothing where it has none; call it before the incarnation is raised, and `void_snapshots` before it where one
-        may be in flight.
+        may be in flight. With `stands_at`, a savepoint of that execution, newer than the head, has taken over: what
+        came after it is lost, and the names that it holds are those of the head and of the ledger up to there.
 
         The loss spans the executions of the namespace after the one that the head holds, with the names that these
         bound last and did not remove since. Each such execution makes a loss, whatever it bound: it may have changed
-        an object or a file. None is in two losses. It stays `untold_loss` until `loss_told`, joined with one that was
+        an object or a file. None is in two losses, unless the session fell back to a savepoint first and behind that
+        later: the second loss then spans both. It stays `untold_loss` until `loss_told`, joined with one that was
         untold before. Returns what is untold now; None where there is nothing to tell, or the incarnation is another.
         The next execution begins a new namespace; names and the variable count become what the head holds. With
         `before`, the namespace went before that execution, still open, began: it is not in the loss, and the first of

@@ -39,6 +39,17 @@ class DisplayEntry(_Answer):
     """Whether it is attached to this result as image content."""
 
 
+class ResumedFromEntry(_Answer):
+    """Where a session goes on after a call that has cost its process or its container."""
+
+    rung: Literal["savepoint", "snapshot", "new_sandbox"]
+    """`savepoint`: a copy in the container took over; `snapshot`: what was saved comes back, beside the files as they
+    are; `new_sandbox`: what was saved comes back into a new container, files included."""
+    execution: int | None
+    """The last execution whose effects on the namespace are there; 0: as the session began; null: the namespace is
+    empty."""
+
+
 class ReplAnswer(_Answer):
     """What became of one piece of code."""
 
@@ -69,6 +80,11 @@ class ReplAnswer(_Answer):
     saved_through: int | None = None
     """The last execution whose effects are saved beyond the container; null if none yet. Saving happens by itself soon
     after a call, so this usually is an earlier execution than this one."""
+    resumed_from: ResumedFromEntry | None = None
+    """Where the session goes on, if this call has cost its process or its container; else null. Executions after that
+    one are lost."""
+    memory_peak_bytes: int | None = None
+    """Memory that the container used at most while the code ran, its files included; null where it is not known."""
     notes: list[str] = []
     """What else the caller should know: what was lost, what cannot be saved and why, what did not come back."""
 

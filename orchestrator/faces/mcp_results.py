@@ -60,6 +60,10 @@ def _without_output(result: ExecutionResult, pictures: Sequence[limits.Picture])
         bound=_names(result.bound),
         removed=_names(result.removed),
         saved_through=result.saved_through or None,  # 0: of the snapshot that a fork began with
+        resumed_from=None
+        if (resumed := result.resumed_from) is None
+        else models.ResumedFromEntry(rung=resumed.rung, execution=resumed.execution),
+        memory_peak_bytes=result.memory_peak or None,
         notes=_notes(result, pictures),
     )
 
@@ -204,11 +208,18 @@ def _summary(answer: models.ReplAnswer) -> str:
         if names and answer.session_id is not None:
             more = f" and {len(names) - _NAMES_IN_TEXT} more" if len(names) > _NAMES_IN_TEXT else ""
             facts.append(f"{label} {', '.join(names[:_NAMES_IN_TEXT])}{more}")
+    if answer.resumed_from is not None:
+        facts.append(_resumed(answer.resumed_from))
     if answer.saved_through is not None:
         facts.append(f"saved through execution {answer.saved_through}")
     if not (answer.output or answer.value is not None or answer.error is not None or answer.displays):
         facts.append("no output")
     return f"[{' · '.join(facts)}]"
+
+
+def _resumed(where: models.ResumedFromEntry) -> str:
+    execution = "nothing" if where.execution is None else f"execution {where.execution}"
+    return f"resumed from {execution} ({where.rung.replace('_', ' ')})"
 
 
 def _failure_lines(failure: models.Failure) -> list[str]:

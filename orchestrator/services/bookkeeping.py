@@ -52,14 +52,16 @@ class Bookkeeping:
 
         self._owed.append(close)
 
-    def owe_loss(self, cause: str, *, before: int | None = None) -> None:
+    def owe_loss(self, cause: str, *, before: int | None = None, stands_at: int | None = None) -> None:
         """The namespace is gone; see `Records.namespace_lost`."""
         key, incarnation = self.session.key, self.session.incarnation
 
         async def lose() -> None:
             # What was committed and could not be made head must not be found by a recovery: it is told as lost now.
             await self._snapshots.void_snapshots(key, incarnation)
-            self.untold = await self._records.namespace_lost(key, incarnation, cause, before=before)
+            self.untold = await self._records.namespace_lost(
+                key, incarnation, cause, before=before, stands_at=stands_at
+            )
 
         self._owed.append(lose)
 

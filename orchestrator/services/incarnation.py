@@ -11,7 +11,7 @@ from orchestrator.domain.errors import (
     StoreUnreachableError,
     StoreUnusableError,
 )
-from orchestrator.domain.model import SessionState
+from orchestrator.domain.model import ResumedFrom, SessionState
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import (
@@ -43,7 +43,8 @@ class Incarnation:
         self._pieces = pieces
         self._restore_bound = restore_bound
         self._waking = False
-        self._hollow = False  # a fresh worker that has not been given the session's namespace back
+        self._hollow = False  # the worker does not hold what the session stands at
+        self._held: int | None = None  # the execution whose namespace the worker was last given; None: none was
         self._removal: asyncio.Task[None] | None = None
         self.hibernating = False
         self.sandbox: Sandbox | None = None
@@ -66,6 +67,8 @@ class Incarnation:
         """The live sandbox with the session's namespace in it, if there is one; a lost one is recorded as that."""
         if self.sandbox is not None and self.sandbox.agent.lost is not None:
             await self.lost(self.sandbox.agent.lost)
+        elif (found := self._saver.found_gone()) is not None:
+            await self.gone(found)
         await self._book.settle()
         if self._book.session.state is SessionState.HIBERNATED:
             self.drop()  # it was saved, and only the answer of the records went missing
@@ -102,8 +105,9 @@ class Incarnation:
             self.drop()
 
     async def _refill(self, sandbox: Sandbox) -> None:
-        """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
+        """The worker was killed and another stands: the head's namespace comes back, the files never went."""
         try:
+            await sandbox.agent.clear()  # it may be a copy of an older moment
             await self._fill(sandbox, NAMESPACE)
         except (SaveFailedError, SandboxLostError, StoreUnreachableError) as error:
             await self.lost(error.message)
@@ -125,27 +129,39 @@ class Incarnation:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
                 self._book.owe_notes(woken.notes(record.head, python=sandbox.python, environment=sandbox.environment))
         self._saver.begins(stored, whole=whole, environment=sandbox.environment)
-        self._hollow = False
+        self.filled()
 
     # losses
 
-    async def lost(self, reason: str) -> None:
-        """The sandbox is gone, and with it what no snapshot holds."""
-        await self._saver.ended()  # it may have come through, and then less is lost
-        self.drop()
-        self._book.owe_loss(f"its sandbox was lost: {reason}")
-        self._book.owe_hibernation()
+    async def lost(self, reason: str) -> ResumedFrom:
+        """The sandbox is gone, and with it what no snapshot holds: where the session stands. Idempotent."""
+        if self.sandbox is not None:
+            await self._saver.ended()  # it may have come through, and then less is lost
+            self.drop()
+            self._book.owe_loss(f"its sandbox was lost: {reason}")
+            self._book.owe_hibernation()
+        return ResumedFrom("new_sandbox", self._saver.stands_at)
 
-    async def emptied(self, cause: str, *, before: int | None = None) -> None:
-        """The worker is gone and a fresh one stands in the same sandbox."""
+    async def emptied(self, cause: str, *, before: int | None = None, resumed: int | None = None) -> ResumedFrom:
+        """The worker is gone and another stands in the same sandbox: where the session stands.
+
+        A copy of the worker that has `resumed` serves on, unless the head is newer.
+        """
         await self._saver.ended()
-        self._book.owe_loss(cause, before=before)
-        self._hollow = True
+        saved = self._saver.stands_at
+        # A copy that was forked before any execution is as the worker was begun.
+        savepoint = self._held if resumed == 0 else resumed
+        if resumed is None or (saved is not None and (savepoint is None or savepoint < saved)):
+            self._book.owe_loss(cause, before=before)
+            self._hollow = True
+            return ResumedFrom("snapshot", saved)
+        self._book.owe_loss(cause, before=before, stands_at=savepoint)
+        return ResumedFrom("savepoint", savepoint)
 
     async def gone(self, error: NamespaceLostError | SandboxLostError) -> None:
         """A request found out that one or the other has happened."""
         if isinstance(error, NamespaceLostError):
-            await self.emptied(error.cause)
+            await self.emptied(error.cause, resumed=error.resumed)
         elif self.sandbox is not None:
             await self.lost(self.sandbox.agent.lost or error.message)
 
@@ -159,7 +175,10 @@ class Incarnation:
         except (NamespaceLostError, SandboxLostError) as error:
             await self.gone(error)
             await self._book.try_to_settle()
-            raise
+            if isinstance(error, SandboxLostError) or self.serving is None:
+                raise
+        # A copy serves on, which can be saved as well.
+        return await self._saver.save(self.serving.agent)
 
     async def begin_to_save(self) -> None:
         """Save in the background; what stands in the way is told, and it is tried again."""
@@ -237,6 +256,7 @@ class Incarnation:
     def filled(self) -> None:
         """The worker holds what the head says."""
         self._hollow = False
+        self._held = self._saver.stands_at
 
     async def leave(self) -> None:
         """The sandbox goes, nothing is lost, and the next call wakes what the head holds."""

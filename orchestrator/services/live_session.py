@@ -1,58 +1,31 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
-from orchestrator.domain.hardening import SandboxProfile
-from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, Namespace, Session
-from orchestrator.domain.plan import ContainerRow, SavingPolicy, SessionRow
-from orchestrator.domain.ports import Agent, Clock, Records
-from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
+from orchestrator.domain.model import (
+    CellOrder,
+    CellReport,
+    CellText,
+    ExecutionResult,
+    Loss,
+    Namespace,
+    ResumedFrom,
+    Session,
+)
+from orchestrator.domain.plan import ContainerRow, SessionRow
+from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue
 from orchestrator.services.listings import last_known, saved_namespace, with_notes
 from orchestrator.services.replacing import Replacing
-from orchestrator.services.results import Told, loss_note, lost_result, not_run_result, result_of
-from orchestrator.services.sandboxes import Sandboxes
-from orchestrator.services.saving import Saver, SavingLimits
+from orchestrator.services.results import Told, largest_note, loss_note, lost_result, not_run_result, result_of
+from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import slow_note
-from orchestrator.services.tasks import Tasks
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds every session. Times in seconds, sizes in bytes."""
-
-    time_limit: float = 60.0  # where the caller names none
-    max_time_limit: float = 3600.0
-    grace: float = 2.0
-    output_head: int = 48 * 1024
-    output_tail: int = 16 * 1024
-    max_code: int = 1024 * 1024
-    queue: int = 16
-    profile: SandboxProfile = field(default_factory=SandboxProfile)
-    policy: SavingPolicy = field(default_factory=SavingPolicy)
-    saving: SavingLimits = field(default_factory=SavingLimits)
-
-    def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
-        """What the agent is told."""
-        return CellOrder(execution, code, time_limit, self.grace, self.output_head, self.output_tail)
-
-
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """What every session works with."""
-
-    records: Records
-    snapshots: SnapshotRecords
-    pieces: Pieces
-    sandboxes: Sandboxes
-    tasks: Tasks
-    clock: Clock
-    limits: Limits
 
 
 class LiveSession:
@@ -200,28 +173,30 @@ class LiveSession:
             # No await between this look and the sending of the cell: an interrupt after it finds it there.
             if job.stopped or not job.awaited:
                 self._book.owe_close(number, "interrupted")
-                return await self._answer(job, order, lambda told: not_run_result(order, told))
+                return await self._answer(job, order, None, lambda told: not_run_result(order, told))
             report = await self._run(agent, order)
         except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             self._book.owe_close(number, "sandbox_lost", variable_count=0)
-            if self._incarnation.sandbox is not None:
-                await self._incarnation.lost(reason)
-            return await self._answer(job, order, lambda told: lost_result(reason, order, told, duration))
+            gone = await self._incarnation.lost(reason)
+            return await self._answer(job, order, gone, lambda told: lost_result(reason, order, told, duration))
         except OrchestratorError:
             self._book.owe_close(number, "interrupted")  # it never began
             raise
         self._owe_close(number, report)
+        stands: ResumedFrom | None = None
         if not report.namespace_kept:
-            await self._incarnation.emptied(_why_killed(report))
-        return await self._answer(job, order, lambda told: result_of(report, order, told))
+            stands = await self._incarnation.emptied(_why_killed(report), resumed=report.resumed)
+        if report.outcome == "oom":
+            report = replace(report, notes=(*report.notes, *await self._largest()))
+        return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
 
     async def _run(self, agent: Agent, order: CellOrder) -> CellReport:
         try:
             return await agent.execute(order)
         except NamespaceLostError as error:
             # Nothing was run. The same number may be ordered again, since it never began.
-            await self._incarnation.emptied(error.cause, before=order.execution)
+            await self._incarnation.emptied(error.cause, before=order.execution, resumed=error.resumed)
             again = await self._incarnation.agent()
             return await again.execute(order)
 
@@ -241,6 +216,16 @@ class LiveSession:
                 if self._book.untold is not None:
                     notes.insert(0, loss_note(self._book.untold))
         return saved_namespace(listing, notes)
+
+    async def _largest(self) -> tuple[str, ...]:
+        """What takes most of the memory, for a caller whose cell met its limit."""
+        if self._incarnation.serving is not None:
+            try:
+                return largest_note((await self._incarnation.serving.agent.list_variables()).variables)
+            except OrchestratorError:  # the next call finds out what it is
+                return ()
+        listing = await self._snapshots.saved_listing_of(self.session.key)
+        return largest_note(saved_namespace(listing, ()).variables)
 
     async def _save(self) -> StoredSnapshot:
         stored = await self._incarnation.save()
@@ -264,7 +249,11 @@ class LiveSession:
         self._saver.executed(number)
 
     async def _answer(
-        self, job: Job[ExecutionResult], order: CellOrder, result: Callable[[Told], ExecutionResult]
+        self,
+        job: Job[ExecutionResult],
+        order: CellOrder,
+        stands: ResumedFrom | None,
+        result: Callable[[Told], ExecutionResult],
     ) -> ExecutionResult:
         """The result of what was done, recorded where that is possible, with all that is to be told."""
         self._active_at = self._clock.monotonic()
@@ -272,9 +261,7 @@ class LiveSession:
         loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
         policy, duration = self._limits.policy, self._saver.container.duration
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
-        saver = self._saver
-        told = Told(self.session.session_id, loss, self._limits.profile, saver.saved_through, saver.stands_at)
-        answer = result(told)
+        answer = result(Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through, stands))
         answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
         job.once_received(lambda: self._told(loss, pending))
         self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))

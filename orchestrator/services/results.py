@@ -1,10 +1,12 @@
 """From what an agent reports to what a caller is told: sentences, and a next step for each failure. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.domain.hardening import MIB, SandboxProfile
-from orchestrator.domain.model import CellError, CellOrder, CellReport, ExecutionResult, Loss
+from orchestrator.domain.model import CellError, CellOrder, CellReport, ExecutionResult, Loss, ResumedFrom, Variable
 
+_MOST_LARGEST = 5
 _REBUILD = "Define again what was lost and is needed, then go on in the same session."
 
 
@@ -16,16 +18,24 @@ class Told:
     loss: Loss | None  # of earlier executions, told here
     profile: SandboxProfile
     saved_through: int | None = None  # the last execution of which the session's snapshot holds all
-    stands_at: int | None = None  # the one whose namespace it holds, which may be a later one
+    resumed_from: ResumedFrom | None = None  # where it stands, if the call has cost its worker or its sandbox
 
     @property
     def standing(self) -> str:
         """Where the session stands after its worker was killed."""
-        if self.session_id is None:
+        if self.session_id is None or self.resumed_from is None:
             return "Nothing of it is kept."
-        if self.stands_at is None:
-            return "The session's namespace is empty now; files in /workspace stay."
-        return f"The session goes on with what was saved after execution {self.stands_at}; files in /workspace stay."
+        return f"{_where(self.resumed_from)}; files in /workspace stay, with what the cell wrote."
+
+
+def _where(stands: ResumedFrom) -> str:
+    if stands.execution is None:
+        return "The session's namespace is empty now"
+    if stands.execution == 0:
+        return "The session goes on as it began"
+    if stands.rung == "savepoint":
+        return f"The session goes on as it was after execution {stands.execution}"
+    return f"The session goes on with what was saved after execution {stands.execution}"
 
 
 def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResult:
@@ -51,6 +61,8 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
         bound=report.bound,
         removed=report.removed,
         saved_through=told.saved_through,
+        resumed_from=told.resumed_from,
+        memory_peak=report.memory_peak,
         notes=tuple(notes),
     )
 
@@ -95,14 +107,16 @@ def _without_report(error: CellError, order: CellOrder, told: Told, duration: fl
         bound=(),
         removed=(),
         saved_through=told.saved_through,
+        resumed_from=told.resumed_from,
+        memory_peak=0,
         notes=() if told.loss is None else (loss_note(told.loss),),
     )
 
 
 def _with_what(told: Told) -> str:
-    if told.stands_at is None:
+    if told.resumed_from is None or told.resumed_from.execution is None:
         return " with an empty namespace"
-    return f" with what was saved after execution {told.stands_at}"
+    return f" with what was saved after execution {told.resumed_from.execution}"
 
 
 def loss_note(loss: Loss) -> str:
@@ -113,6 +127,16 @@ def loss_note(loss: Loss) -> str:
         more = f" and {loss.unlisted} more" if loss.unlisted else ""
         names = f" They had left: {', '.join(loss.names)}{more}."
     return f"Lost: the effects of {which}, because {loss.cause}.{names}"
+
+
+def largest_note(variables: Sequence[Variable]) -> tuple[str, ...]:
+    """Which variables take most memory, where that is known and much."""
+    sized = [variable for variable in variables if variable.size_bytes is not None and variable.size_bytes >= MIB]
+    if not sized:
+        return ()
+    largest = sorted(sized, key=lambda variable: -(variable.size_bytes or 0))[:_MOST_LARGEST]
+    named = ", ".join(f"{one.name} ({one.type}, {(one.size_bytes or 0) / MIB:,.0f} MiB)" for one in largest)
+    return (f"Largest variables: {named}.",)
 
 
 def _error(report: CellReport, order: CellOrder, told: Told) -> CellError | None:

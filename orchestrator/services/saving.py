@@ -24,6 +24,7 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.equipment import SavingLimits
 from orchestrator.services.saved_manifest import with_files, with_origins
 from orchestrator.services.saving_log import SavingLog
 from orchestrator.services.saving_notes import refused_names
@@ -37,17 +38,6 @@ _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
 _BOUND_REPLACING = 30.0  # for files and an empty namespace, while the caller of a clear waits
 _ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
-
-
-@dataclass(frozen=True, slots=True)
-class SavingLimits:
-    """How much of a session is saved, and for how long that may take. Sizes in bytes, times in seconds."""
-
-    variable: int = 10_000_000
-    session: int = 100_000_000
-    bound: float = 900.0
-    restore_bound: float = 30.0  # for each group of values
-    most_bytes: int = 1_000_000_000  # that a sandbox may send for one snapshot, whatever it says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +103,11 @@ class Saver:
         """When the oldest unsaved execution ended."""
         return self._ended[0][1] if self._ended else None
 
+    def found_gone(self) -> NamespaceLostError | SandboxLostError | None:
+        """What a save in the background has found to be gone, told once."""
+        found, self._found_gone = self._found_gone, None
+        return found
+
     @property
     def container(self) -> ContainerRow:
         """What plans ask of the present container."""
@@ -158,13 +153,10 @@ class Saver:
 
     async def begin(self, agent: Agent) -> None:
         """Save in the background, as of now; a cell that is sent next is held by the agent, and briefly. What goes
-        wrong becomes a note. Raises where it cannot be intended, and what the last one found to be gone.
+        wrong becomes a note. Raises where it cannot be intended.
         """
         if self._task is not None:
             return
-        found, self._found_gone = self._found_gone, None
-        if found is not None:
-            raise found
         intended = await self._intend(final=False, waited_for=False)
         self._task = self._tasks.spawn(self._in_background(intended, agent), f"save {self.key[:8]}")
         await asyncio.sleep(0)  # the task has run to its first wait by then: the agent's order is on its way

@@ -19,8 +19,9 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionSummary
 from orchestrator.domain.ports import Engine
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
-from orchestrator.services.live_session import Equipment, LiveSession
+from orchestrator.services.live_session import LiveSession
 from orchestrator.services.results import Told, lost_result, result_of
 
 logger = logging.getLogger(__name__)

@@ -50,6 +50,8 @@ def answered(code: str, session_id: str | None, **fields: object) -> ExecutionRe
         bound=(),
         removed=(),
         saved_through=None,
+        resumed_from=None,
+        memory_peak=0,
         notes=(),
     )
     return ExecutionResult(**{**{name: getattr(base, name) for name in base.__slots__}, **fields})

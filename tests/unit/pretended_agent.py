@@ -29,7 +29,9 @@ from orchestrator.domain.snapshots import (
 )
 from tests.unit.pretended_faults import Faults
 
-KILLED = "killed"  # the code of a cell that takes the namespace with it
+KILLED = "killed"  # the code of a cell that takes the namespace with it, and the savepoint
+KILLED_BACK = "killed back"  # of one that ends its worker, whose savepoint takes over
+FORK = "fork"  # a line after which the cell's end is followed by a savepoint
 LOST = "lost"  # of one that takes the sandbox with it
 ENDLESS = "endless"  # of one that ends when it is interrupted
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
@@ -42,7 +44,9 @@ class FakeAgent(Agent):
     def __init__(self, faults: Faults) -> None:
         self.ran: list[str] = []
         self.namespace: dict[str, object] = {}
+        self.sizes: dict[str, int] = {}  # of variables that are not small
         self.files: dict[str, str] = {}
+        self.savepoint: tuple[int, dict[str, object]] | None = None  # after which execution, and what it holds
         self.fresh = True  # the worker has seen no cell
         self.reads_files = True
         self.abandoned = False
@@ -88,8 +92,13 @@ class FakeAgent(Agent):
         if order.code == LOST:
             self.lose("it was killed")
         if order.code == KILLED:
-            self.namespace, self.fresh = {}, True
+            self.namespace, self.savepoint, self.fresh = {}, None, True
             return _report(outcome="oom", namespace_kept=False, variable_count=0)
+        if order.code == KILLED_BACK:
+            assert self.savepoint is not None
+            execution, self.namespace = self.savepoint[0], dict(self.savepoint[1])
+            count = len(self.namespace)
+            return _report(outcome="oom", namespace_kept=False, resumed=execution, variable_count=count)
         if order.code == ENDLESS:
             await self._interrupted.wait()
             self._interrupted.clear()
@@ -109,6 +118,8 @@ class FakeAgent(Agent):
                 removed.append(line[4:])
             elif line.startswith("file "):
                 _, path, self.files[path] = line.split(" ")
+            elif line == FORK:
+                self.savepoint = order.execution, dict(self.namespace)
             elif line.isidentifier():
                 value = json.dumps(self.namespace[line]) if line in self.namespace else "NameError"
             else:
@@ -121,11 +132,12 @@ class FakeAgent(Agent):
 
     async def list_variables(self) -> Namespace:
         await self.reach("list")
-        return Namespace(tuple(Variable(name, type(value).__name__, 28) for name, value in self.namespace.items()), ())
+        found = [(name, type(value).__name__, self.sizes.get(name, 28)) for name, value in self.namespace.items()]
+        return Namespace(tuple(Variable(*fields) for fields in found), ())
 
     async def clear(self) -> None:
         await self.reach("clear")
-        self.namespace, self.fresh = {}, True
+        self.namespace, self.savepoint, self.fresh = {}, None, True
 
     async def save(self, order: SaveOrder) -> "FakeSaving":
         self.abandoned = False
@@ -265,6 +277,8 @@ def _report(**said: object) -> CellReport:
         variable_count=0,
         duration=0.0,
         namespace_kept=True,
+        resumed=None,
+        memory_peak=0,
         notes=(),
     )
     return replace(empty, **said)  # type: ignore[arg-type]

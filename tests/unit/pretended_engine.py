@@ -16,8 +16,9 @@ from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import ImageGoneError, StoreFullError
 from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
+from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.history import Histories
-from orchestrator.services.live_session import Equipment, Limits, LiveSession
+from orchestrator.services.live_session import LiveSession
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes

@@ -12,6 +12,7 @@ class Sufferer(Protocol):
     """What a fault may do to an agent."""
 
     namespace: dict[str, object]
+    savepoint: tuple[int, dict[str, object]] | None
     fresh: bool
     abandoned: bool
 
@@ -40,6 +41,13 @@ async def vanish(agent: Sufferer) -> None:
     """The worker is gone, and with it the namespace."""
     agent.namespace, agent.fresh = {}, True
     raise NamespaceLostError("The worker is gone.", cause="its process ended between two cells")
+
+
+async def fall_back(agent: Sufferer) -> None:
+    """The worker is gone, and its copy has taken over."""
+    assert agent.savepoint is not None
+    execution, agent.namespace = agent.savepoint[0], dict(agent.savepoint[1])
+    raise NamespaceLostError("The worker is gone.", cause="its process ended between two cells", resumed=execution)
 
 
 class Hang:

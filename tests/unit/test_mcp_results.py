@@ -25,6 +25,8 @@ PLAIN = ExecutionResult(
     bound=(),
     removed=(),
     saved_through=None,
+    resumed_from=None,
+    memory_peak=0,
     notes=(),
 )
 

@@ -60,9 +60,6 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         raise ProtocolViolationError(f"a result has {len(parts)} parts")
     if claims.count_in(header, "execution") != order.execution:
         raise ProtocolViolationError("a result is that of another execution")
-    outcome = header.get("outcome")
-    if not isinstance(outcome, str) or outcome not in _AGENT_OUTCOMES:
-        raise ProtocolViolationError("a result has no known outcome")
     worker = _worker_report(parts[0])
     notes = _Notes()
     displays = _displays(worker, parts[FIXED_PARTS:], notes)
@@ -75,7 +72,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
     notes.take(worker)
     notes.take(header)
     return CellReport(
-        outcome=cast("Outcome", outcome),
+        outcome=_outcome(header),
         output_head=head,
         output_tail=tail,
         output_bytes=written,
@@ -90,6 +87,8 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         variable_count=claims.count_in(header, "variables"),
         duration=claims.seconds_in(header, "duration"),
         namespace_kept=claims.flag_in(header, "namespace_kept"),
+        resumed=claims.optional_count_in(header, "resumed"),
+        memory_peak=claims.count_in(header, "memory_peak"),
         notes=notes.all(),
     )
 
@@ -104,6 +103,13 @@ def namespace(frame: Frame) -> Namespace:
     imports = _variables(listing, "imports", notes)
     notes.take(listing)
     return Namespace(variables, imports, notes.all())
+
+
+def _outcome(header: Mapping[str, Any]) -> Outcome:
+    outcome = header.get("outcome")
+    if not isinstance(outcome, str) or outcome not in _AGENT_OUTCOMES:
+        raise ProtocolViolationError("a result has no known outcome")
+    return cast("Outcome", outcome)
 
 
 def _worker_report(raw: bytes) -> Mapping[str, Any]:

@@ -70,6 +70,29 @@ def fall_back(tx: Transaction, key: str, last: int, head: SavedListing | None) -
     return len(held) + head.unlisted
 
 
+def take_back(tx: Transaction, key: str, savepoint: int, last: int, head: SavedListing | None) -> None:
+    """What was bound and removed after that savepoint up to `last` is as it was then, as far as the ledger knows."""
+    rows = tx.rows(
+        "SELECT number, bound, removed FROM executions WHERE session = ? AND number <= ? ORDER BY number DESC",
+        (key, last),
+    )
+    changed = set(bound_between(tx, key, savepoint + 1, last))
+    changed.update(*(json.loads(row["removed"]) for row in rows if row["number"] > savepoint))
+    tx.change("DELETE FROM names WHERE session = ? AND execution BETWEEN ? AND ?", (key, savepoint + 1, last))
+    held: dict[str, int] = {}
+    for row in rows:
+        if row["number"] <= savepoint:
+            held.update(dict.fromkeys(changed.intersection(json.loads(row["bound"])), row["number"]))
+            changed.difference_update(json.loads(row["bound"]), json.loads(row["removed"]))
+    if head is not None:
+        held.update(dict.fromkeys(changed.intersection(_variables(head.names)), head.execution))
+    tx.change_each(
+        "INSERT INTO names (session, name, execution) VALUES (?, ?, ?) ON CONFLICT (session, name) DO NOTHING",
+        [(key, name, execution) for name, execution in held.items()],
+    )
+    _trim(tx, key)
+
+
 def stand_at(tx: Transaction, key: str, head: SavedListing) -> int:
     """What the head holds is there and nothing else: how many variables."""
     forget(tx, key)

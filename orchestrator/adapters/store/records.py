@@ -103,9 +103,12 @@ class SqliteRecords(Records, SnapshotRecords):
         """Close the row of a session in `destroying`, with its ledger."""
         await self._db.write(lambda tx: sessions.delete(tx, key))
 
-    async def namespace_lost(self, key: str, incarnation: int, cause: str, *, before: int | None = None) -> Loss | None:
+    async def namespace_lost(
+        self, key: str, incarnation: int, cause: str, *, before: int | None = None, stands_at: int | None = None
+    ) -> Loss | None:
         """Record that the namespace of this incarnation is gone: what is untold now."""
-        return await self._db.write(lambda tx: sessions.lose_namespace(tx, key, incarnation, cause, before))
+        fall = sessions.Fall(cause, before, stands_at)
+        return await self._db.write(lambda tx: sessions.lose_namespace(tx, key, incarnation, fall))
 
     async def loss_told(self, key: str) -> None:
         """Forget the untold loss and notes."""

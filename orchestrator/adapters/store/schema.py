@@ -137,7 +137,10 @@ _TEXT_APART = (
 # What a wake did not bring back, until a caller has been told.
 _UNTOLD_NOTES = ("ALTER TABLE sessions ADD COLUMN untold_notes TEXT NOT NULL DEFAULT '[]'",)  # JSON
 
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES)
+# The last execution that was lost when the session fell back: a savepoint may stand through several such losses.
+_LOST_THROUGH = ("ALTER TABLE sessions ADD COLUMN lost_through INTEGER NOT NULL DEFAULT 0",)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES, _LOST_THROUGH)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:

@@ -4,7 +4,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from orchestrator.adapters.store import names, snapshots
 from orchestrator.adapters.store.connection import Transaction, moment
@@ -16,6 +16,15 @@ from orchestrator.domain.model import Loss, SandboxState, Session, SessionState
 def states(allowed: Iterable[str]) -> str:
     """States as one parameter, read in SQL by `json_each`."""
     return json.dumps(sorted(allowed))
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """How a namespace went; see `Records.namespace_lost`."""
+
+    cause: str
+    before: int | None = None
+    stands_at: int | None = None
 
 
 # All that `_session` reads.
@@ -106,13 +115,13 @@ def delete(tx: Transaction, key: str) -> None:
     tx.change("DELETE FROM sessions WHERE key = ? AND state = ?", (key, SessionState.DESTROYING))
 
 
-def lose_namespace(tx: Transaction, key: str, incarnation: int, cause: str, before: int | None) -> Loss | None:
+def lose_namespace(tx: Transaction, key: str, incarnation: int, fall: Fall) -> Loss | None:
     """What is untold after the namespace of this incarnation is gone."""
     row = tx.row(
         "SELECT * FROM sessions WHERE key = ? AND incarnation = ? AND state <> ?",
         (key, incarnation, SessionState.DESTROYING),
     )
-    return None if row is None else _lose_namespace(tx, row, cause, before)
+    return None if row is None else _lose_namespace(tx, row, fall)
 
 
 def forget_loss(tx: Transaction, key: str) -> None:
@@ -150,7 +159,7 @@ def recover(tx: Transaction, cause: str) -> int:
     )
     # Losses first: an execution that is still open belongs to what was lost.
     for row in awake:
-        _lose_namespace(tx, row, cause)
+        _lose_namespace(tx, row, Fall(cause))
         tx.change("UPDATE sessions SET state = ? WHERE key = ?", (SessionState.HIBERNATED, row["key"]))
     # When such an execution ended nobody knows, so `finished_at` stays empty.
     tx.change("UPDATE executions SET outcome = 'outcome_unknown' WHERE outcome IS NULL")
@@ -161,19 +170,28 @@ def recover(tx: Transaction, cause: str) -> int:
     return len(awake) + tx.change("DELETE FROM sessions WHERE state = ?", (SessionState.DESTROYING,))
 
 
-def _lose_namespace(tx: Transaction, row: sqlite3.Row, cause: str, before: int | None = None) -> Loss | None:
+def _lose_namespace(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | None:
     key, since = row["key"], row["namespace_since"]
     untold = _loss(row["untold_loss"])
-    last = row["executions"] if before is None else before - 1
+    last = row["executions"] if fall.before is None else fall.before - 1
     if last + 1 < since:
         return untold  # a namespace begun meanwhile, by a clear, is not the one that went
     head = snapshots.listing(tx, key)
-    first = max(since, 1 if head is None else head.execution + 1)
+    saved = 0 if head is None else head.execution
+    savepoint = fall.stands_at if fall.stands_at is not None and fall.stands_at > saved else None
+    # Falling back to one savepoint again and again, each execution is lost once.
+    first = max(since, saved + 1) if savepoint is None else max(since, savepoint + 1, row["lost_through"] + 1)
     if first <= last:
-        untold = joined(untold, loss_of(first, last, cause, names.bound_between(tx, key, first, last)))
+        untold = joined(untold, loss_of(first, last, fall.cause, names.bound_between(tx, key, first, last)))
+    if savepoint is None:
+        since, count = last + 1, names.fall_back(tx, key, last, head)
+    else:
+        # The namespace is the same: what it held then is there, and may still be lost one day.
+        names.take_back(tx, key, savepoint, last, head)
+        count = row["variable_count"]
     tx.change(
-        "UPDATE sessions SET namespace_since = ?, variable_count = ?, untold_loss = ? WHERE key = ?",
-        (last + 1, names.fall_back(tx, key, last, head), untold and json.dumps(asdict(untold)), key),
+        "UPDATE sessions SET namespace_since = ?, lost_through = ?, variable_count = ?, untold_loss = ? WHERE key = ?",
+        (since, last, count, untold and json.dumps(asdict(untold)), key),
     )
     return untold
 

@@ -204,3 +204,36 @@ async def test_a_clear_leaves_nothing_to_tell(records: Records) -> None:
     await records.leave_notes(session.key, session.incarnation, ["Not saved: f"])
     await records.session_cleared(session.key, session.incarnation)
     assert (await stored(records, session.key)).untold_notes == ()
+
+
+async def test_a_savepoint_keeps_what_came_before_it_and_that_may_still_be_lost(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x", "y"], variable_count=2)
+    await run_cell(records, session, bound=["x", "z"], removed=["y"], variable_count=2)
+
+    loss = await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=1)
+
+    assert loss == Loss(2, 2, "killed", ("x", "z"))
+    assert await records.binding_executions(session.key) == {"x": 1, "y": 1}
+    assert (await stored(records, session.key)).namespace_since == 1
+    await records.loss_told(session.key)
+    assert await records.namespace_lost(session.key, session.incarnation, "gone") == Loss(1, 2, "gone", ("x", "y"))
+
+
+async def test_falling_back_to_one_savepoint_again_loses_each_execution_once(records: Records) -> None:
+    session = await ready_session(records)
+    for _ in range(3):
+        await run_cell(records, session)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=2) == Loss(3, 3, "killed")
+    await records.loss_told(session.key)
+    await run_cell(records, session)
+    assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=2) == Loss(4, 4, "killed")
+
+
+async def test_a_savepoint_as_of_the_last_execution_loses_nothing(records: Records) -> None:
+    session = await ready_session(records)
+    await run_cell(records, session, bound=["x"])
+
+    assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=1) is None
+    assert await records.binding_executions(session.key) == {"x": 1}
