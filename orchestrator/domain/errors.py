@@ -79,14 +79,19 @@ class SandboxLostError(OrchestratorError):
 
 
 class NamespaceLostError(OrchestratorError):
-    """The worker that held the namespace is gone while its sandbox lives; nothing was run. `cause` is a clause."""
+    """The worker that held the namespace is gone while its sandbox lives; nothing was run. `cause` is a clause.
+
+    `resumed` is the execution after which the savepoint was made that has taken over (0: as restored); None: nothing is
+    there.
+    """
 
     code = "sandbox_lost"
     retryable = True
 
-    def __init__(self, message: str, *, cause: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, cause: str, resumed: int | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.cause = cause
+        self.resumed = resumed
 
 
 class EngineUnavailableError(OrchestratorError):

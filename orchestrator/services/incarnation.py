@@ -43,7 +43,8 @@ class Incarnation:
         self._pieces = pieces
         self._restore_bound = restore_bound
         self._waking = False
-        self._hollow = False  # a fresh worker that has not been given the session's namespace back
+        self._hollow = False  # a worker that has not been given the session's namespace back
+        self._resumed = False  # and that holds what a savepoint had
         self._removal: asyncio.Task[None] | None = None
         self.hibernating = False
         self.sandbox: Sandbox | None = None
@@ -104,6 +105,9 @@ class Incarnation:
     async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
         try:
+            if self._resumed:
+                await sandbox.agent.clear()
+                self._resumed = False
             await self._fill(sandbox, NAMESPACE)
         except (SaveFailedError, SandboxLostError, StoreUnreachableError) as error:
             await self.lost(error.message)
@@ -136,16 +140,16 @@ class Incarnation:
         self._book.owe_loss(f"its sandbox was lost: {reason}")
         self._book.owe_hibernation()
 
-    async def emptied(self, cause: str, *, before: int | None = None) -> None:
-        """The worker is gone and a fresh one stands in the same sandbox."""
+    async def emptied(self, cause: str, *, resumed: int | None = None, before: int | None = None) -> None:
+        """The worker is gone and a fresh one stands in the same sandbox, or one that a savepoint has made."""
         await self._saver.ended()
         self._book.owe_loss(cause, before=before)
-        self._hollow = True
+        self._hollow, self._resumed = True, resumed is not None
 
     async def gone(self, error: NamespaceLostError | SandboxLostError) -> None:
         """A request found out that one or the other has happened."""
         if isinstance(error, NamespaceLostError):
-            await self.emptied(error.cause)
+            await self.emptied(error.cause, resumed=error.resumed)
         elif self.sandbox is not None:
             await self.lost(self.sandbox.agent.lost or error.message)
 

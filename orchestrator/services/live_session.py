@@ -213,7 +213,7 @@ class LiveSession:
             raise
         self._owe_close(number, report)
         if not report.namespace_kept:
-            await self._incarnation.emptied(_why_killed(report))
+            await self._incarnation.emptied(_why_killed(report), resumed=report.resumed)
         return await self._answer(job, order, lambda told: result_of(report, order, told))
 
     async def _run(self, agent: Agent, order: CellOrder) -> CellReport:
@@ -221,7 +221,7 @@ class LiveSession:
             return await agent.execute(order)
         except NamespaceLostError as error:
             # Nothing was run. The same number may be ordered again, since it never began.
-            await self._incarnation.emptied(error.cause, before=order.execution)
+            await self._incarnation.emptied(error.cause, resumed=error.resumed, before=order.execution)
             again = await self._incarnation.agent()
             return await again.execute(order)
 

@@ -265,6 +265,8 @@ def _report(**said: object) -> CellReport:
         variable_count=0,
         duration=0.0,
         namespace_kept=True,
+        resumed=None,
+        memory_peak=0,
         notes=(),
     )
     return replace(empty, **said)  # type: ignore[arg-type]
