@@ -132,6 +132,10 @@ class Settings(BaseSettings):
     """Processes and threads of one sandbox.
     Default 256: room for subprocesses, and an end for a fork bomb."""
 
+    sandbox_threads: int = Field(default=_DEFAULTS.threads, ge=1, le=1024)
+    """Threads of BLAS and OpenMP in one sandbox.
+    Default 1, as there is one CPU; with more of these, more can pay. They are let go of before each savepoint."""
+
     sandbox_workspace: ByteSize = Field(default=ByteSize(_DEFAULTS.workspace), ge=MIB)
     """Bytes of files in `/workspace`; they live in memory and count into `sandbox_memory`.
     Default 256 MiB: a quarter of the default memory."""
@@ -202,6 +206,7 @@ class Settings(BaseSettings):
             memory=int(self.sandbox_memory),
             cpus=self.sandbox_cpus,
             pids=self.sandbox_pids,
+            threads=self.sandbox_threads,
             workspace=int(self.sandbox_workspace),
         )
 

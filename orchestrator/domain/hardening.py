@@ -36,6 +36,7 @@ class SandboxProfile:
     shm_inodes: int = 1_024
     open_files: int = 1_024
     file_size: int = 1024 * MIB  # RLIMIT_FSIZE: no sparse giants
+    threads: int = 1  # of BLAS and OpenMP each
     lease: int = 1_800  # seconds that an agent without a host lives on
 
 
@@ -78,6 +79,7 @@ def container_spec(
         "SO_SECRET": secret,
         "SO_CHANNEL": channel.kind,
         "SO_LEASE": str(profile.lease),
+        "SO_THREADS": str(profile.threads),
     }
     return {
         "Image": image,

@@ -141,9 +141,9 @@ class CellReport:
     removed: tuple[str, ...]
     variable_count: int
     duration: float  # seconds of running
-    namespace_kept: bool  # False: the worker was killed
-    resumed: int | None  # then the execution after which the copy was forked that has taken over; None: nothing has
-    memory_peak: int  # bytes that the sandbox used at most meanwhile; 0 where that is not known
+    namespace_kept: bool  # False: the worker was killed; `resumed` says what stands in its place
+    resumed: int | None  # after this execution a savepoint was made that has taken over (0: as restored), if one has
+    memory_peak: int  # bytes that the sandbox used at most while the cell ran; 0 where not known
     notes: tuple[str, ...]
 
 

@@ -23,6 +23,7 @@ class Cell:
         self.head, self.tail = min(order["head"], _MAX_OUTPUT), min(order["tail"], _MAX_OUTPUT)
         self.verdict: str | None = None  # why it was asked to stop
         self.started: float | None = None
+        self.ended: float | None = None
         self.timer: Timer | None = None
         self.capture: Capture | None = None
 
@@ -54,6 +55,14 @@ class Cell:
         self.capture.begin_anew(_LATE_KEPT, 0)
         return note
 
+    def end(self) -> None:
+        """It does not run any more. Idempotent."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.ended = self.ended or time.monotonic()
+
     def duration(self) -> float:
-        """Seconds since it was started."""
-        return 0.0 if self.started is None else time.monotonic() - self.started
+        """Seconds that it ran."""
+        if self.started is None:
+            return 0.0
+        return (self.ended or time.monotonic()) - self.started

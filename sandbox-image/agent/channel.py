@@ -101,9 +101,12 @@ class Channel:
             del self._replies[next(iter(self._replies))]
         self.send_encoded(frame)
 
-    def refuse(self, request: int, code: str, message: str) -> None:
-        """Answer that it is not to be done."""
-        self.reply(request, {"ok": False, "error": {"code": code, "message": message}})
+    def refuse(self, request: int, code: str, message: str, resumed: int | None = None) -> None:
+        """Answer that it is not to be done; where the worker was lost, with what the present one stands at."""
+        error: Header = {"code": code, "message": message}
+        if code == "lost":
+            error["resumed"] = resumed
+        self.reply(request, {"ok": False, "error": error})
 
     def arrived(self, header: Header, parts: list[bytes]) -> None:
         """A frame from the host."""

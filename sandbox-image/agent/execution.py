@@ -73,6 +73,7 @@ class Interpreter:
         self.namespace["__builtins__"] = builtins
         sys.modules["__main__"] = self.module
         self._runner: asyncio.Runner | None = None
+        self._forgotten: list[asyncio.Runner] = []  # of workers that this one took over from
         self._sources: OrderedDict[str, int] = OrderedDict()
         self._source_characters = 0
         self._interruptible = False
@@ -110,6 +111,23 @@ class Interpreter:
         finally:
             self._restore_builtins(Report())
             self._await_signals()
+
+    def forget_loop(self) -> int | None:
+        """In a copy that takes over: asyncio's loop waits on what is not its own; how many tasks go with it, if it was.
+
+        It is kept and left alone: closing it would only tell of tasks that nobody can end any more.
+        """
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return None
+        self._forgotten.append(runner)
+        import asyncio
+
+        try:
+            asyncio.set_event_loop(None)
+            return len(asyncio.all_tasks(runner.get_loop()))
+        except Exception:  # the session has changed asyncio
+            return 0
 
     def _guarded(self, report: Report, act: Callable[[], None], execution: int | None = None) -> None:
         try:

@@ -1,69 +1,96 @@
 """Cells in the supervisor's hands: started, stopped, and judged. One at a time."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from agent.capture import Capture
 from agent.cell import Cell
+from agent.cgroup import OomCounter, TaskCounter
 from agent.channel import Channel
-from agent.processes import OomCounter, TaskCounter
+from agent.memory_watch import MemoryWatch
+from agent.outputs import Outputs
 from agent.reactor import Reactor
+from agent.savepoints import Savepoints
+from agent.standing import Standing
 from agent.wire import Header
 from agent.workers import Workers
 
-_MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
 _NUDGE = 0.05  # seconds between reminders to a cell that was asked to stop
+_LINES_BOUND = 0.1  # seconds for a cell that is about to be killed to say where it is
+_LINES_LOOK = 0.002  # seconds between two looks
 _DESCRIBED = 3  # parts of the worker before its displays
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
+_OUT_OF_MEMORY = "the memory limit was reached and its process was killed"
+
+
+class Ending(NamedTuple):
+    """A worker that has ended, until another one stands in its place."""
+
+    cell: Cell | None  # that ran in it
+    cause: str
+    verdict: str  # the cell's
+    lost: bool  # whether something was in it
+    lines: bytes
+    peak: int
+    oom: bool
 
 
 class Executions:
-    """Has cells run by the worker and answers for them, whatever became of it."""
+    """Has cells run by the worker and answers for them, whatever became of it.
 
-    def __init__(self, reactor: Reactor, channel: Channel, workers: Workers) -> None:
+    `settled` is called when it is known what stands in the place of a worker that has ended.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        channel: Channel,
+        workers: Workers,
+        *,
+        savepoints: Savepoints,
+        memory: MemoryWatch,
+        settled: Callable[[], None],
+    ) -> None:
         self._reactor = reactor
         self._channel = channel
         self._workers = workers
-        self._left_over: list[Cell] = []
-        self._late: list[str] = []  # what cells wrote after their end, of pipes that nobody holds any more
-        self.hollow: str | None = None  # why the present worker lacks the session's namespace, until it is given one
-        self._untold = False  # whether no reply has said so
-        self.last = 0  # the highest number that was ever to be run
-        self.ran = False  # whether any cell has run in the present worker
-        self._used = False  # whether its end would lose something
-        self._variables = 0
+        self._savepoints = savepoints
+        self._memory = memory
+        self._settled = settled
+        self._outputs = Outputs(reactor)
         self._oom = OomCounter()
         self._tasks = TaskCounter()
-        self._capture: Capture | None = None  # its pipe has no writer but the worker: the next cell may have it
+        self._ending: Ending | None = None
+        self.standing = Standing()
+        self.last = 0  # the highest number that was ever to be run
         self.cell: Cell | None = None
 
-    def begin(self, cell: Cell, *, held: bool = False) -> None:
-        """Run it as soon as there is a worker, and not before `start` where it is held."""
+    @property
+    def replacing(self) -> bool:
+        """Whether it is not known yet what stands in the place of a worker that has ended."""
+        return self._ending is not None
+
+    def begin(self, cell: Cell) -> None:
+        """Have it run: by `start`, as soon as there is a worker that is free."""
         self.cell = cell
         self.last = cell.number
-        if self._workers.ready and not held:
-            self.start()
 
     def start(self) -> None:
-        """A worker is ready: start what waits for it, if anything does."""
+        """The worker is free: start what waits for it, if anything does."""
         cell = self.cell
-        if cell is None or cell.started is not None:
+        if cell is None or cell.started is not None or self.replacing:
             return
-        capture, descriptor = self._capture, None
-        if capture is None or capture.closed:
-            capture, descriptor = self._new_capture()
-        self._capture = None
+        capture, descriptor = self._outputs.next()
+        self._memory.begin_cell()
         cell.start(capture)
         run = {"type": "run", "execution": cell.number, "pipe": descriptor is not None}
         self._workers.send(run, [cell.code], [] if descriptor is None else [descriptor])
-        self._used = self.ran = True
-        self.hollow = None  # the host knows, and goes on with what there is
+        self.standing.began(cell.number)
         cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
 
     def interrupt(self, number: object) -> None:
         """Somebody wants that execution to stop; nothing happens unless it runs."""
         cell = self.cell
-        if cell is None or cell.number != number or cell.verdict is not None:
+        if cell is None or cell.number != number or cell.verdict is not None or self._is_ending(cell):
             return
         if cell.started is None:
             cell.verdict = "interrupted"
@@ -73,16 +100,18 @@ class Executions:
 
     def forget_namespace(self) -> None:
         """A fresh worker is wanted: what runs ends as interrupted, and no loss is told of."""
-        if self.cell is not None:
+        if self._ending is None and self.cell is not None:
             self.cell.verdict = "interrupted"
-            self._died_in_cell(self.cell, "the session was cleared")
-        self._fresh_worker()
-        self.hollow, self._untold = None, False
-
-    def untold_loss(self) -> str | None:
-        """Why the namespace went between two cells, told once."""
-        untold, self._untold = self._untold, False
-        return self.hollow if untold else None
+            self._ending = self._ended(self.cell, "the session was cleared")
+        ending, self._ending = self._ending, None
+        if ending is not None and ending.cell is not None:
+            self._answer_killed(ending, None, [])
+        elif self.cell is not None:  # it was held while the worker went
+            self.cell.verdict = "interrupted"
+            self.finish({"status": "interrupted"}, _NOTHING_DESCRIBED)
+        self._fresh_worker(Standing())
+        if ending is not None:
+            self._settled()
 
     def forgive_memory(self) -> None:
         """What was killed for memory between two cells was something of ours that saved, and no cell's."""
@@ -91,58 +120,91 @@ class Executions:
 
     def replace_worker(self) -> None:
         """A fresh one is wanted where nothing is lost by it."""
-        self._fresh_worker()
+        self._fresh_worker(Standing(lost=self.standing.hollow))
 
     def restored(self, variables: int) -> None:
         """The worker has a namespace that cells before it have made."""
-        self._used = True
-        self.hollow, self._untold = None, False
-        self._variables = variables
+        self.standing.restored(variables)
+        self._savepoints.changed()
 
     def finish(self, header: Header, parts: Sequence[bytes]) -> None:
         """The worker says that its cell has ended."""
         cell = self.cell
-        if cell is None:
+        if cell is None or self._is_ending(cell):
             return
+        cell.end()
         status, variables = header.get("status"), header.get("variables")
         outcome = status if status in ("ok", "exception", "disk_full") else "exception"
         notes = []
         if isinstance(variables, int):
-            self._variables = variables
+            self.standing.variables = variables
         if status == "interrupted":
             outcome = cell.verdict or "exception"
         elif cell.verdict is not None:
             notes.append(f"The cell was asked to stop ({cell.verdict}) and ended by itself all the same.")
-        if self._oom.new():
+        peak = self._memory.end_cell() if cell.started is not None else 0
+        if self._oom.new() and not self._savepoints.was_killed():
             notes.append("The memory limit was reached: a process that the cell had started was killed.")
-        verdict = {
-            "outcome": outcome,
-            "namespace_kept": True,
-            "cause": None,
-            "variables": self._variables,
-        }
-        self._answer(cell, verdict, parts, notes)
-        if cell.capture is None:  # it was never started
-            return
-        if self._tasks.count() == self._workers.tasks():
-            self._capture = cell.capture
-        elif not cell.capture.closed:
-            self._left_over.append(cell)
-            while len(self._left_over) > _MAX_LEFT_OVER:
-                self._drop(self._left_over.pop(0).capture)
+        if cell.started is not None:
+            self._workers.forget_lines()
+            self._savepoints.cell_ended(header.get("faults"), cell.duration())
+        self._answer(cell, _verdict(outcome, self.standing.variables, peak), parts, notes)
+        self._outputs.ended(cell, alone=self._tasks.read() == self._workers.tasks() + self._savepoints.tasks())
 
     def worker_died(self, how: str) -> str:
         """The worker is gone, during a cell or between two; how, in a clause."""
         oom = self._oom.new()
         if oom:
-            how = "the memory limit was reached and its process was killed"
-        if self.cell is not None and self.cell.started is not None:
-            self._died_in_cell(self.cell, how, oom=oom)
-        elif self._used:
-            self.hollow, self._untold = f"between two cells {how}", True
-            self._take_back()
-        self._fresh_worker()
+            how = _OUT_OF_MEMORY
+        cell = self.cell if self.cell is not None and self.cell.started is not None else None
+        self._replace(self._ended(cell, how, oom=oom))
         return how
+
+    def resumed(self, standing: Standing, notes: list[str]) -> None:
+        """A savepoint has taken over from the worker that ended."""
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            told_by_reply = ending.cell is not None or not ending.lost
+            self.standing = standing.taken_over(None if told_by_reply else f"between two cells {ending.cause}")
+            self._tell(ending, standing.execution, notes)
+            self._outputs.drop_all()
+            self._settled()
+
+    def not_resumed(self, why: str | None) -> None:
+        """A fresh worker has to do in the place of the one that ended; why no savepoint does, where there was one."""
+        ending, self._ending = self._ending, None
+        fresh = Standing()
+        if ending is not None and (ending.lost or ending.cell is not None):
+            fresh.hollow = ending.cause if ending.cell is not None else f"between two cells {ending.cause}"
+            fresh.untold = None if ending.cell is not None else fresh.hollow
+        self.standing = fresh  # which the answers speak of
+        if ending is not None:
+            self._tell(ending, None, [] if why is None else [why])
+        self._fresh_worker(fresh, oom=ending is not None and ending.oom)
+        self._settled()
+
+    def _ended(self, cell: Cell | None, cause: str, *, oom: bool = False) -> Ending:
+        lines, peak = b"", 0
+        if cell is not None:
+            cell.end()
+            if cell.started is not None:
+                lines, peak = self._workers.lines(), self._memory.end_cell()
+        verdict = (cell.verdict if cell is not None else None) or ("oom" if oom else "crashed")
+        return Ending(cell, cause, verdict, self.standing.execution is not None, lines, peak, oom)
+
+    def _replace(self, ending: Ending) -> None:
+        self._ending = ending
+        copy = self._savepoints.take()
+        if copy is None:
+            self.not_resumed(None)
+        else:
+            self._workers.adopt(copy, oom=ending.oom)
+
+    def _tell(self, ending: Ending, resumed: int | None, notes: list[str]) -> None:
+        if ending.cell is not None:
+            self._answer_killed(ending, resumed, notes)
+        elif ending.lost:
+            self._take_back()
 
     def _take_back(self) -> None:
         """What was held while the worker went is not run without the host's knowing."""
@@ -150,11 +212,12 @@ class Executions:
         if cell is not None:
             self.cell = None
             self.last = cell.number - 1
-            self._channel.refuse(cell.request, "lost", self.untold_loss() or "")
+            why, resumed = self.standing.loss("execute") or ("", None)
+            self._channel.refuse(cell.request, "lost", why, resumed)
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""
-        if cell is not self.cell or cell.verdict is not None:
+        if cell is not self.cell or cell.verdict is not None or self._is_ending(cell):
             return
         cell.verdict = verdict
         if cell.timer is not None:
@@ -165,71 +228,70 @@ class Executions:
 
     def _nudge(self, cell: Cell) -> None:
         # A SIGINT that comes right before a system call blocks is noted and does not end it; the next signal does.
-        if cell is self.cell:
+        if cell is self.cell and not self._is_ending(cell):
             self._workers.nudge()
             self._reactor.after(_NUDGE, lambda: self._nudge(cell))
 
     def _kill(self, cell: Cell) -> None:
-        if cell is self.cell:
-            self._died_in_cell(cell, "it did not react to SIGINT")
-            self._fresh_worker()
+        """End its process, after it was asked for its lines."""
+        if cell is self.cell and not self._is_ending(cell):
+            looks = int(_LINES_BOUND / _LINES_LOOK) if self._workers.ask_for_lines() else 0
+            self._await_lines(cell, looks)
 
-    def _fresh_worker(self) -> None:
-        self._used = self.ran = False
-        self._variables = 0
-        for cell in self._left_over:
-            self._drop(cell.capture)
-        self._left_over.clear()
-        self._drop(self._capture)
-        self._capture = None
-        self._workers.begin()
+    def _await_lines(self, cell: Cell, looks: int) -> None:
+        if cell is not self.cell or self._is_ending(cell):
+            return  # it has ended after all
+        if looks and self._workers.lines_are_waited_for():
+            cell.timer = self._reactor.after(_LINES_LOOK, lambda: self._await_lines(cell, looks - 1))
+        else:
+            self._replace(self._ended(cell, "it did not react to SIGINT"))
 
-    def _died_in_cell(self, cell: Cell, cause: str, *, oom: bool = False) -> None:
-        outcome = cell.verdict or ("oom" if oom else "crashed")
-        verdict = {"outcome": outcome, "namespace_kept": False, "cause": cause, "variables": 0}
-        self.hollow = cause
-        self._answer(cell, verdict, (b"", b"", self._workers.crash_traceback()), [])
-        self._drop(cell.capture)
+    def _is_ending(self, cell: Cell) -> bool:
+        return self._ending is not None and self._ending.cell is cell
+
+    def _fresh_worker(self, standing: Standing, *, oom: bool = False) -> None:
+        self.standing = standing
+        self._savepoints.drop()
+        self._outputs.drop_all()
+        self._workers.begin(oom=oom)
+
+    def _answer_killed(self, ending: Ending, resumed: int | None, notes: list[str]) -> None:
+        cell = ending.cell
+        if cell is not None:
+            verdict = _verdict(ending.verdict, self.standing.variables, ending.peak)
+            verdict.update(namespace_kept=False, cause=ending.cause, resumed=resumed)
+            self._answer(cell, verdict, (b"", b"", ending.lines), notes)
+            self._outputs.drop(cell.capture)
 
     def _answer(self, cell: Cell, verdict: dict[str, Any], parts: Sequence[bytes], notes: list[str]) -> None:
-        if cell.timer is not None:
-            cell.timer.cancel()
+        cell.end()
         self.cell = None
         cell.drain()
         head, tail, written = cell.output()
+        told = [*notes, *self._memory.notes(), *self._savepoints.notes(), *self._outputs.late_notes()]
         header = {
             "ok": True,
             "execution": cell.number,
             "duration": cell.duration(),
             "output_bytes": written,
-            "notes": [*notes, *self._late, *(note for old in self._left_over if (note := old.late_note()))],
+            "notes": told,
             **verdict,
         }
-        self._late.clear()
         # The worker sends detail, value, traceback and displays; output goes in between.
         detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED
         try:
             self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
         except ValueError:
-            header["notes"].append("What the cell left to describe was too large to be sent.")
+            told.append("What the cell left to describe was too large to be sent.")
             self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
 
-    def _new_capture(self) -> tuple[Capture, int]:
-        capture = Capture()
-        self._reactor.watch(capture.fileno(), lambda _events: self._output(capture))
-        return capture, capture.writing
 
-    def _output(self, capture: Capture) -> None:
-        capture.read()
-        if capture.ended:
-            self._drop(capture)
-            for cell in [cell for cell in self._left_over if cell.capture is capture]:
-                self._left_over.remove(cell)
-                note = cell.late_note()
-                if note is not None and len(self._late) < _MAX_LEFT_OVER:
-                    self._late.append(note)
-
-    def _drop(self, capture: Capture | None) -> None:
-        if capture is not None and not capture.closed:
-            self._reactor.forget(capture.fileno())
-            capture.close()
+def _verdict(outcome: str, variables: int, peak: int) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "namespace_kept": True,
+        "cause": None,
+        "variables": variables,
+        "resumed": None,
+        "memory_peak": peak,
+    }

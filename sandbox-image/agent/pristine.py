@@ -5,17 +5,19 @@ with builtins of its own (`__builtins__ = …`), which its functions keep.
 """
 
 import builtins
-from fcntl import F_DUPFD_CLOEXEC, fcntl
-from os import O_RDONLY, O_RDWR, O_WRONLY, close, dup2, fork, getpid, stat, waitpid, write
+from _thread import allocate_lock, start_new_thread
+from fcntl import F_DUPFD_CLOEXEC, F_GETFL, fcntl
+from os import O_RDONLY, O_RDWR, O_WRONLY, close, dup2, fork, getpid, listdir, read, setsid, stat, waitpid, write
 from os import _exit as leave
 from os import open as open_descriptor
-from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from resource import RLIMIT_NOFILE, RUSAGE_SELF, getrlimit, getrusage, setrlimit
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
 from signal import signal as set_handler
 from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
 from sys import __unraisablehook__ as print_unraisable
 from threading import current_thread, get_ident
 from threading import enumerate as threads
+from time import thread_time
 
 BUILTINS = dict(vars(builtins))
 
@@ -23,17 +25,20 @@ __all__ = [
     "BUILTINS",
     "CMSG_LEN",
     "F_DUPFD_CLOEXEC",
+    "F_GETFL",
     "MSG_DONTWAIT",
     "O_RDONLY",
     "O_RDWR",
     "O_WRONLY",
     "RLIMIT_NOFILE",
+    "RUSAGE_SELF",
     "SCM_RIGHTS",
     "SIGINT",
     "SIG_BLOCK",
     "SIG_SETMASK",
     "SOL_SOCKET",
     "Signals",
+    "allocate_lock",
     "close",
     "current_thread",
     "default_int_handler",
@@ -43,13 +48,19 @@ __all__ = [
     "get_ident",
     "getpid",
     "getrlimit",
+    "getrusage",
     "leave",
+    "listdir",
     "open_descriptor",
     "print_unraisable",
     "pthread_sigmask",
+    "read",
     "set_handler",
     "setrlimit",
+    "setsid",
+    "start_new_thread",
     "stat",
+    "thread_time",
     "threads",
     "waitpid",
     "write",

@@ -1,4 +1,4 @@
-"""What the supervisor does to processes: hide itself, count OOM kills, end everything but the spared."""
+"""What the supervisor does to processes: hide itself, end everything but the spared."""
 
 import ctypes
 import os
@@ -8,14 +8,8 @@ from collections.abc import Collection
 
 _PR_SET_DUMPABLE = 4
 LOST_CHANNEL = 113  # exit code of a worker that has lost its socket to the supervisor
+CHANNEL_LOST = "it closed or misused the descriptor that the agent works through"
 _KILL_BOUND = 5.0  # seconds
-_OOM_FILES = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
-_MEMORY_FILES = (  # the limit, and what is used of it
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-)
-_PIDS_FILES = ("/sys/fs/cgroup/pids/pids.current", "/sys/fs/cgroup/pids.current")
-_MAX_FILE = 4096
 _ENDED = (b"Z", b"X")  # states in /proc
 _STILL = (*_ENDED, b"T", b"t")
 
@@ -35,84 +29,26 @@ def flush_c_streams() -> None:
 
 
 def set_oom_score(score: int) -> None:
-    """Ask the kernel to prefer (1000) or spare (0) this process when memory runs out. Only ever raised."""
+    """Ask the kernel to prefer (1000) or spare (0) this process when memory runs out; not below its floor."""
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(score))
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"%d" % score)
+        finally:
+            os.close(fd)
     except OSError:
         pass  # a kernel that refuses still kills something; the verdict reads the counter
 
 
-class OomCounter:
-    """How many processes the memory limit has killed in this container (cgroup v1 and v2).
-
-    The file is opened once: it is read at the end of every cell.
-    """
-
-    def __init__(self) -> None:
-        self._fd = _open_first(_OOM_FILES)
-        self._seen = self._read()
-
-    def new(self) -> bool:
-        """Whether one has been killed since this was asked last."""
-        before, self._seen = self._seen, self._read()
-        return self._seen > before
-
-    def close(self) -> None:
-        """Nobody asks any more."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def _read(self) -> int:
-        if self._fd is None:
-            return 0
-        for line in os.pread(self._fd, _MAX_FILE, 0).splitlines():
-            name, _, value = line.partition(b" ")
-            if name == b"oom_kill":
-                return int(value)
-        return 0
-
-
-class TaskCounter:
-    """How many processes and threads live in this container, by the kernel's own count (cgroup v1 and v2)."""
-
-    def __init__(self) -> None:
-        self._fd = _open_first(_PIDS_FILES)
-
-    def count(self) -> int | None:
-        """None where the kernel does not tell."""
-        if self._fd is None:
-            return None
-        try:
-            return int(os.pread(self._fd, _MAX_FILE, 0))
-        except (OSError, ValueError):
-            return None
-
-
-def memory_left() -> int:
-    """How many bytes this container may still take; 0 where the kernel does not tell (cgroup v1 and v2)."""
-    for files in _MEMORY_FILES:
-        try:
-            limit, used = (_number_in(path) for path in files)
-        except (OSError, ValueError):
-            continue
-        return max(0, limit - used)
-    return 0
-
-
-def _number_in(path: str) -> int:
-    with open(path, "rb") as file:
-        return int(file.read(_MAX_FILE))
-
-
-def _open_first(paths: tuple[str, ...]) -> int | None:
-    for path in paths:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-    return None
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for that signal: one that has none would be ended by it."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    caught = [int(line.split()[1], 16) for line in lines if line.startswith(b"SigCgt:")]
+    return any(mask >> (number - 1) & 1 for mask in caught)
 
 
 def reap() -> list[tuple[int, int]]:
@@ -126,6 +62,21 @@ def reap() -> list[tuple[int, int]]:
         if pid == 0:
             return ended
         ended.append((pid, status))
+
+
+def how_ended(status: int) -> str:
+    """Of a process that was waited for, in a clause."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return f"its process was ended by {name}"
+    code = os.waitstatus_to_exitcode(status)
+    if code == LOST_CHANNEL:
+        return CHANNEL_LOST
+    return f"its process ended itself with exit code {code}"
 
 
 def kill_all_but(spared: Collection[int]) -> list[tuple[int, int]]:

@@ -11,8 +11,9 @@ from agent import piece_records as records
 from agent import refused_rows
 from agent.reactor import Reactor, Timer
 from agent.save_pipe import SavePipe
+from agent.savepoint_copy import MAX_PID
 from agent.wire import MAX_BODY, Header
-from agent.workers import MAX_PID, Workers
+from agent.workers import Workers
 
 _SILENCE = 90.0  # seconds without a record while the host has room
 _START_BOUND = 20.0  # seconds to the word that there is a process
@@ -66,6 +67,7 @@ class Save:
         self.said: dict[bytes, bytes] = {}
         self._rehearsals: set[int] = set()
         self._rehearsed = 0
+        self._spare = True  # there is memory for rehearsals
         self._timers: list[Timer] = []
 
     def start(self, known: bytes, rehearsed: bytes, refused: list[list[Any]]) -> None:
@@ -165,6 +167,9 @@ class Save:
         # The one before is done with, or hangs.
         self._end_rehearsals()
         self._rehearsed += 1
+        if not self._spare:
+            self.tell(records.NO_REHEARSAL)
+            return
         if self._rehearsed > _MAX_REHEARSALS:
             self._broke("it asked for too many rehearsals")
             return
@@ -175,6 +180,15 @@ class Save:
                 socket.send_fds(self._connection, [records.REHEARSAL], [ours.fileno()])
             except OSError:
                 self.tell(records.NO_REHEARSAL)
+
+    def give_up_rehearsals(self) -> bool:
+        """Memory is short: what was not tried yet is saved without. Whether one was going on."""
+        going_on = bool(self._rehearsals)
+        if going_on:
+            self._spare = False
+            self.tell(records.NO_REHEARSAL)  # before its end: that is no fault of what it tried
+            self._end_rehearsals()
+        return going_on
 
     def _end_rehearsals(self) -> None:
         for pid in self._rehearsals:

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from agent import piece_records as records
 from agent import refused_rows
+from agent.cgroup import MemoryGauge
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
-from agent.processes import memory_left
 from agent.snapshot import process_state
 from agent.snapshot.keeper import SaveFailedError, keep, settle
 from agent.snapshot.libraries import zstandard
@@ -124,6 +124,7 @@ class SaveChild:
             take=partial(process_state.take, self._namespace, self._before),
             rehearsed=frozenset(digest.hex() for digest in self._rehearsed),
             rehearse=self._rehearse,
+            given_up=self._rehearsal_was_given_up,
             refused=refused_rows.unpacked(self._refused, self._namespace),
         )
 
@@ -139,6 +140,13 @@ class SaveChild:
                 return socket.socket(fileno=descriptors[0])
             if message != records.GIVE_UP:  # which came too late
                 return None
+
+    def _rehearsal_was_given_up(self) -> bool:
+        self._connection.settimeout(0)
+        try:
+            return self._connection.recv(1) == records.NO_REHEARSAL
+        except OSError:
+            return False
 
     def _finish(self, saved: Saved) -> None:
         scanned = self._scanned
@@ -172,7 +180,7 @@ class _Kept:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._pieces: list[tuple[bytes, int, str, Any]] = []
-        self._room = max(_LEAST_KEPT, memory_left() * 3 // 4)
+        self._room = max(_LEAST_KEPT, MemoryGauge().left() * 3 // 4)
 
     def emit(self, digest: bytes, size: int, encoding: str, data: Any) -> None:
         """Keep it, or wait for the host after all where there are too many."""

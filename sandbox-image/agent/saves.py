@@ -122,6 +122,19 @@ class Saves:
         """It ends without a result, if there is one."""
         self._refuse("interrupted", why)
 
+    def give_up_rehearsal(self) -> str | None:
+        """Memory is short: what is to be told, if there was one."""
+        if self._save is None or not self._save.give_up_rehearsals():
+            return None
+        return "Memory ran short: a snapshot goes on without trying whether its values load."
+
+    def give_up(self) -> str | None:
+        """The same for the snapshot itself."""
+        if self._save is None:
+            return None
+        self._fail("memory ran short while a cell ran")
+        return "Memory ran short: the snapshot that was being made was given up, so that the cell could go on."
+
     # what saves, and what it says
 
     def _give_up_files(self, save: Save) -> None:
@@ -134,7 +147,8 @@ class Saves:
             return
         spared = {*self._workers.zygotes(), save.keeper or 0}
         if not self._stopped:
-            self._stopped = self._workers.held = True
+            self._stopped = True
+            self._workers.hold()
             stop_all_but(spared)
         if stopped_all_but(spared):
             save.tell(records.GO)

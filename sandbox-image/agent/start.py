@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # typing is dear to import before the hello
 if TYPE_CHECKING:
     from agent.supervisor import Supervisor
 
-_OURS = ("SO_SECRET", "SO_SANDBOX", "SO_CHANNEL", "SO_LEASE")
+_OURS = ("SO_SECRET", "SO_SANDBOX", "SO_CHANNEL", "SO_LEASE", "SO_THREADS")
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ class Start:
     def __init__(self, given: dict[str, str]) -> None:
         self._sandbox = given["SO_SANDBOX"]
         self._lease = float(given["SO_LEASE"] or 1800)
+        self._threads = int(given["SO_THREADS"] or 1)
         self._supervisor: Supervisor | None = None
         self._reactor = Reactor()
         secret = given["SO_SECRET"]
@@ -56,7 +57,7 @@ class Start:
         if self._supervisor is None:
             from agent.supervisor import Supervisor
 
-            self._supervisor = Supervisor(self._reactor, self._channel)
+            self._supervisor = Supervisor(self._reactor, self._channel, self._threads)
 
     def asked(self, header: Header, parts: list[bytes]) -> None:
         """The host wants something; it does so only after a hello."""

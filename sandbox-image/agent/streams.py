@@ -112,6 +112,12 @@ class Attribution:
         own = self._left_over.get(id(pristine.current_thread()))
         return own[1] if own else fd
 
+    def forked(self) -> set[int]:
+        """In a copy of the process, which has none of these threads: their pipes, which nobody needs here."""
+        pipes = {pipe for _, pipe in self._left_over.values()}
+        self._left_over.clear()
+        return pipes
+
     def cell_ended(self) -> int:
         """Threads that still run belong to the ended cell from now on; how many there are."""
         living = {id(thread): thread for thread in pristine.threads() if thread is not self._main_thread}

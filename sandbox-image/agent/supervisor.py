@@ -4,22 +4,24 @@ One thread, no user code, and little imported. The worker can neither signal, tr
 worker says is passed on with the supervisor's own verdict beside it.
 """
 
-import json
 import os
-import signal
-import socket
-from typing import Any
 
 from agent.cell import Cell
+from agent.cgroup import MemoryGauge
 from agent.channel import Channel
 from agent.executions import Executions
-from agent.listing import Listing
-from agent.processes import reap, set_dumpable
+from agent.init import Init, let_go_of_standard_streams
+from agent.listings import Listings
+from agent.memory_watch import MemoryWatch
+from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
 from agent.save import is_save
 from agent.save_memory import SaveMemory
+from agent.savepoint_copy import SavepointCopy, notes_of
+from agent.savepoints import Savepoints
 from agent.saves import Saves
+from agent.standing import Standing
 from agent.wire import Header
 from agent.workers import Workers
 
@@ -29,30 +31,42 @@ _OCCUPIED = ("occupied", "something else is under way")
 class Supervisor:
     """Answers the host's requests."""
 
-    def __init__(self, reactor: Reactor, channel: Channel) -> None:
+    def __init__(self, reactor: Reactor, channel: Channel, threads: int) -> None:
         self._reactor = reactor
         self._channel = channel
         self._session: str | None = None
         self._incarnation = 0
-        self._listing: Listing | None = None
         self._clearing: list[int] = []  # requests that wait for a fresh worker
-        self._waits_to_list: int | None = None  # a request that waits for a save to let go of the worker
-        _let_go_of_standard_streams()
+        self._postponed: list[tuple[Header, list[bytes]]] = []  # until it is known what stands in a worker's place
+        let_go_of_standard_streams()
         set_dumpable(dumpable=False)  # before there is any process that could look
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        self._watch_children()
-        memory = SaveMemory()
-        self._workers = Workers(reactor, self)
-        self._executions = Executions(reactor, channel, self._workers)
+        memory, gauge = SaveMemory(), MemoryGauge()
+        self._workers = Workers(reactor, self, gauge, threads)
+        self._init = Init(reactor, self._workers.reaped)
+        self._savepoints = Savepoints(reactor, self._workers, gauge, free=self._free, released=self._start_cell)
         self._saves = Saves(
             reactor,
             channel,
             self._workers,
             memory=memory,
             released=self._released,
-            over=self._executions.forgive_memory,
+            over=self._save_over,
+        )
+        self._memory = MemoryWatch(
+            reactor,
+            gauge,
+            wanted=self._is_busy,
+            reliefs=(self._saves.give_up_rehearsal, self._saves.give_up, self._savepoints.give_up),
+            full=self._workers.ask_for_lines,
+        )
+        self._executions = Executions(
+            reactor, channel, self._workers, savepoints=self._savepoints, memory=self._memory, settled=self._replay
         )
         self._restores = Restores(reactor, channel, self._workers, self._executions, memory)
+        # One that is taken up again is refused when it is known what was lost.
+        self._listings = Listings(
+            reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
+        )
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
@@ -60,27 +74,13 @@ class Supervisor:
         cell = self._executions.cell
         return self._incarnation, self._executions.last, cell.number if cell else None
 
-    def _watch_children(self) -> None:
-        reading, writing = socket.socketpair()
-        for end in (reading, writing):
-            end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        self._wakeup = (reading, writing)
-        self._reactor.watch(reading.fileno(), self._child_ended)
-
-    def _child_ended(self, _events: int) -> None:
-        try:
-            self._wakeup[0].recv(4096)
-        except BlockingIOError:
-            return
-        self._workers.reaped(reap())
-
     def asked(self, header: Header, parts: list[bytes]) -> None:
         """Do what the host wants, or say why not."""
         kind, request = header["type"], header.get("id")
         if not isinstance(request, int):
             self._told(kind, header, parts)
+        elif kind in ("list", "save", "restore") and self._executions.replacing:
+            self._postponed.append((header, parts))
         elif kind == "claim":
             self._claim(request, header)
         elif kind == "execute":
@@ -130,9 +130,16 @@ class Supervisor:
         refusal = self._refusal(header, parts)
         if refusal is not None:
             self._channel.refuse(request, *refusal)
-            return
-        self._saves.needed()
-        self._executions.begin(Cell(request, header, parts[0]), held=self._saves.holding)
+        elif not self._refused_as_lost(request, "execute"):
+            self._saves.needed()
+            self._executions.begin(Cell(request, header, parts[0]))
+            self._start_cell()
+
+    def _start_cell(self) -> None:
+        """The worker may be free: start what waits for it, if anything does."""
+        held = self._saves.holding or self._savepoints.forking or bool(self._clearing)
+        if self._workers.ready and not held:
+            self._executions.start()
 
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
         numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]
@@ -144,13 +151,28 @@ class Supervisor:
             return _OCCUPIED
         if header["execution"] <= self._executions.last:
             return "repeated", f"execution {header['execution']} was begun before"
-        lost = self._executions.untold_loss()
-        return None if lost is None else ("lost", lost)
+        return None
+
+    def _refused_as_lost(self, request: int, kind: str) -> bool:
+        loss = self._executions.standing.loss(kind)
+        if loss is not None:
+            self._channel.refuse(request, "lost", loss[0], loss[1])
+        return loss is not None
 
     def _occupied(self) -> bool:
         """Whether something uses the worker; a save does so only for a moment, which is waited for."""
-        lists = self._listing is not None or self._waits_to_list is not None
-        return self._executions.cell is not None or lists or bool(self._clearing) or self._restores.under_way
+        lists, restores = self._listings.under_way, self._restores.under_way
+        return self._executions.cell is not None or lists or restores or bool(self._clearing)
+
+    def _free(self) -> Standing | None:
+        """What a savepoint would hold, where nothing uses the worker."""
+        used = self._occupied() or self._saves.holding or self._workers.held or self._executions.replacing
+        return self._executions.standing if self._workers.ready and not used else None
+
+    def _is_busy(self) -> bool:
+        """Whether memory may be taken fast."""
+        cell = self._executions.cell
+        return self._saves.under_way or (cell is not None and cell.started is not None)
 
     def _save(self, request: int, header: Header) -> None:
         if not is_save(header):
@@ -159,11 +181,14 @@ class Supervisor:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
-        elif self._executions.hollow is not None:
-            self._channel.refuse(request, "lost", self._executions.hollow)
-        else:
+        elif not self._refused_as_lost(request, "save"):
             self._saves.needed()
             self._saves.begin(header)
+            self._memory.watch()
+
+    def _save_over(self) -> None:
+        self._executions.forgive_memory()
+        self._savepoints.consider()
 
     def _restore(self, request: int, header: Header, parts: list[bytes]) -> None:
         if not is_restore(header, parts):
@@ -172,53 +197,44 @@ class Supervisor:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
-        elif self._executions.ran:
+        elif self._executions.standing.ran:
             self._channel.refuse(request, "occupied", "a cell has run in this worker")
         else:
             self._saves.needed()
+            self._savepoints.drop()  # what it holds is to be replaced
             self._restores.begin(header, parts[0])
 
     def _list(self, request: int) -> None:
         if self._occupied():
             self._channel.refuse(request, *_OCCUPIED)
             return
-        if self._executions.hollow is not None:
-            self._channel.refuse(request, "lost", self._executions.hollow)
+        if self._refused_as_lost(request, "list"):
             return
         self._saves.needed()
         if self._saves.holding:
-            self._waits_to_list = request
+            self._listings.wait(request)
         else:
-            self._begin_listing(request)
+            self._listings.begin(request)
 
     def _released(self) -> None:
         """The worker may be used again after a save has begun."""
-        request, self._waits_to_list = self._waits_to_list, None
+        request = self._listings.waited()
         if request is not None:
-            self._list(request)  # which may be refused by now
-        if self._workers.ready and not self._clearing:
-            self._executions.start()
+            self.asked({"type": "list", "id": request}, [])  # which may be refused by now
+        self._start_cell()
+        self._savepoints.consider()
 
-    def _begin_listing(self, request: int) -> None:
-        def ask(skip: int, pipe: int) -> None:
-            self._workers.send({"type": "inspect", "skip": skip}, descriptors=[pipe])
-
-        def done(table: dict[str, Any]) -> None:
-            self._listing = None
-            self._channel.reply(request, {"ok": True}, [json.dumps(table).encode()])
-
-        def lost() -> None:
-            self._listing = None
-            self._channel.refuse(request, "lost", self._executions.hollow or "the worker has ended")
-
-        self._listing = Listing(self._reactor, ask, done, lost)
+    def _replay(self) -> None:
+        """It is known what stands in the place of a worker that ended."""
+        postponed, self._postponed = self._postponed, []
+        for header, parts in postponed:
+            self.asked(header, parts)
 
     def _clear(self, request: int) -> None:
         self._clearing.append(request)  # first: what is let go of by the following is not begun any more
         self._saves.interrupt("the session was cleared")
         self._restores.interrupt("the session was cleared")
-        if self._listing is not None:
-            self._listing.abandon()
+        self._listings.abandon()
         self._executions.forget_namespace()
 
     # the worker
@@ -230,19 +246,37 @@ class Supervisor:
         self._clearing.clear()
         self._restores.worker_ready()
         self._saves.start()
-        self._executions.start()
+        self._start_cell()
+
+    def worker_resumed(self, copy: SavepointCopy, header: Header) -> None:
+        """A savepoint has taken over: what waits for a worker gets this one."""
+        self._executions.resumed(copy.standing, notes_of(header))
+        self._start_cell()
+        self._savepoints.consider()
+
+    def worker_unfit(self, why: str) -> None:
+        """It could not."""
+        self._executions.not_resumed(f"The savepoint could not take over: {why}.")
+
+    def savepoints(self) -> set[int]:
+        """The processes that stand by."""
+        return self._savepoints.pids()
 
     def worker_says(self, header: Header, parts: list[bytes]) -> None:
         """Believed by nobody: what does not fit is dropped."""
         kind, cell = header["type"], self._executions.cell
-        if kind == "inspecting" and self._listing is not None and isinstance(header.get("pid"), int):
-            self._listing.child(header["pid"])
+        if kind == "inspecting":
+            self._listings.child(header.get("pid"))
         elif kind == "done" and cell is not None and header.get("execution") == cell.number:
             self._executions.finish(header, parts)
+            self._savepoints.consider()
+        elif kind == "forked":
+            self._savepoints.worker_says(header)
         elif kind == "saving":
             self._saves.worker_says(header)
         elif kind in ("restoring", "restored"):
             self._restores.worker_says(header, parts)
+            self._savepoints.consider()
 
     def worker_replaced(self) -> None:
         """All that it started ends with it."""
@@ -251,8 +285,7 @@ class Supervisor:
     def worker_died(self, how: str) -> None:
         """Whatever was asked of it is answered without it."""
         how = self._executions.worker_died(how)
-        if self._listing is not None:
-            self._listing.abandon(lost=self._executions.hollow is not None)
+        self._listings.abandon(lost=True)
         self._restores.worker_died(how)
 
     def rehearsing(self, pid: int) -> None:
@@ -262,11 +295,4 @@ class Supervisor:
     def process_ended(self, pid: int, status: int) -> None:
         """Something else was reaped."""
         self._saves.process_ended(pid, status)
-
-
-def _let_go_of_standard_streams() -> None:
-    # The attach connector has copies of its own.
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
+        self._savepoints.process_ended(pid)

@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent import pristine, worker_restores, worker_saves
-from agent.execution import MAX_TEXT, Interpreter, Report
+from agent import pristine, worker_restores, worker_savepoints, worker_saves
+from agent.before_fork import open_mp
+from agent.crash_report import LINES_SIGNAL
+from agent.execution import Interpreter, Report
 from agent.inspection import describe
 from agent.names import countable, is_module
 from agent.processes import LOST_CHANNEL, flush_c_streams
+from agent.reports import described
 from agent.snapshot import process_patches, process_state
 from agent.streams import HIGH, Attribution, CellRaw, CellWriter, NoInput
 from agent.wire import Decoder, Frame, Header, encode
@@ -27,16 +30,14 @@ __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 _RESERVED_DESCRIPTORS = 16  # for us, when a cell has used up all that it may
 _READ_SIZE = 256 * 1024
 _CONTROL_SIZE = pristine.CMSG_LEN(4 * 4)  # of four descriptors
-_MAX_NAMES_BYTES = 200_000  # of the names in one report, as JSON
-_MAX_DETAIL_TEXT = 4_000  # characters of a message or a note
-_MAX_NOTES = 40
-_MAX_NAME = 200
 _write_json = json.JSONEncoder().encode
 
 
 def main(supervisor: int, answers: int, crash_report: int) -> NoReturn:
-    """Serve until the supervisor closes the socket; a fatal signal writes the running lines to `crash_report`."""
-    faulthandler.enable(_move_high(crash_report), all_threads=False)
+    """Serve until the supervisor closes the socket; lines that run at a fatal signal go to `crash_report`."""
+    report = _move_high(crash_report)
+    faulthandler.enable(report, all_threads=False)
+    faulthandler.register(LINES_SIGNAL, report, all_threads=False)  # in C: also in the middle of a library's code
     Worker(socket.socket(fileno=_move_high(supervisor)), _move_high(answers)).serve()
 
 
@@ -53,6 +54,7 @@ class Worker:
         self._descriptors: list[int] = []
         self._attribution = Attribution()
         self._threads_told = 0
+        self._forked: worker_savepoints.Forked | None = None  # this is a copy, and stands by
         self._nothing = _move_high(pristine.open_descriptor("/dev/null", pristine.O_RDONLY))
         self._output = _move_high(pristine.open_descriptor("/dev/null", pristine.O_WRONLY))
         self._streams = (
@@ -82,6 +84,12 @@ class Worker:
                 worker_saves.begin(self._interpreter.namespace, header, parts, (pipe, connection), self._send)
             elif header["type"] == "restore":
                 self._restore(header, parts[0])
+            elif header["type"] == "savepoint":
+                self._savepoint(self._descriptors.pop(0), self._descriptors.pop(0))
+            elif header["type"] == "resume" and self._forked is not None:
+                forked, self._forked = self._forked, None
+                said = worker_savepoints.resume(forked, self._interpreter.forget_loop())
+                self._send({"type": "resumed", **said})
 
     def _receive(self, flags: int) -> None:
         # Not by socket.recv_fds: it ignores the flags that it is given (CPython's issue 107898), and would wait here.
@@ -144,27 +152,43 @@ class Worker:
         self._threads_told = threads
 
     def _described(self, execution: int, report: Report) -> bytes:
-        notes = report.notes[:_MAX_NOTES]
-        error = report.error and {"type": report.error[0][:_MAX_NAME], "message": report.error[1][:_MAX_DETAIL_TEXT]}
-        detail = {
-            "error": error,
-            "bound": _capped_names(report.bound, "bound", notes),
-            "removed": _capped_names(report.removed, "removed", notes),
-            "displays": [display.mime for display in report.displays],
-            "value": report.value is not None,
-            "notes": [note[:_MAX_DETAIL_TEXT] for note in notes],
-        }
-        parts = [_write_json(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
-        parts += [display.data for display in report.displays]
-        header = {"type": "done", "execution": execution, "status": report.status, "variables": self._variables()}
-        return encode(header, parts)
+        faults = pristine.getrusage(pristine.RUSAGE_SELF).ru_minflt
+        return described(report, {"execution": execution, "variables": self._variables(), "faults": faults})
 
     def _variables(self) -> int:
         named = [pair for pair in self._interpreter.namespace.copy().items() if type(pair[0]) is str]
         return sum(1 for name, value in named if countable(name) and not is_module(value))
 
+    def _savepoint(self, link: int, answers: int) -> None:
+        forked = worker_savepoints.fork(lambda **said: self._send({"type": "forked", **said}))
+        try:
+            if forked is not None:
+                self._stand_by(forked, link, answers)
+        finally:
+            pristine.close(link)
+            pristine.close(answers)
+
+    def _stand_by(self, forked: worker_savepoints.Forked, link: int, answers: int) -> None:
+        """This is the copy: nothing of it reaches what is the worker's. Where the supervisor lets go of it, it ends."""
+        for ours, theirs in ((link, self._supervisor.fileno()), (answers, self._answers)):
+            pristine.dup2(ours, theirs, inheritable=False)
+        for fd in (*self._descriptors, *self._attribution.forked()):
+            pristine.close(fd)
+        for fd in (0, 1, 2):
+            pristine.dup2(self._nothing, fd)
+        pristine.dup2(self._nothing, self._output, inheritable=False)
+        self._decoder = Decoder()
+        self._frames.clear()
+        self._descriptors.clear()
+        self._threads_told = 0
+        self._pid = pristine.getpid()
+        self._forked = forked
+        forked.settle()
+        self._send({"type": "parked", "pid": self._pid})
+
     def _inspect(self, header: Header) -> None:
         pipe = self._descriptors.pop(0)
+        open_mp.pause()
         try:
             # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
             intermediate = pristine.fork()
@@ -236,25 +260,3 @@ def _end_forked_copy(report: Report, stderr: CellWriter) -> NoReturn:
     if report.traceback:
         stderr.write(report.traceback)
     pristine.leave(report.exit_code if report.status == "ok" else 1)
-
-
-def _capped_names(names: list[str], how: str, notes: list[str]) -> list[str]:
-    kept: list[str] = []
-    size = 0
-    for name in names:
-        size += len(_write_json(name[:_MAX_NAME])) + 2
-        if size > _MAX_NAMES_BYTES:
-            notes.append(f"{len(names) - len(kept)} more names were {how} than are listed.")
-            break
-        kept.append(name[:_MAX_NAME])
-    return kept
-
-
-def _capped(text: str) -> bytes:
-    """At most MAX_TEXT bytes, from the beginning and the end, with a line that says what was left out."""
-    data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= MAX_TEXT:
-        return data
-    head, tail = data[: MAX_TEXT * 3 // 4], data[-MAX_TEXT // 5 :]
-    left_out = len(data) - len(head) - len(tail)
-    return head + f"\n… {left_out:,} of {len(data):,} bytes left out …\n".encode() + tail

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent import pristine
+from agent.before_fork import open_mp, random_state, threads_at_rest
 from agent.save_child import SaveChild
-from agent.snapshot import process_state
 from agent.streams import HIGH
 from agent.wire import Header
 
@@ -24,10 +24,9 @@ def begin(
     pipe, connection = descriptors
     told = {"type": "saving", "save": header["save"]}
     try:
-        try:
-            before = process_state.before_fork()
-        except BaseException:  # the session has replaced the module `random`
-            before = {}
+        threads_at_rest()
+        open_mp.pause()
+        before = random_state()
         # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
         intermediate = pristine.fork()
         if intermediate == 0:

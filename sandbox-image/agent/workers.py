@@ -5,22 +5,23 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from agent.cgroup import MemoryGauge
+from agent.crash_report import LINES_SIGNAL, CrashReport
 from agent.framestream import FrameStream
-from agent.processes import LOST_CHANNEL, continue_all, kill_all_but, stop_all_but
+from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but
 from agent.reactor import Reactor, Timer
+from agent.savepoint_copy import MAX_PID, SavepointCopy
 from agent.wire import Header
 from agent.zygote_process import Zygote
+from agent.zygote_revival import ZygoteRevival
 
 TYPE_CHECKING = False  # typing is dear to import
-MAX_PID = 2**22  # of Linux
 _READY_BOUND = 10.0  # seconds from asking the zygote to the worker's hello
 _TRIES = 3
-_MOST_REVIVALS = 8  # of a zygote that is killed again and again, beside one worker
+_CHECK_BOUND = 2.0  # seconds for a savepoint to find out whether it can go on
 _DYING = 0.05  # seconds
-_MAX_CRASH_REPORT = 64 * 1024
-_CRASH_LINES = (b"Fatal Python error", b"Stack (most", b"  File ")
-_OURS = (b'"/opt/agent/', b"<frozen runpy>")
-_LOST_CHANNEL = "it closed or misused the descriptor that the agent works through"
+_UNUSABLE = 70  # exit code of a sandbox in which nothing can run any more
+OUT_OF_MEMORY = 71  # and of one whose memory stays full though everything in it was ended
 
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
         def worker_ready(self) -> None:
             """A fresh one waits for work."""
+
+        def worker_resumed(self, copy: SavepointCopy, header: Header) -> None:
+            """A savepoint has taken over and waits for work."""
+
+        def worker_unfit(self, why: str) -> None:
+            """It could not."""
+
+        def savepoints(self) -> set[int]:
+            """The processes that stand by."""
 
         def worker_says(self, header: Header, parts: list[bytes]) -> None:
             """A frame from it."""
@@ -51,49 +61,79 @@ if TYPE_CHECKING:
 class Workers:
     """At most one worker at a time, always a fresh one after a death, and what goes on beside it."""
 
-    def __init__(self, reactor: Reactor, owner: "Owner") -> None:
+    def __init__(self, reactor: Reactor, owner: "Owner", gauge: MemoryGauge, threads: int) -> None:
         self._reactor = reactor
         self._owner = owner
-        self._zygote = Zygote(reactor, owner.rehearsing, self._go_on_after_revival)
-        self._revivals = 0
-        self._revival: Timer | None = None  # everything is stopped until a new zygote is hidden
-        self.held = False  # everything is stopped for a save
+        self._gauge = gauge
+        self._revival = ZygoteRevival(reactor)
+        self._zygote = Zygote(reactor, owner.rehearsing, self._revival.over, threads)
         self._stream: FrameStream | None = None
         self._overdue: Timer | None = None
         self._tries = 0
-        self._crash_report = -1
-        self._misused = False  # whether it was killed for the loss of its channel
+        self._crash_report: CrashReport | None = None
+        self._killed_for: str | None = None  # why, where we had to end it
+        self._adopted: SavepointCopy | None = None  # it has taken over, and is finding out whether it can go on
         self.pid: int | None = None
         self.ready = False
 
-    def begin(self) -> None:
-        """Have a fresh worker made, after ending whatever an earlier one left."""
-        self._owner.worker_replaced()
-        self._forget_worker()
-        self._end_revival()
-        self._revivals = 0
-        self._handle_ended(kill_all_but([self._zygote.pid] if self._zygote.pid else []))
+    def begin(self, *, oom: bool = False) -> None:
+        """Have a fresh worker made, after ending whatever an earlier one left; `oom`: for lack of memory."""
+        self._end_all()
+        self._revival.forget()
+        self._handle_ended(kill_all_but(self.zygotes()))
+        if oom and not self._gauge.has_room():
+            os._exit(OUT_OF_MEMORY)
         self._zygote.start()
         self._tries += 1
         if self._tries > _TRIES:
-            os._exit(70)  # nothing can run here any more: the host sees the sandbox end
+            os._exit(_UNUSABLE)  # nothing can run here any more: the host sees the sandbox end
         self._close_crash_report()
-        self._crash_report, crash_writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._crash_report = CrashReport()
         answers, answers_writing = os.pipe2(os.O_CLOEXEC)
         try:
-            connection = self._zygote.ask(answers_writing, crash_writing)
+            connection = self._zygote.ask(answers_writing, self._crash_report.writing)
         except OSError:
             os.close(answers)
             self._overdue = self._reactor.after(0.05, self._begin_anew)
             return
         finally:
-            os.close(crash_writing)
+            self._crash_report.close_writing()
             os.close(answers_writing)
         # Nothing is read from the socket: descriptors that user code passes over it are refused by the kernel.
         connection.shutdown(socket.SHUT_RD)
         writing = connection.detach()
         self._stream = FrameStream(self._reactor, answers, writing, self._frame, self._channel_broken)
         self._overdue = self._reactor.after(_READY_BOUND, self._begin_anew)
+
+    def adopt(self, copy: SavepointCopy, *, oom: bool) -> None:
+        """Let a savepoint be the worker, after ending all else; whether it can is told."""
+        self._end_all()
+        self.pid, self._adopted = copy.pid, copy
+        self._stream = copy.becomes_worker(self._frame, self._channel_broken)
+        self._overdue = self._reactor.after(_CHECK_BOUND, lambda: self._unfit("it did not come back in time"))
+        # A zygote that is just being made again can be looked into: another one is made when the copy stands.
+        spared = set() if self._revival.forget() else self.zygotes()
+        self._handle_ended(kill_all_but({*spared, copy.pid or 0}))
+        if self._adopted is not copy:  # it was a dead one
+            return
+        if oom and not self._gauge.has_room():
+            self._unfit("there is no memory left for it")
+        else:
+            self.send({"type": "resume"})
+
+    def _end_all(self) -> None:
+        self._owner.worker_replaced()
+        self._forget_worker()
+
+    def _unfit(self, why: str) -> None:
+        self._forget_worker()
+        self._owner.worker_unfit(why)
+
+    def kill(self, why: str) -> None:
+        """End a worker that is of no use any more; its death is told with this reason."""
+        if self.pid is not None:
+            self._killed_for = why
+            self._signal(signal.SIGKILL)
 
     def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
         """To the worker; descriptors go along and are closed here."""
@@ -105,7 +145,7 @@ class Workers:
 
     def ours(self) -> set[int]:
         """The processes that nothing a worker says may end."""
-        return {pid for pid in (self.pid, self._zygote.pid) if pid is not None}
+        return {pid for pid in (self.pid, self._zygote.pid) if pid is not None} | self._owner.savepoints()
 
     def zygotes(self) -> set[int]:
         """What forks workers and rehearsals."""
@@ -115,40 +155,19 @@ class Workers:
         """Have a rehearsal begun that is driven over `connection`. Raises OSError."""
         self._zygote.rehearse(connection)
 
+    @property
+    def held(self) -> bool:
+        """Whether everything is stopped for a save."""
+        return self._revival.held
+
+    def hold(self) -> None:
+        """Everything is being stopped for a save, until `go_on`."""
+        self._revival.held = True
+
     def go_on(self) -> None:
         """What was stopped for a save may run."""
-        self.held = False
-        if self._revival is None:
-            continue_all()
-            self._revive_zygote()
-
-    def _revive_zygote(self) -> None:
-        """Make another where it was killed, as a worker can: rehearsals need it.
-
-        It is exec'ed, and can be looked into until it has hidden itself: so long nothing of the session's runs.
-        """
-        due = self._zygote.pid is None and self.ready and self._revival is None and not self.held
-        if not due or self._revivals == _MOST_REVIVALS:
-            return
-        self._revivals += 1
-        stop_all_but(())
-        try:
-            self._zygote.start()
-        except OSError:  # no process can be started
-            continue_all()
-            return
-        self._revival = self._reactor.after(_READY_BOUND, self._zygote.kill)
-
-    def _go_on_after_revival(self) -> None:
-        """Nobody can look into the zygote any more, or it has ended."""
-        if self._end_revival() and not self.held:
-            continue_all()
-
-    def _end_revival(self) -> bool:
-        revival, self._revival = self._revival, None
-        if revival is not None:
-            revival.cancel()
-        return revival is not None
+        self._revival.release()
+        self._revival.begin(self._zygote, ready=self.ready)
 
     def kill_stranger(self, pid: int) -> None:
         """End a process whose purpose is gone."""
@@ -181,25 +200,33 @@ class Workers:
     def reaped(self, ended: Sequence[tuple[int, int]]) -> None:
         """Processes that were waited for: a death of the worker is told."""
         self._handle_ended(ended)
-        self._revive_zygote()
+        self._revival.begin(self._zygote, ready=self.ready)
 
-    def crash_traceback(self) -> bytes:
-        """The lines that ran when the last worker met a fatal signal, or nothing."""
-        try:
-            report = os.read(self._crash_report, _MAX_CRASH_REPORT)
-        except (BlockingIOError, OSError):
-            return b""
-        lines = [
-            line
-            for line in report.split(b"\n")
-            if line.startswith(_CRASH_LINES) and not any(ours in line for ours in _OURS)
-        ]
-        return b"\n".join(lines)
+    def ask_for_lines(self) -> bool:
+        """Have the worker's C code say which lines run; whether it will."""
+        if self._crash_report is None or self.pid is None or not catches(self.pid, LINES_SIGNAL):
+            return False
+        self._crash_report.asked = True
+        self._signal(LINES_SIGNAL)
+        return True
+
+    def lines_are_waited_for(self) -> bool:
+        """Whether it has not said them yet."""
+        return self._crash_report is not None and self._crash_report.waits()
+
+    def lines(self) -> bytes:
+        """The lines that ran when it was asked last, or met a fatal signal; or nothing."""
+        return b"" if self._crash_report is None else self._crash_report.lines()
+
+    def forget_lines(self) -> None:
+        """What was said of them is past."""
+        if self._crash_report is not None:
+            self._crash_report.forget()
 
     def _close_crash_report(self) -> None:
-        if self._crash_report >= 0:
-            os.close(self._crash_report)
-            self._crash_report = -1
+        if self._crash_report is not None:
+            self._crash_report.close()
+            self._crash_report = None
 
     def _begin_anew(self) -> None:
         self._zygote.kill()
@@ -213,15 +240,23 @@ class Workers:
             self._channel_broken("")
 
     def _take(self, header: Header, parts: list[bytes]) -> None:
-        if header["type"] == "ready" and not self.ready and isinstance(header.get("pid"), int):
-            self.pid = header["pid"]
-            self.ready = True
-            self._tries = 0
-            if self._overdue is not None:
-                self._overdue.cancel()
-            self._owner.worker_ready()
-        else:
+        copy = self._adopted
+        if self.ready:
             self._owner.worker_says(header, parts)
+        elif copy is None and header["type"] == "ready" and isinstance(header.get("pid"), int):
+            self.pid = header["pid"]
+            self._is_ready()
+            self._owner.worker_ready()
+        elif copy is not None and header["type"] == "resumed":
+            self._is_ready()
+            self._owner.worker_resumed(copy, header)
+            self._revival.begin(self._zygote, ready=self.ready)
+
+    def _is_ready(self) -> None:
+        self.ready, self._adopted = True, None
+        self._tries = 0
+        if self._overdue is not None:
+            self._overdue.cancel()
 
     def _channel_broken(self, _reason: str) -> None:
         # Without it no result can arrive. A worker that is just dying has closed it too, and is given time to.
@@ -229,14 +264,13 @@ class Workers:
 
         def kill() -> None:
             if pid is not None and self.pid == pid:
-                self._misused = True
-                os.kill(pid, signal.SIGKILL)
+                self.kill(CHANNEL_LOST)
 
         self._reactor.after(_DYING, kill)
 
     def _forget_worker(self) -> None:
-        self.ready = self._misused = False
-        self.pid = None
+        self.ready = False
+        self.pid = self._killed_for = self._adopted = None
         if self._overdue is not None:
             self._overdue.cancel()
         if self._stream is not None:
@@ -247,24 +281,13 @@ class Workers:
         for pid, status in ended:
             if pid == self._zygote.pid:
                 self._zygote.ended()
-                self._go_on_after_revival()
+                self._revival.over()
             elif pid == self.pid:
-                how = _LOST_CHANNEL if self._misused else _how(status)
+                how = self._killed_for or how_ended(status)
+                if self._adopted is not None:
+                    self._unfit(how)
+                    continue
                 self._forget_worker()
                 self._owner.worker_died(how)
             else:
                 self._owner.process_ended(pid, status)
-
-
-def _how(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"its process was ended by {name}"
-    code = os.waitstatus_to_exitcode(status)
-    if code == LOST_CHANNEL:
-        return _LOST_CHANNEL
-    return f"its process ended itself with exit code {code}"

@@ -16,12 +16,8 @@ _ENVIRONMENT_SET = {
     "TMPDIR": "/tmp",
     "MPLBACKEND": "Agg",
     "MPLCONFIGDIR": "/tmp/.matplotlib",
-    # One thread: a forked copy of a process that has used more hangs in its next parallel region.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
 }
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _HIDDEN = b"hidden"  # its first message
 
 
@@ -31,8 +27,11 @@ class Zygote:
     `rehearses` gets the process id of each rehearsal; `hidden` is called when nobody can look into it any more.
     """
 
-    def __init__(self, reactor: Reactor, rehearses: Callable[[int], None], hidden: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, rehearses: Callable[[int], None], hidden: Callable[[], None], threads: int
+    ) -> None:
         self._reactor = reactor
+        self._threads = dict.fromkeys(_THREADS, str(threads))  # of libraries
         self._rehearses, self._hidden = rehearses, hidden
         self.pid: int | None = None
         self._socket: socket.socket | None = None
@@ -54,7 +53,7 @@ class Zygote:
             its.close()
             raise
         if pid == 0:
-            _become(its.fileno(), command, kept | _ENVIRONMENT_SET)
+            _become(its.fileno(), command, kept | _ENVIRONMENT_SET | self._threads)
         its.close()
         if self._socket is not None:
             self._reactor.forget(self._socket.fileno())

@@ -284,6 +284,8 @@ def result(number: int, execution: int, *, output: bytes = b"", **fields: object
         "duration": 0.1,
         "output_bytes": len(output),
         "namespace_kept": True,
+        "resumed": None,
+        "memory_peak": 4096,
         "variables": 1,
         "cause": None,
         "notes": [],

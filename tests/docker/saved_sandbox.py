@@ -135,7 +135,9 @@ class SavedSandbox:
 
 
 @asynccontextmanager
-async def snapshot_engine(parent: Path, channel: str = "unix") -> AsyncIterator[DockerEngine]:
+async def snapshot_engine(
+    parent: Path, channel: str = "unix", profile: SandboxProfile | None = None
+) -> AsyncIterator[DockerEngine]:
     """An engine of an installation of its own, closed at the end; nothing of it may be left then."""
     memory: dict[str, str] = {}
 
@@ -151,7 +153,7 @@ async def snapshot_engine(parent: Path, channel: str = "unix") -> AsyncIterator[
         find=find_engine,
         image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
         put_agent=lambda _api, _environment: None,
-        profile=SandboxProfile(),
+        profile=profile or SandboxProfile(),
         channel_parent=parent,
         channel=channel,  # type: ignore[arg-type] # from a parameter
         clock=SystemClock(),

@@ -55,6 +55,9 @@ class Worker:
     def zygotes(self) -> set[int]:
         return set()
 
+    def hold(self) -> None:
+        self.held = True
+
     def go_on(self) -> None:
         self.held = False
 

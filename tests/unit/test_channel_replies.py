@@ -34,6 +34,8 @@ def report(
         "duration": 0.5,
         "output_bytes": len(head) + len(tail),
         "namespace_kept": True,
+        "resumed": None,
+        "memory_peak": 0,
         "variables": 0,
         "cause": None,
         "notes": [],

@@ -72,14 +72,15 @@ def test_the_only_thing_of_the_hosts_inside_is_the_channels_directory_read_only(
 
 
 def test_limits_are_those_of_the_profile() -> None:
-    profile = replace(PROFILE, memory=7, cpus=0.25, pids=8, open_files=9, file_size=10, lease=11, workspace=12)
+    profile = replace(PROFILE, memory=7, cpus=0.25, pids=8, open_files=9, file_size=10, workspace=12)
+    profile = replace(profile, lease=11, threads=13)
     spec = _spec(CHANNELS["unix"], profile)
     host = spec["HostConfig"]
 
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"], host["PidsLimit"]) == (7, 7, 250_000_000, 8)
     limits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in host["Ulimits"]}
     assert limits == {"nofile": (9, 9), "fsize": (10, 10), "core": (0, 0)}
-    assert "SO_LEASE=11" in spec["Env"]
+    assert {"SO_LEASE=11", "SO_THREADS=13"} <= set(spec["Env"])
     assert "size=12," in host["Tmpfs"]["/workspace"]
 
 

@@ -114,13 +114,15 @@ class Requests:
         except ProtocolViolationError as violation:
             raise self.broken(violation) from violation
         if refused is not None:
-            raise self.refused(call.kind, *refused)
+            raise self.refused(call.kind, refused)
         return frame
 
-    def refused(self, kind: str, code: str, message: str) -> BusyError | NamespaceLostError | SandboxLostError:
+    def refused(self, kind: str, refused: replies.Refusal) -> BusyError | NamespaceLostError | SandboxLostError:
         """What a refusal means that no request expects."""
+        code, message = refused.code, refused.message
         if code == "lost":
-            return NamespaceLostError(f"The session's process ended: {message}.", cause=message)
+            ended = f"The session's process ended: {message}."
+            return NamespaceLostError(ended, cause=message, resumed=refused.resumed)
         if code == "occupied":
             return BusyError("Something is still running in the sandbox.", hint="Wait for it or interrupt it.")
         return self.give_up(f"it refused a request ({kind}: {code}, {message})")

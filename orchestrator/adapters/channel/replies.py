@@ -6,6 +6,7 @@ names, strange types, displays that are none) is cut or left out, and said in a 
 
 import codecs
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, cast, get_args
 
 from orchestrator.domain import claims
@@ -42,15 +43,23 @@ def agent_hello(frame: Frame) -> AgentHello:
     )
 
 
-def refusal(frame: Frame) -> tuple[str, str] | None:
-    """Code and message of a reply that is not ok, else None."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request was turned down."""
+
+    code: str
+    message: str
+    resumed: int | None = None  # of `lost`: the execution that a savepoint stood at which has taken over
+
+
+def refusal(frame: Frame) -> Refusal | None:
+    """What a reply says that is not ok, else None."""
     if claims.flag_in(frame.header, "ok"):
         return None
     error = claims.object_of(frame.header.get("error"), "error")
-    return (
-        claims.text_in(error, "code", claims.MAX_NAME),
-        claims.text_in(error, "message", claims.MAX_MESSAGE),
-    )
+    code = claims.text_in(error, "code", claims.MAX_NAME)
+    resumed = claims.optional_count_in(error, "resumed") if code == "lost" else None
+    return Refusal(code, claims.text_in(error, "message", claims.MAX_MESSAGE), resumed)
 
 
 def cell_report(frame: Frame, order: CellOrder) -> CellReport:
@@ -69,8 +78,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
     error_type, error_message = _error(worker, claims.optional_text_in(header, "cause", claims.MAX_NOTE))
     value = _text(parts[3], MAX_VALUE, "value", notes)
     traceback = _text(parts[4], MAX_TRACEBACK, "traceback", notes)
-    notes.take(worker)
-    notes.take(header)
+    notes.take(worker, header)
     return CellReport(
         outcome=_outcome(header),
         output_head=head,
@@ -87,7 +95,7 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         variable_count=claims.count_in(header, "variables"),
         duration=claims.seconds_in(header, "duration"),
         namespace_kept=claims.flag_in(header, "namespace_kept"),
-        resumed=claims.optional_count_in(header, "resumed"),
+        resumed=_resumed(header, order),
         memory_peak=claims.count_in(header, "memory_peak"),
         notes=notes.all(),
     )
@@ -112,6 +120,13 @@ def _outcome(header: Mapping[str, Any]) -> Outcome:
     return cast("Outcome", outcome)
 
 
+def _resumed(header: Mapping[str, Any], order: CellOrder) -> int | None:
+    resumed = claims.optional_count_in(header, "resumed")
+    if resumed is not None and (header.get("namespace_kept") is not False or resumed >= order.execution):
+        raise ProtocolViolationError("a savepoint took over that there cannot have been")
+    return resumed
+
+
 def _worker_report(raw: bytes) -> Mapping[str, Any]:
     if not raw:  # the worker was killed and has reported nothing
         return {"bound": [], "removed": [], "displays": [], "value": False, "notes": []}
@@ -128,11 +143,12 @@ class _Notes:
     def add(self, text: str) -> None:
         self._texts.append(text)
 
-    def take(self, fields: Mapping[str, Any]) -> None:
-        room = max(0, claims.MAX_NOTES - len(self._texts))
-        texts, left_out = claims.texts_in(fields, "notes", most=room, limit=claims.MAX_NOTE)
-        self._texts += texts
-        self._left_out += left_out
+    def take(self, *sources: Mapping[str, Any]) -> None:
+        for fields in sources:
+            room = max(0, claims.MAX_NOTES - len(self._texts))
+            texts, left_out = claims.texts_in(fields, "notes", most=room, limit=claims.MAX_NOTE)
+            self._texts += texts
+            self._left_out += left_out
 
     def all(self) -> tuple[str, ...]:
         if self._left_out:

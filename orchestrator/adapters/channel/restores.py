@@ -110,7 +110,7 @@ class RestoreStream(Exchange):
         if refused is None:
             self._outcome.set_result(frame)
         else:
-            self._outcome.set_exception(self._refusal(*refused))
+            self._outcome.set_exception(self._refusal(refused))
 
     def failed(self, error: SandboxLostError) -> None:
         """The sandbox is gone."""
@@ -167,12 +167,13 @@ class RestoreStream(Exchange):
         except ProtocolViolationError as violation:
             raise self.requests.broken(violation) from violation
 
-    def _refusal(self, code: str, message: str) -> OrchestratorError:
+    def _refusal(self, refused: replies.Refusal) -> OrchestratorError:
+        code, message = refused.code, refused.message
         if code in _OF_THE_RESTORE:
             return _interrupted(message)
         if code == "malformed":
             return SnapshotDamagedError(f"The sandbox cannot read what was saved: {message}.")
-        return self.requests.refused(self.kind, code, message)
+        return self.requests.refused(self.kind, refused)
 
     def _give_up_waiting(self) -> None:
         if not self._outcome.done():

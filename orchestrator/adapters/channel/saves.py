@@ -136,7 +136,7 @@ class SaveStream(Exchange):
         self._end_waiting()
         refused = replies.refusal(frame)
         if refused is not None:
-            self._fail(self._refusal(*refused))
+            self._fail(self._refusal(refused))
         elif self._files is not None:
             reply = snapshot_frames.save_reply(frame)
             if reply.files_read is not self._files:
@@ -188,12 +188,13 @@ class SaveStream(Exchange):
         if self._failure is not None:
             raise self._failure
 
-    def _refusal(self, code: str, message: str) -> OrchestratorError:
+    def _refusal(self, refused: replies.Refusal) -> OrchestratorError:
+        code, message = refused.code, refused.message
         if code in _OF_THE_SAVE:
             return _failed(message)
         if self._files is not None:
             return self.requests.give_up(f"it refused a save that it had begun ({code}, {message})")
-        return self.requests.refused(self.kind, code, message)
+        return self.requests.refused(self.kind, refused)
 
     def _out_of_time(self, why: str) -> None:
         self._abandon(f"it {why}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.processes import OomCounter
+from agent.cgroup import OomCounter
 from agent.snapshot.nodes import is_telling
 from agent.snapshot.pieces import Emit
 from agent.snapshot.saving import Order, Saved, save

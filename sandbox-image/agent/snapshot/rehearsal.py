@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from agent.processes import OomCounter
+from agent.cgroup import OomCounter
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Node, is_telling
@@ -246,7 +246,7 @@ class Rehearsal:
             raise
         except (OSError, ValueError):
             self._end_process()
-            if self._oom.new():
+            if self._oom.new() or self._order.given_up():
                 raise _UnknownError from None
             return _ENDED
         if answer.get("ok") is True:

@@ -36,6 +36,7 @@ class Order:
     take: Callable[..., Taken] = lambda _announce, _beat, _refused: Taken()  # of the process: see process_state.take
     rehearsed: frozenset[str] = frozenset()  # digests of groups that were loaded before
     rehearse: Callable[[], Any] | None = None  # gives a socket to a fresh rehearsal, or None; None: no rehearsals
+    given_up: Callable[[], bool] = lambda: False  # whether it was ended for what is not its fault
     rehearsal_bound: float = 5.0  # seconds that loading one group may take; below the silence that a keeper allows
     rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
     refused: dict[str, str] = field(default_factory=dict)  # labels that are not tried, and why

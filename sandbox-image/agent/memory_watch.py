@@ -1,0 +1,78 @@
+"""Looks at the container's memory while a cell runs or something is saved, and gives up what it can spare of ours.
+
+A copy of the worker costs memory where the worker writes. Before the limit kills a cell, what goes on beside it ends in
+the order of what it is worth: the rehearsal of a snapshot, the snapshot, the savepoint.
+"""
+
+from collections.abc import Callable, Sequence
+
+from agent.cgroup import MemoryGauge
+from agent.reactor import Reactor, Timer
+
+_LOOK, _CLOSE_LOOK = 0.02, 0.01  # seconds between two looks
+_CLOSE = 0.75  # of the limit: from here on looks are closer
+_TIGHT = 0.8  # of it: something is given up at each look
+_FULL = 0.9  # of it: all is given up, and the cell is asked for its lines
+
+
+class MemoryWatch:
+    """`reliefs` give something up, and return a note where there was something; `full` is called once for a cell."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        gauge: MemoryGauge,
+        *,
+        wanted: Callable[[], bool],
+        reliefs: Sequence[Callable[[], str | None]],
+        full: Callable[[], object],
+    ) -> None:
+        self._reactor = reactor
+        self._gauge = gauge
+        self._wanted = wanted
+        self._reliefs = reliefs
+        self._full = full
+        self._told_full = False
+        self._timer: Timer | None = None
+        self._notes: list[str] = []
+
+    def begin_cell(self) -> None:
+        """The most that is used from here on is of interest."""
+        self._told_full = False
+        self._gauge.begin()
+        self.watch()
+
+    def end_cell(self) -> int:
+        """The most that was used, in bytes."""
+        return self._gauge.most()
+
+    def watch(self) -> None:
+        """Look, as long as that is wanted."""
+        if self._timer is None:
+            self._timer = self._reactor.after(_LOOK, self._tick)
+
+    def notes(self) -> list[str]:
+        """What was given up, told once."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._wanted():
+            return
+        self._gauge.look()
+        part = self._gauge.used() / self._gauge.limit if self._gauge.limit else 0.0
+        if part > _FULL and not self._told_full:
+            self._told_full = True
+            self._full()
+        if part > _TIGHT:
+            self._relieve(everything=part > _FULL)
+        self._timer = self._reactor.after(_CLOSE_LOOK if part > _CLOSE else _LOOK, self._tick)
+
+    def _relieve(self, *, everything: bool) -> None:
+        for give_up in self._reliefs:
+            note = give_up()
+            if note is not None:
+                self._notes.append(note)
+                if not everything:
+                    return
