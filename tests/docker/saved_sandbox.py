@@ -75,6 +75,11 @@ class SavedSandbox:
                 await asyncio.sleep(0.01)
         self._seen = standing
 
+    def exit_code(self) -> int:
+        """Of the container, once it has ended."""
+        with closing(api_client(find_engine())) as api:
+            return int(api.inspect_container(self.handle)["State"]["ExitCode"])
+
     def standing_by(self) -> set[int]:
         """The processes of savepoints, as the host sees them: by their score, which no other process of ours has."""
         if self._init is None:

@@ -1,6 +1,7 @@
 """Savepoints in real sandboxes: a worker ends, however it does, and the copy that stood by goes on."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -88,9 +89,13 @@ async def test_end_between_two_cells_is_told_once_to_whoever_asks_next(fresh: Fr
         await box.value("import os, threading\nthreading.Timer(0.5, lambda: os._exit(3)).start()\ny = 2")
         await box.savepoint()
         await asyncio.sleep(1)
-        asking = {"execute": lambda: box.value("x"), "list": box.agent.list_variables, "save": box.save}[asked]
+        asking: dict[str, Callable[[], Awaitable[object]]] = {
+            "execute": lambda: box.value("x"),
+            "list": box.agent.list_variables,
+            "save": box.save,
+        }
         with pytest.raises(NamespaceLostError) as told:
-            await asking()  # type: ignore[operator]
+            await asking[asked]()
         assert (told.value.resumed, "between two cells" in told.value.cause) == (2, True)
         box.execution -= asked == "execute"
         assert await box.value("x, y") == "(1, 2)"
