@@ -38,8 +38,9 @@ class CrashReport:
             if line.startswith((_FATAL, _STACK)):
                 newest = newest if line.startswith(_STACK) and newest[-1:] and newest[-1].startswith(_FATAL) else []
                 newest.append(line)
-            elif line.startswith(_LINE) and not any(ours in line for ours in _OURS) and len(newest) < _MAX_LINES:
+            elif newest and line.startswith(_LINE) and not any(ours in line for ours in _OURS):
                 newest.append(line)
+        newest = newest[:_MAX_LINES]
         if not newest[-1:] or not newest[-1].startswith(_LINE):
             newest = [line for line in newest if line.startswith(_FATAL)]
         return b"\n".join(newest)

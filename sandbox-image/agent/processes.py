@@ -51,6 +51,17 @@ def catches(pid: int, number: int) -> bool:
     return any(mask >> (number - 1) & 1 for mask in caught)
 
 
+def memory_taken(pid: int) -> int:
+    """Bytes, roughly: pages by their faults, and huge ones, which have few faults, by what is there."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+        faults, resident = int(fields[7]), int(fields[21])
+    except (OSError, LookupError, ValueError):
+        return 0
+    return max(faults, resident) * os.sysconf("SC_PAGE_SIZE")
+
+
 def reap() -> list[tuple[int, int]]:
     """Collect every child that has ended: (pid, wait status)."""
     ended: list[tuple[int, int]] = []

@@ -56,6 +56,7 @@ class Supervisor:
             reactor,
             gauge,
             wanted=self._is_busy,
+            taken=self._workers.taken,
             reliefs=(self._saves.give_up_rehearsal, self._saves.give_up, self._savepoints.give_up),
             full=self._workers.ask_for_lines,
         )

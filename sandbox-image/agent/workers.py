@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from agent.cgroup import MemoryGauge
 from agent.crash_report import LINES_SIGNAL, CrashReport
 from agent.framestream import FrameStream
-from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but
+from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but, memory_taken
 from agent.reactor import Reactor, Timer
 from agent.savepoint_copy import MAX_PID, SavepointCopy
 from agent.wire import Header
@@ -176,6 +176,10 @@ class Workers:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def taken(self) -> int:
+        """Bytes that the worker has had so far, those that it gave back and took again with them."""
+        return 0 if self.pid is None else memory_taken(self.pid)
 
     def tasks(self) -> int:
         """How many processes live in the sandbox when no cell has left any."""

@@ -13,8 +13,11 @@ from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.channel.attach_transport import AttachTransport
 from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.domain.model import CellOrder
+from orchestrator.domain.snapshots import SaveOrder, SnapshotIntent
 from tests.contract.scripted_agent import SANDBOX, SECRET, AttachEnd, Reach, ScriptedAgent, UnixEnd
 
+INTENT = SnapshotIntent("k", 7, 3, 20, 41, head=6, replaces=False, seed=2**64 - 1)
+SAVE = SaveOrder(INTENT, "env", 6, 10, 100, compress=True, final=False, hold=0.5, bound=30.0, most_bytes=100_000_000)
 MOST_STANDSTILL = 1.0  # seconds; two noisy cores, and still far below what a hostile close would cost
 
 

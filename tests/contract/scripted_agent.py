@@ -228,9 +228,9 @@ class ScriptedAgent:
     async def refuse(self, code: str) -> None:
         self.turn_down(await self.next(), code, "no")
 
-    def turn_down(self, request: wire.Frame, code: str, message: str = "no") -> None:
+    def turn_down(self, request: wire.Frame, code: str, message: str = "no", **fields: object) -> None:
         """Refuse that request."""
-        error = {"code": code, "message": message}
+        error = {"code": code, "message": message, **fields}
         self.send({"type": "reply", "id": request.header["id"], "ok": False, "error": error})
 
     def freeze(self, request: wire.Frame, *, files: bool = True) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from orchestrator.adapters.channel import agent_channel
 from orchestrator.domain import wire
-from orchestrator.domain.errors import BusyError, InvalidRequestError, SandboxLostError
+from orchestrator.domain.errors import BusyError, InvalidRequestError, NamespaceLostError, SandboxLostError
 from orchestrator.domain.model import CellOrder
 from orchestrator.domain.ports import AgentHello
-from tests.contract.conftest import Open, connected, order
+from tests.contract.conftest import SAVE, Open, connected, order
 from tests.contract.scripted_agent import Reach, ScriptedAgent, result
 
 
@@ -209,6 +210,33 @@ async def test_occupied_is_busy_and_another_refusal_is_a_loss(reach: Reach, chan
     with pytest.raises(SandboxLostError, match="stale"):
         await asyncio.gather(agent.refuse("stale"), channel.claim("k", 1))
     assert "refused" in str(channel.lost)
+
+
+async def test_killed_worker_is_told_with_what_a_savepoint_has_brought_back(reach: Reach, channel_over: Open) -> None:
+    agent, channel = await connected(reach, channel_over)
+    running = asyncio.create_task(channel.execute(order(7)))
+    agent.report(await agent.next(), outcome="crashed", namespace_kept=False, resumed=6, memory_peak=123)
+    report = await running
+    assert (report.namespace_kept, report.resumed, report.memory_peak) == (False, 6, 123)
+
+
+@pytest.mark.parametrize("resumed", [None, 0, 6])
+@pytest.mark.parametrize("asked", ["execute", "list", "save"])
+async def test_worker_that_ended_between_two_cells_is_told_with_what_stands_in_its_place(
+    reach: Reach, channel_over: Open, asked: str, resumed: int | None
+) -> None:
+    agent, channel = await connected(reach, channel_over)
+    asking: dict[str, Callable[[], Awaitable[object]]] = {
+        "execute": lambda: channel.execute(order(7)),
+        "list": channel.list_variables,
+        "save": lambda: channel.save(SAVE),
+    }
+    waiting = asyncio.ensure_future(asking[asked]())
+    agent.turn_down(await agent.next(), "lost", "its process ended itself", resumed=resumed)
+    with pytest.raises(NamespaceLostError) as told:
+        await waiting
+    assert (told.value.resumed, told.value.cause) == (resumed, "its process ended itself")
+    assert channel.lost is None
 
 
 async def test_code_over_the_cap_is_refused_and_nothing_is_sent(reach: Reach, channel_over: Open) -> None:

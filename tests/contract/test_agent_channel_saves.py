@@ -16,20 +16,15 @@ from orchestrator.domain.snapshots import (
     Encoding,
     Piece,
     SaveFailedError,
-    SaveOrder,
-    SnapshotIntent,
     SnapshotRefusedError,
 )
-from tests.contract.conftest import Open, connected, order
+from tests.contract.conftest import SAVE, Open, connected, order
 from tests.contract.scripted_agent import PATIENCE, Reach, ScriptedAgent, digest_of, manifest, piece
-
-INTENT = SnapshotIntent("k", 7, 3, 20, 41, head=6, replaces=False, seed=2**64 - 1)
-ORDER = SaveOrder(INTENT, "env", 6, 10, 100, compress=True, final=False, hold=0.5, bound=30.0, most_bytes=100_000_000)
 
 
 async def frozen(agent: ScriptedAgent, channel: AgentChannel) -> tuple[wire.Frame, Saving]:
     """A save whose moment is past: the request, and what its caller holds."""
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     request = await agent.next()
     agent.freeze(request)
     return request, await saving
@@ -52,7 +47,7 @@ async def still_serves(agent: ScriptedAgent, channel: AgentChannel) -> bool:
 
 async def test_save_is_ordered_frozen_sent_and_reported(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     request = await agent.next()
     intended = {"snapshot": 7, "incarnation": 3, "execution": 20, "environment": "env", "head": 6, "seed": 2**64 - 1}
     bounds = {"variable_limit": 10, "session_limit": 100, "hold": 0.5, "bound": 30.0}
@@ -81,7 +76,7 @@ async def test_files_beyond_what_the_sandbox_can_keep_are_taken_before_the_momen
     reach: Reach, channel_over: Open
 ) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     request = await agent.next()
     for number in range(saves.WINDOW):
         agent.send_piece(request, bytes([number]))
@@ -196,7 +191,7 @@ async def test_save_abandoned_when_all_of_it_is_here_is_failed_too(reach: Reach,
 
 async def test_caller_cancelled_before_the_moment_abandons_the_save(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     request = await agent.next()
     saving.cancel()
     await asyncio.gather(saving, return_exceptions=True)
@@ -242,7 +237,7 @@ async def test_save_that_the_agent_never_heard_of_begins_on_the_next_connection(
     reach: Reach, channel_over: Open
 ) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     await agent.next()
     agent.hang_up()
     await agent.say_hello()
@@ -257,7 +252,7 @@ async def test_save_whose_pieces_went_with_the_connection_is_failed_though_it_wa
     reach: Reach, channel_over: Open
 ) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     await agent.next()
     agent.hang_up()
     await agent.say_hello()
@@ -271,7 +266,7 @@ async def test_save_abandoned_without_a_connection_is_abandoned_on_the_next_one(
     reach: Reach, channel_over: Open
 ) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     await agent.next()
     agent.hang_up()
     await asyncio.sleep(0.05)
@@ -287,7 +282,7 @@ async def test_save_abandoned_without_a_connection_is_abandoned_on_the_next_one(
 @pytest.mark.parametrize("code", ["failed", "interrupted"])
 async def test_save_that_the_agent_gives_up_is_failed_in_its_words(reach: Reach, channel_over: Open, code: str) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     agent.turn_down(await agent.next(), code, "it ran\n\u202eout of time." + "!" * 10_000)
     with pytest.raises(SaveFailedError, match=r"it ran\\n\\u202eout of time") as failure:
         await saving
@@ -305,10 +300,10 @@ async def test_save_that_the_agent_gives_up_is_failed_in_its_words(reach: Reach,
 async def test_occupied_sandbox_is_busy_and_another_refusal_a_loss(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
     with pytest.raises(BusyError):
-        await asyncio.gather(agent.refuse("occupied"), channel.save(ORDER))
+        await asyncio.gather(agent.refuse("occupied"), channel.save(SAVE))
     assert await still_serves(agent, channel)
     with pytest.raises(SandboxLostError, match="unclaimed"):
-        await asyncio.gather(agent.refuse("unclaimed"), channel.save(ORDER))
+        await asyncio.gather(agent.refuse("unclaimed"), channel.save(SAVE))
 
 
 @pytest.mark.parametrize("lie", [{"sequence": 8}, {"incarnation": 2}, {"execution": 19}, {"environment": "other"}])
@@ -345,7 +340,7 @@ async def test_sandbox_that_is_lost_loses_what_is_not_here_yet(reach: Reach, cha
     with pytest.raises(SandboxLostError):
         await saving.report()
     with pytest.raises(SandboxLostError):
-        await channel.save(ORDER)
+        await channel.save(SAVE)
     assert request.header["id"]
 
 
@@ -388,7 +383,7 @@ async def test_a_save_of_more_bytes_than_any_honest_one_fails_and_nothing_else(
 ) -> None:
     limit = 10 * claimed
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=limit)))
+    saving = asyncio.create_task(channel.save(replace(SAVE, most_bytes=limit)))
     request = await agent.next()
     agent.freeze(request)
 
@@ -412,7 +407,7 @@ async def test_a_save_of_dust_fails_though_its_bytes_are_few(
 ) -> None:
     monkeypatch.setattr(saves, "SMALL_PIECES", 5)
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=20 * 16_384)))
+    saving = asyncio.create_task(channel.save(replace(SAVE, most_bytes=20 * 16_384)))
     request = await agent.next()
     agent.freeze(request)
 
@@ -436,7 +431,7 @@ async def test_a_manifest_of_more_pieces_than_an_honest_one_has_fails(
 ) -> None:
     monkeypatch.setattr(saves, "SMALL_PIECES", 5)
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=16_384)))
+    saving = asyncio.create_task(channel.save(replace(SAVE, most_bytes=16_384)))
     request = await agent.next()
     agent.freeze(request)
     agent.saved(request, namespace=[f"{number:032x}" for number in range(4)], workspace=["f" * 32])
@@ -444,7 +439,7 @@ async def test_a_manifest_of_more_pieces_than_an_honest_one_has_fails(
     assert await all_of(made) == []
     assert len((await made.report()).manifest.namespace.pieces) == 4
 
-    saving = asyncio.create_task(channel.save(replace(ORDER, most_bytes=16_384)))
+    saving = asyncio.create_task(channel.save(replace(SAVE, most_bytes=16_384)))
     request = await agent.next()
     agent.freeze(request)
     agent.saved(request, namespace=[f"{number:032x}" for number in range(4)], workspace=["f" * 32, "e" * 32, "d" * 32])
@@ -457,7 +452,7 @@ async def test_a_manifest_of_more_pieces_than_an_honest_one_has_fails(
 async def test_save_that_goes_on_past_its_bound_is_abandoned(
     reach: Reach, channel_over: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saves, "SAVE_MARGIN_SECONDS", 0.3 - ORDER.bound)
+    monkeypatch.setattr(saves, "SAVE_MARGIN_SECONDS", 0.3 - SAVE.bound)
     agent, channel = await connected(reach, channel_over)
     request, saving = await frozen(agent, channel)
 
@@ -480,7 +475,7 @@ async def test_time_in_which_nobody_takes_pieces_is_not_the_agents(
     reach: Reach, channel_over: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saves, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(saves, "SAVE_MARGIN_SECONDS", 0.3 - ORDER.bound)
+    monkeypatch.setattr(saves, "SAVE_MARGIN_SECONDS", 0.3 - SAVE.bound)
     agent, channel = await connected(reach, channel_over)
     request, saving = await frozen(agent, channel)
     agent.send_piece(request, b"1")
@@ -540,7 +535,7 @@ async def test_who_breaks_the_rules_of_saving_is_hung_up_on_and_lost(
 
 async def test_save_that_is_done_and_was_never_frozen_breaks_the_rules(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
-    saving = asyncio.create_task(channel.save(ORDER))
+    saving = asyncio.create_task(channel.save(SAVE))
     agent.saved(await agent.next())
     with pytest.raises(SandboxLostError, match="never frozen"):
         await saving

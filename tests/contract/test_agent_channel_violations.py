@@ -44,6 +44,12 @@ async def test_who_breaks_the_protocol_is_hung_up_on_and_lost(reach: Reach, chan
         {"variables": -1},
         {"notes": "x"},
         {"namespace_kept": 1},
+        {"resumed": 0},
+        {"namespace_kept": False, "resumed": 1},
+        {"namespace_kept": False, "resumed": -1},
+        {"namespace_kept": False, "resumed": True},
+        {"memory_peak": None},
+        {"memory_peak": 1.5},
         {"ok": "yes"},
     ],
 )

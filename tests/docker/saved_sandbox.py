@@ -33,6 +33,7 @@ from tests import leaks
 SEED = 2**63 + 7
 ROOMY = 1 << 40
 _UIDS = count(71_000)
+_STANDING_BY = 100  # the OOM score of a savepoint
 
 Pieces = dict[str, Piece]
 
@@ -58,6 +59,34 @@ class SavedSandbox:
         self.execution = 0
         self.sequence = 0
         self.sent = 0  # bytes of pieces in the last save
+        self._init: int | None = None
+        self._seen: set[int] = set()
+
+    async def kept(self, code: str) -> str | None:
+        """The value of a cell that has to succeed, once a savepoint stands that was made after it."""
+        value = await self.value(code)
+        await self.savepoint()
+        return value
+
+    async def savepoint(self) -> None:
+        """Wait until one stands that is newer than the last one that was waited for."""
+        async with asyncio.timeout(30):
+            while len(standing := self.standing_by()) != 1 or standing == self._seen:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+        self._seen = standing
+
+    def exit_code(self) -> int:
+        """Of the container, once it has ended."""
+        with closing(api_client(find_engine())) as api:
+            return int(api.inspect_container(self.handle)["State"]["ExitCode"])
+
+    def standing_by(self) -> set[int]:
+        """The processes of savepoints, as the host sees them: by their score, which no other process of ours has."""
+        if self._init is None:
+            with closing(api_client(find_engine())) as api:
+                self._init = int(api.inspect_container(self.handle)["State"]["Pid"])
+        children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
+        return {int(pid) for pid in children if _oom_score(pid) == _STANDING_BY}
 
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""
@@ -199,6 +228,13 @@ def lose_connection(agent: AgentChannel) -> None:
     assert agent._link is not None
     assert agent._link._transport is not None
     agent._link._transport.abort()
+
+
+def _oom_score(pid: str) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    except OSError:  # it has ended
+        return None
 
 
 def statuses(saved: SaveReport) -> dict[str, str]:

@@ -50,6 +50,25 @@ def test_killed_worker_has_reported_nothing_and_the_supervisor_says_why() -> Non
     assert read.error_message == "it was killed by SIGSEGV\\n\\u202e"
 
 
+def test_savepoint_takes_over_only_from_a_killed_worker_and_only_from_before() -> None:
+    read = report(worker=b"", outcome="crashed", namespace_kept=False, resumed=2, memory_peak=5)
+    assert (read.resumed, read.memory_peak) == (2, 5)
+    for lie in ({"resumed": 2}, {"namespace_kept": False, "resumed": 3}, {"namespace_kept": False, "resumed": "2"}):
+        with pytest.raises(ProtocolViolationError):
+            report(worker=b"", outcome="crashed", **lie)
+
+
+def test_refusal_says_what_stands_in_a_lost_worker_s_place() -> None:
+    def refusal(**error: object) -> replies.Refusal | None:
+        return replies.refusal(Frame({"type": "reply", "id": 1, "ok": False, "error": error}, ()))
+
+    assert refusal(code="lost", message="it ended", resumed=4) == replies.Refusal("lost", "it ended", 4)
+    assert refusal(code="lost", message="it ended", resumed=None) == replies.Refusal("lost", "it ended")
+    assert refusal(code="stale", message="no", resumed=4) == replies.Refusal("stale", "no")
+    with pytest.raises(ProtocolViolationError):
+        refusal(code="lost", message="it ended")
+
+
 def test_character_cut_by_the_seam_of_head_and_tail_is_whole_where_nothing_is_missing() -> None:
     text = "abcdefgé!".encode()
     read = report(head=text[:8], tail=text[8:])

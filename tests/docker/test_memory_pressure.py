@@ -1,0 +1,112 @@
+"""Sandboxes whose memory runs short: what is given up for a cell, what a bomb costs, and where nothing can go on."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from orchestrator.domain.errors import SandboxLostError
+from orchestrator.domain.hardening import MIB, SandboxProfile
+from orchestrator.domain.snapshots import SaveFailedError
+from tests.docker.saved_sandbox import Fresh, sandbox, snapshot_engine
+
+BOMBS = {
+    "one process": "x = []\nwhile True: x.append(bytearray(5_000_000))",
+    "one allocation": "import numpy as np\nx = np.ones(400_000_000)",
+    "children": """
+import os
+while True:
+    try:
+        if os.fork() == 0: x = [bytearray(5_000_000) for _ in range(400)]
+    except OSError: pass
+""",
+    "children that shield themselves": """
+import os
+for _ in range(60):
+    if os.fork() == 0:
+        open("/proc/self/oom_score_adj", "w").write("0")
+        x = [bytearray(5_000_000) for _ in range(400)]
+x = [bytearray(5_000_000) for _ in range(400)]
+""",
+}
+
+
+async def test_array_over_half_of_memory_is_rewritten_in_place_and_the_savepoint_given_up(tmp_path: Path) -> None:
+    """300 MB under 512 MB: with a copy of each page this would be too much."""
+    profile = SandboxProfile(memory=512 * MIB, workspace=64 * MIB)
+    async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
+        await box.kept("import numpy as np\na = np.zeros(230_000_000, dtype=np.uint8)\na += 1")
+        for _ in range(3):
+            report = await box.run(
+                "for _ in range(5): a += 1\nb = np.ones(60_000_000, dtype=np.uint8)\ndel b\nint(a[0])"
+            )
+            assert report.outcome == "ok"
+        assert await box.value("int(a[0])") == "16"
+        ended = await box.run("import os\nos._exit(3)")
+        assert not ended.namespace_kept
+
+
+async def test_session_over_half_of_memory_keeps_no_savepoint_and_says_so_once(tmp_path: Path) -> None:
+    profile = SandboxProfile(memory=512 * MIB, workspace=64 * MIB)
+    async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
+        await box.kept("import numpy as np")
+        large = await box.run("a = np.ones(300_000_000, dtype=np.uint8)")
+        assert [note for note in large.notes if "No savepoint is kept" in note]
+        assert not box.standing_by()
+        again = await box.run("a += 1")
+        assert not [note for note in again.notes if "savepoint" in note]
+        assert (await box.run("import os\nos._exit(3)")).resumed is None
+        await box.kept("b = 1")
+        assert (await box.run("import os\nos._exit(3)")).resumed == box.execution - 1
+
+
+async def test_cell_that_takes_more_and_more_has_a_snapshot_given_up(tmp_path: Path) -> None:
+    profile = SandboxProfile(memory=512 * MIB, workspace=64 * MIB)
+    async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
+        await box.value("import numpy as np, time\na = np.random.default_rng(0).random(25_000_000)")
+        saving = await box.agent.save(box.order())
+        report = await box.run("for _ in range(3):\n    a += 1\n    time.sleep(0.1)\nb = np.ones(8_000_000)")
+        assert report.outcome == "ok"
+        assert [note for note in report.notes if "the snapshot that was being made was given up" in note]
+        with pytest.raises(SaveFailedError, match="memory ran short"):
+            await box.finish(saving)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_session_answers_after_bombs_and_says_what_it_stands_at(fresh: Fresh, bomb: str) -> None:
+    async with fresh() as box:
+        value = "1"
+        await box.kept(f"x = {value}")
+        for _ in range(4):
+            async with asyncio.timeout(60):
+                report = await box.run(BOMBS[bomb], limit=5.0)
+            assert report.outcome in ("oom", "timeout", "ok")
+            if report.namespace_kept:
+                continue
+            if report.resumed is None:
+                assert await box.value("'x' in globals()") == "False"
+                await box.kept(f"x = {value}")
+            else:
+                assert await box.value("x") == value
+                await box.savepoint()
+
+
+async def test_sandbox_whose_files_fill_its_memory_ends_itself(tmp_path: Path) -> None:
+    """No kill frees what lies in files: after a second of waiting nothing can go on."""
+    profile = SandboxProfile(memory=128 * MIB, workspace=256 * MIB)
+    fill = "f = open('fill', 'wb')\nwhile True:\n    f.write(bytes(1_000_000))\n    f.flush()"
+    async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
+        await box.value("x = 1")
+        with pytest.raises(SandboxLostError):
+            await box.run(fill, limit=20)
+        assert box.exit_code() == 71
+
+
+async def test_memory_peak_is_of_its_cell(fresh: Fresh) -> None:
+    async with fresh() as box:
+        quiet = await box.run("1")
+        large = await box.run("len(bytearray(300_000_000))")
+        after = await box.run("1")
+        assert 0 < quiet.memory_peak < 100_000_000
+        assert 290_000_000 < large.memory_peak < 500_000_000
+        assert 0 < after.memory_peak < 100_000_000
