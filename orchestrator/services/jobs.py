@@ -139,7 +139,10 @@ class JobQueue:
         """
         if self._ended is not None:
             raise self._ended
-        if self._running is not None and (kind == "interrupting" or self._running.kind == "yielding"):
+        # Work of ours ends no other: what is due beside a hibernation comes after it, and finds nothing to do.
+        if self._running is not None and (
+            kind == "interrupting" or (kind == "call" and self._running.kind == "yielding")
+        ):
             self._running.job.stop()
         if sum(waiting.kind == kind for waiting in self._waiting) >= self._limit:
             raise BusyError(
