@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+import pytest
+
 
 class UnpickledError(BaseException):
     """The host unpickled something, which it must never do; not an Exception, so that nothing swallows it."""
@@ -32,6 +34,15 @@ def _importing() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests of a group meet in one process, or none is run: they rely on it, and xdist does not tell."""
+    if not getattr(session.config.option, "loadgroup", False):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") is not None and "@" not in item.nodeid:
+            raise pytest.UsageError(f"pytest-xdist has not put {item.nodeid} into its group")
 
 
 sys.addaudithook(_refuse_unpickling)
