@@ -104,13 +104,11 @@ class Sessions:
         The name is free at once. Raises SessionNotFoundError.
         """
         live = await self.find(session_id, tenant=tenant)
-        if not await self._records.session_destroying(live.session.key):
-            raise not_found(session_id)
-        self._check_open()  # where it is stopping, the next owner does the rest
-        self._forget(live)
-        error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
-        ending = self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
-        await asyncio.wait([ending], timeout=_DELETE_PATIENCE)
+        # Whoever cancels this may do so after the record is changed: from there on nothing else would end the session.
+        job: Job[asyncio.Task[None]] = Job()
+        work = carry_out(job, self._begin_to_end(live, session_id), _shutting_down())
+        self._tasks.spawn(work, f"begin to delete {live.session.key[:8]}")
+        await asyncio.wait([await job.answer()], timeout=_DELETE_PATIENCE)
 
     async def close(self, *, seconds: float = STOP_SECONDS) -> None:
         """End all calls, save and hibernate all sessions, and remove all sandboxes. Idempotent.
@@ -142,6 +140,15 @@ class Sessions:
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 logger.warning("a session could not be closed well: %s", error)
+
+    async def _begin_to_end(self, live: LiveSession, session_id: str) -> asyncio.Task[None]:
+        """Free the name; the rest is done by the task that this returns."""
+        if not await self._records.session_destroying(live.session.key):
+            raise not_found(session_id)
+        self._check_open()  # where it is stopping, the next owner does the rest
+        self._forget(live)
+        error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
+        return self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
