@@ -89,10 +89,10 @@ class Job(Generic[T]):
             logger.exception("what follows an answer failed")
 
 
-async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorError) -> None:
+async def carry_out(job: Job[T], work: Callable[[], Awaitable[T]], cancelled: OrchestratorError) -> None:
     """Do the work and hand its outcome to whoever waits for the job; `cancelled` is told where it is cut short."""
     try:
-        job.finish(await work)
+        job.finish(await work())
     except asyncio.CancelledError:
         job.fail(cancelled)
         raise
@@ -188,7 +188,7 @@ class JobQueue:
             while self._waiting:
                 place = self._running = self._waiting.popleft()
                 if place.job.awaited:
-                    await carry_out(place.job, place.work(), BusyError("The call was cut short."))
+                    await carry_out(place.job, place.work, BusyError("The call was cut short."))
                     await place.job.wind_up()
                 self._running = None
         finally:

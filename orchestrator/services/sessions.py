@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from orchestrator.domain.errors import (
@@ -106,7 +107,7 @@ class Sessions:
         live = await self.find(session_id, tenant=tenant)
         # Whoever cancels this may do so after the record is changed: from there on nothing else would end the session.
         job: Job[asyncio.Task[None]] = Job()
-        work = carry_out(job, self._begin_to_end(live, session_id), _shutting_down())
+        work = carry_out(job, partial(self._begin_to_end, live, session_id), _shutting_down())
         self._tasks.spawn(work, f"begin to delete {live.session.key[:8]}")
         await asyncio.wait([await job.answer()], timeout=_DELETE_PATIENCE)
 
@@ -168,10 +169,11 @@ class Sessions:
 
     async def _execute_stateless(self, code: str, time_limit: float) -> ExecutionResult:
         job: Job[ExecutionResult] = Job()
-        work = carry_out(job, self._run_alone(job, code, time_limit), _shutting_down())
+        work = carry_out(job, partial(self._run_alone, job, code, time_limit), _shutting_down())
         task = self._tasks.spawn(work, "stateless call")
         self._stateless.add(task)
         task.add_done_callback(self._stateless.discard)
+        task.add_done_callback(lambda _: job.fail(_shutting_down()))  # where it was cancelled before its first step
         return await job.answer()
 
     async def _run_alone(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
