@@ -47,6 +47,7 @@ class Sessions:
         self._limits = equipment.limits
         self._live: dict[tuple[str, str], LiveSession] = {}
         self._stateless: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()  # keys of sessions that are just being deleted
         self._closing = False
 
     async def execute(
@@ -144,12 +145,25 @@ class Sessions:
 
     async def _begin_to_end(self, live: LiveSession, session_id: str) -> asyncio.Task[None]:
         """Free the name; the rest is done by the task that this returns."""
+        key = live.session.key
+        if key in self._ending:
+            raise not_found(session_id)
+        self._ending.add(key)
+        try:
+            await self._free_name(live, session_id)
+            error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
+            ending = self._tasks.spawn(self._end(live, error), f"delete {key[:8]}")
+        except BaseException:
+            self._ending.discard(key)
+            raise
+        ending.add_done_callback(lambda _: self._ending.discard(key))
+        return ending
+
+    async def _free_name(self, live: LiveSession, session_id: str) -> None:
         if not await self._records.session_destroying(live.session.key):
             raise not_found(session_id)
         self._check_open()  # where it is stopping, the next owner does the rest
         self._forget(live)
-        error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
-        return self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
@@ -164,6 +178,10 @@ class Sessions:
     def in_use(self) -> Collection[LiveSession]:
         """All sessions that have a queue or a sandbox."""
         return tuple(self._live.values())
+
+    def is_ending(self, key: str) -> bool:
+        """Whether that session is just being deleted."""
+        return key in self._ending
 
     # one call
 
