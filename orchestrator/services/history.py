@@ -111,12 +111,16 @@ class Histories:
         # The files first: a session that begins meanwhile has its row before its file.
         files = await self._pieces.keys()
         sessions = {session.key: session for session in await self._records.all_sessions()}
-        problems = [f"a file of no session: {key}" for key in sorted(files - sessions.keys())]
+        doomed = {key for key, session in sessions.items() if session.state is SessionState.DESTROYING}
+        # One that is just being deleted has its file yet; one that was deleted meanwhile lost it before its row.
+        strays = {key for key in files - (sessions.keys() - doomed) if not self._sessions.is_ending(key)}
+        if strays:
+            strays &= await self._pieces.keys()
+        problems = [f"a file of {'a deleted' if key in doomed else 'no'} session: {key}" for key in sorted(strays)]
         problems += [f"a file of no session, set aside: {path}" for path in await self._pieces.aside()]
         checks: list[SnapshotCheck] = []
         for key, session in sessions.items():
-            if session.state is SessionState.DESTROYING:
-                problems += [f"a file of a deleted session: {key}"] if key in files else []
+            if key in doomed:
                 continue
             try:
                 checks.append(await self._checked(session))

@@ -207,7 +207,7 @@ class Incarnation:
         except OrchestratorError as error:
             await self._not_saved(error)
             return False
-        if sandbox is None or self._saver.container.saving:
+        if sandbox is None or (self._saver.container.saving and not await self._alone(job)):
             return False
         if not await self._hibernated(sandbox, job):
             self._book.owe_ready()
@@ -220,6 +220,22 @@ class Incarnation:
         await self._book.try_to_settle()
         self.drop()
         return True
+
+    async def _alone(self, job: Job[bool]) -> bool:
+        """Wait for a save that goes on beside the cells; False where a call came first, which does not wait for it."""
+        if job.stopped:
+            return False
+        waiting = asyncio.create_task(self._saver.ended(), name="wait for a save")
+
+        def stop() -> None:
+            waiting.cancel()
+
+        job.can_be_stopped_by(stop)
+        try:
+            await asyncio.wait([waiting])
+        finally:
+            waiting.cancel()
+        return not job.stopped
 
     async def _hibernated(self, sandbox: Sandbox, job: Job[bool]) -> bool:
         self.hibernating = True

@@ -89,10 +89,10 @@ class Job(Generic[T]):
             logger.exception("what follows an answer failed")
 
 
-async def carry_out(job: Job[T], work: Awaitable[T], cancelled: OrchestratorError) -> None:
+async def carry_out(job: Job[T], work: Callable[[], Awaitable[T]], cancelled: OrchestratorError) -> None:
     """Do the work and hand its outcome to whoever waits for the job; `cancelled` is told where it is cut short."""
     try:
-        job.finish(await work)
+        job.finish(await work())
     except asyncio.CancelledError:
         job.fail(cancelled)
         raise
@@ -139,7 +139,10 @@ class JobQueue:
         """
         if self._ended is not None:
             raise self._ended
-        if self._running is not None and (kind == "interrupting" or self._running.kind == "yielding"):
+        # Work of ours ends no other: what is due beside a hibernation comes after it, and finds nothing to do.
+        if self._running is not None and (
+            kind == "interrupting" or (kind == "call" and self._running.kind == "yielding")
+        ):
             self._running.job.stop()
         if sum(waiting.kind == kind for waiting in self._waiting) >= self._limit:
             raise BusyError(
@@ -185,7 +188,7 @@ class JobQueue:
             while self._waiting:
                 place = self._running = self._waiting.popleft()
                 if place.job.awaited:
-                    await carry_out(place.job, place.work(), BusyError("The call was cut short."))
+                    await carry_out(place.job, place.work, BusyError("The call was cut short."))
                     await place.job.wind_up()
                 self._running = None
         finally:

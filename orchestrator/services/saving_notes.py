@@ -85,7 +85,7 @@ def foreign_notes(woken: StoredSnapshot, python: str, environment: str) -> tuple
     other = f" with Python {python} instead of {saved.python}" if saved.python and saved.python != python else ""
     return (
         (
-            f"The environment that the session was saved in is gone; it was woken in the present one{other}. "
+            f"The session was saved in another environment; it was woken in the present one{other}. "
             "Packages may have other versions."
         ),
     )

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from orchestrator.domain.errors import (
@@ -47,6 +48,7 @@ class Sessions:
         self._limits = equipment.limits
         self._live: dict[tuple[str, str], LiveSession] = {}
         self._stateless: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()  # keys of sessions that are just being deleted
         self._closing = False
 
     async def execute(
@@ -105,13 +107,11 @@ class Sessions:
         The name is free at once. Raises SessionNotFoundError.
         """
         live = await self.find(session_id, tenant=tenant)
-        if not await self._records.session_destroying(live.session.key):
-            raise not_found(session_id)
-        self._check_open()  # where it is stopping, the next owner does the rest
-        self._forget(live)
-        error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
-        ending = self._tasks.spawn(self._end(live, error), f"delete {live.session.key[:8]}")
-        await asyncio.wait([ending], timeout=_DELETE_PATIENCE)
+        # Whoever cancels this may do so after the record is changed: from there on nothing else would end the session.
+        job: Job[asyncio.Task[None]] = Job()
+        work = carry_out(job, partial(self._begin_to_end, live, session_id), _shutting_down())
+        self._tasks.spawn(work, f"begin to delete {live.session.key[:8]}")
+        await asyncio.wait([await job.answer()], timeout=_DELETE_PATIENCE)
 
     async def close(self, *, seconds: float = STOP_SECONDS) -> None:
         """End all calls, save and hibernate all sessions, and remove all sandboxes. Idempotent.
@@ -144,6 +144,28 @@ class Sessions:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 logger.warning("a session could not be closed well: %s", error)
 
+    async def _begin_to_end(self, live: LiveSession, session_id: str) -> asyncio.Task[None]:
+        """Free the name; the rest is done by the task that this returns."""
+        key = live.session.key
+        if key in self._ending:
+            raise not_found(session_id)
+        self._ending.add(key)
+        try:
+            await self._free_name(live, session_id)
+            error = SessionDeletedError("The session was deleted.", hint="Call again to begin a new one.")
+            ending = self._tasks.spawn(self._end(live, error), f"delete {key[:8]}")
+        except BaseException:
+            self._ending.discard(key)
+            raise
+        ending.add_done_callback(lambda _: self._ending.discard(key))
+        return ending
+
+    async def _free_name(self, live: LiveSession, session_id: str) -> None:
+        if not await self._records.session_destroying(live.session.key):
+            raise not_found(session_id)
+        self._check_open()  # where it is stopping, the next owner does the rest
+        self._forget(live)
+
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
         await live.end(error)
         await live.removed()
@@ -158,14 +180,19 @@ class Sessions:
         """All sessions that have a queue or a sandbox."""
         return tuple(self._live.values())
 
+    def is_ending(self, key: str) -> bool:
+        """Whether that session is just being deleted."""
+        return key in self._ending
+
     # one call
 
     async def _execute_stateless(self, code: str, time_limit: float) -> ExecutionResult:
         job: Job[ExecutionResult] = Job()
-        work = carry_out(job, self._run_alone(job, code, time_limit), _shutting_down())
+        work = carry_out(job, partial(self._run_alone, job, code, time_limit), _shutting_down())
         task = self._tasks.spawn(work, "stateless call")
         self._stateless.add(task)
         task.add_done_callback(self._stateless.discard)
+        task.add_done_callback(lambda _: job.fail(_shutting_down()))  # where it was cancelled before its first step
         return await job.answer()
 
     async def _run_alone(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:

@@ -53,11 +53,13 @@ class Tasks:
         """Run it until it ends or the group is cancelled. Raises ShuttingDownError where the group has ended."""
         guarded = _guarded(work, name)
         try:
-            return self._group.create_task(guarded, name=name)
+            task = self._group.create_task(guarded, name=name)
         except RuntimeError as error:
             guarded.close()
             work.close()
             raise ShuttingDownError("The orchestrator is stopping.", hint="Call again when it runs.") from error
+        task.add_done_callback(lambda _: work.close())  # one that is cancelled before its first step awaits nothing
+        return task
 
 
 async def _guarded(work: Coroutine[Any, Any, None], name: str) -> None:

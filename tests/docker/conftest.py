@@ -1,6 +1,7 @@
 """A real engine, a real image, and an orchestrator for each test that has to leave nothing behind."""
 
 import asyncio
+import fcntl
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,14 @@ def engine() -> Iterator[docker.APIClient]:
     """The engine that `make test` has brought up."""
     with closing(api_client(find_engine())) as api:
         yield api
+
+
+@pytest.fixture
+def alone_among_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of all test processes only one makes and removes images: what one removes another may be building upon."""
+    with (tmp_path_factory.getbasetemp().parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

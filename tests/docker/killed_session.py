@@ -103,7 +103,7 @@ class Scenarios:
         live = await self._orchestrator.sessions.find(SESSION)
         self._arm()
         await live.save_when_due(first=False)
-        await asyncio.sleep(30)
+        await asyncio.sleep(200)
 
     async def hibernate(self) -> None:
         """Execution 1 is saved; then it is to sleep."""
@@ -111,7 +111,7 @@ class Scenarios:
         live = await self._orchestrator.sessions.find(SESSION)
         self._arm()
         await live.hibernate()
-        await asyncio.sleep(30)
+        await asyncio.sleep(200)
 
     async def wake(self) -> None:
         """Both executions are saved, it sleeps, and is called."""
@@ -131,7 +131,7 @@ class Scenarios:
         await self._run(3)
         self._arm()
         await self._orchestrator.roll_back(SESSION, first.sequence)
-        await asyncio.sleep(30)
+        await asyncio.sleep(200)
 
     async def clear(self) -> None:
         """Execution 1 is saved, 2 is not; it is cleared."""
@@ -251,7 +251,7 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            signal.alarm(60)  # of which it needs a few
+            signal.alarm(300)  # of which it needs a few
             try:
                 asyncio.run(_live(*json.loads(line)))
             except BaseException:  # noqa: BLE001 - only the parent reads the next line

@@ -67,6 +67,9 @@ class Ran:
     output: str
 
 
+pytestmark = pytest.mark.usefixtures("alone_among_images")
+
+
 @pytest.fixture(scope="module")
 def api() -> Iterator[docker.APIClient]:
     with closing(api_client(find_engine(), timeout_seconds=600)) as client:

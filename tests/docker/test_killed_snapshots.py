@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,44 +130,30 @@ OUTCOMES: Mapping[tuple[str, str], Outcome] = {
 
 
 class Owners:
-    """A process that lets owners live until they kill themselves: those of the chosen tests, each while the one before
-    it is looked at.
-    """
+    """A process that lets owners live until they kill themselves, each in a fork of what it has imported."""
 
-    def __init__(self, process: "subprocess.Popen[str]", directory: Path, chosen: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", directory: Path) -> None:
         self._process = process
         self._directory = directory
-        self._waiting = list(chosen)
-        self._begun: list[tuple[str, str]] = []
 
     def killed(self, scenario: str, step: str) -> Settings:
         """What one had that was killed at its step."""
-        if (scenario, step) not in self._begun:
-            self._begin((scenario, step))
-        if self._waiting:
-            self._begin(self._waiting[0])
-        assert self._process.stdout is not None
-        assert self._begun.pop(0) == (scenario, step)
-        assert int(self._process.stdout.readline()) == signal.SIGKILL, "it never came to its step"
-        return self._settings((scenario, step))
-
-    def _begin(self, owner: tuple[str, str]) -> None:
-        self._waiting.remove(owner)
-        self._begun.append(owner)
-        settings = self._settings(owner)
+        place = self._directory / str(list(OUTCOMES).index((scenario, step)))
+        settings = Settings.load(
+            data_dir=place / "data", runtime_dir=place / "run", channel="unix", interrupt_grace=0.5
+        )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([*owner, str(settings.data_dir), str(settings.runtime_dir)]) + "\n")
+        assert self._process.stdout is not None
+        self._process.stdin.write(
+            json.dumps([scenario, step, str(settings.data_dir), str(settings.runtime_dir)]) + "\n"
+        )
         self._process.stdin.flush()
-
-    def _settings(self, owner: tuple[str, str]) -> Settings:
-        place = self._directory / str(list(OUTCOMES).index(owner))
-        return Settings.load(data_dir=place / "data", runtime_dir=place / "run", channel="unix", interrupt_grace=0.5)
+        assert int(self._process.stdout.readline()) == signal.SIGKILL, "it never came to its step"
+        return settings
 
 
 @pytest.fixture(scope="module")
-def owners(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owners]:
-    calls = [getattr(item, "callspec", None) for item in request.session.items if item.path == Path(__file__)]
-    chosen = [(call.params["scenario"], call.params["step"]) for call in calls if call is not None]
+def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owners]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.docker.killed_session"],
         stdin=subprocess.PIPE,
@@ -175,7 +161,7 @@ def owners(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         text=True,
         cwd=Path(__file__).parents[2],
     ) as process:
-        yield Owners(process, tmp_path_factory.mktemp("killed"), chosen)
+        yield Owners(process, tmp_path_factory.mktemp("killed"))
 
 
 def test_every_step_has_its_outcome() -> None:

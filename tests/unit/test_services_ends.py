@@ -159,11 +159,13 @@ async def test_calls_that_race_with_the_end_are_told_that_it_is_the_end(tmp_path
                 opened.sessions.clear("s"),
                 opened.sessions.delete("s"),
                 opened.sessions.execute("1", session_id="s"),
+                opened.sessions.execute("1"),  # its task has not taken its first step
             )
         ]
         await asyncio.sleep(0)
         await opened.sessions.close(seconds=1)
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(outcome, ShuttingDownError) for outcome in outcomes), outcomes
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group)

@@ -65,6 +65,65 @@ async def test_a_call_that_comes_meanwhile_is_served_by_the_same_sandbox(tmp_pat
         assert await opened.hibernate()
 
 
+async def test_a_hibernation_waits_for_a_snapshot_in_the_background_and_saves_what_came_after_it(
+    tmp_path: Path,
+) -> None:
+    """Seen on a busy machine: one that came while the quiet was being saved answered that it was not done."""
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        hang = Hang()
+        opened.faults.at("piece", hang)
+        await (await opened.live()).save_when_due(first=False)
+        await hang.entered.wait()
+        await opened.run("x = 2")
+        hibernating = asyncio.create_task(opened.hibernate())
+        await asyncio.sleep(0.02)
+        assert not hibernating.done()
+        hang.go.set()
+        assert await hibernating
+        assert (await opened.row()).saved_through == 2
+        assert await opened.value("x") == "2"
+        await opened.assert_nothing_leaks()
+
+
+async def test_a_call_waits_neither_for_a_snapshot_in_the_background_nor_for_what_waits_for_that(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        hang = Hang()
+        opened.faults.at("piece", hang)
+        await (await opened.live()).save_when_due(first=False)
+        await hang.entered.wait()
+        hibernating = asyncio.create_task(opened.hibernate())
+        await asyncio.sleep(0.02)
+        assert await opened.value("x") == "1"
+        assert not await hibernating
+        hang.go.set()
+        await until(opened.is_quiet)
+        assert opened.agent.sent  # nor did the call end it
+        assert (await opened.row()).state == "ready"
+        await opened.assert_nothing_leaks()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_snapshot_that_is_due_meanwhile_ends_no_hibernation(tmp_path: Path, *, first: bool) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        hang = Hang()
+        opened.faults.at("piece", hang)
+        hibernating = asyncio.create_task(opened.hibernate())
+        await hang.entered.wait()
+        due = asyncio.create_task((await opened.live()).save_when_due(first=first))
+        await asyncio.sleep(0.02)
+        hang.go.set()
+        assert await hibernating
+        await due
+        assert len(opened.agent.orders) == 1
+        assert await asleep(opened)
+        await opened.assert_nothing_leaks()
+
+
 @pytest.mark.parametrize(("method", "saves"), [("session_snapshotting", 0), ("snapshot_committed", 1)])
 async def test_a_call_that_comes_while_it_is_recorded_keeps_the_sandbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, saves: int

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.app import RECORDS_NAME
-from orchestrator.domain.errors import InvalidRequestError, SandboxLostError, SessionNotFoundError, StoreFullError
+from orchestrator.domain.errors import (
+    InvalidRequestError,
+    SandboxLostError,
+    SessionNotFoundError,
+    StoreFullError,
+    StoreUnusableError,
+)
+from orchestrator.domain.model import SessionState
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError
 from tests.unit.pretended_agent import OPEN_FILE
-from tests.unit.pretended_engine import FullOnce, house
+from tests.unit.pretended_engine import FullOnce, House, house, until
 from tests.unit.pretended_faults import Hang, lose
 from tests.unit.test_services_damage import damage_piece
 
@@ -117,6 +124,49 @@ async def test_a_session_deleted_under_a_save_is_gone_with_its_file(
         assert await opened.pieces.keys() == frozenset()
         assert await opened.value("x") == "NameError"
         await opened.assert_nothing_leaks()
+
+
+async def test_a_check_beside_a_delete_finds_nothing_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        opened.engine.may_destroy.clear()
+        deleting = asyncio.create_task(opened.sessions.delete("s"))
+        await until(lambda: is_destroying(opened))
+        assert (await opened.histories.check()).problems == ()  # its file waits for its sandbox
+
+        genuine = opened.pieces.keys
+
+        async def then_deleted() -> frozenset[str]:
+            found = await genuine()
+            opened.engine.may_destroy.set()
+            await asyncio.wait([deleting])
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(opened.pieces, "keys", then_deleted)
+            assert (await opened.histories.check()).problems == ()
+        await deleting
+
+
+async def test_the_file_of_a_session_whose_delete_failed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        key = (await opened.row()).key
+
+        async def stuck(_key: str) -> None:
+            raise StoreUnusableError("The disk does not answer.")
+
+        monkeypatch.setattr(opened.pieces, "delete", stuck)
+        await opened.sessions.delete("s")
+        assert (await opened.histories.check()).problems == (f"a file of a deleted session: {key}",)
+
+
+async def is_destroying(opened: House) -> bool:
+    return (await opened.row()).state is SessionState.DESTROYING
 
 
 async def test_records_and_files_agree_whatever_was_done(tmp_path: Path) -> None:

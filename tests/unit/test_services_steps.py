@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.model import SessionState
 from orchestrator.services import sessions as sessions_module
 from tests.unit.pretended_agent import KILLED
 from tests.unit.pretended_engine import House, house, until
@@ -150,6 +151,35 @@ async def test_a_caller_who_goes_away_leaves_nothing_half_done(
                 assert number > 3
                 return
     raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("awake", [False, True])
+async def test_a_delete_whose_caller_goes_away_is_done_or_not_and_the_name_can_be_used(
+    tmp_path: Path, *, awake: bool, after: bool
+) -> None:
+    async with house(tmp_path) as opened:
+        for number in range(1, 100):
+            session_id = f"s{number}"
+            await prepared(opened, session_id, execute if awake else wake)
+            calls: list[asyncio.Future[Any]] = []
+            steps = Steps(opened, number, lambda calls=calls: calls[0].cancel(), after=after)  # type: ignore[misc]
+            calls.append(asyncio.ensure_future(opened.sessions.delete(session_id)))
+            await asyncio.wait(calls)
+            await until(lambda: nothing_is_destroyed(opened))
+            steps.end(opened)
+            assert await opened.value("x", session_id) in {"2", "NameError"}, number
+            await opened.sessions.delete(session_id)
+            await opened.assert_nothing_leaks()
+            assert await opened.records.all_sessions() == []
+            if steps.taken < number:
+                assert number > 3
+                return
+    raise AssertionError("it never ended")
+
+
+async def nothing_is_destroyed(opened: House) -> bool:
+    return all(row.state is not SessionState.DESTROYING for row in await opened.records.all_sessions())
 
 
 @pytest.mark.parametrize("operation", [execute, wake, killed, save, hibernate, clear, roll_back])

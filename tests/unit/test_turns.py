@@ -1,7 +1,9 @@
 """Turns on sessions' files: in order for one session, beside one another for many, and none lost."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -9,11 +11,18 @@ import pytest
 
 from orchestrator.adapters.store.pieces.turns import Turns
 from orchestrator.domain.errors import ShuttingDownError, StoreUnreachableError
+from tests.manual_clock import ManualClock
 
 
 @pytest.fixture
-async def turns() -> AsyncIterator[Turns]:
-    opened = Turns()
+def clock() -> ManualClock:
+    """Says how long a disk has not answered, so that a busy machine is no dead disk."""
+    return ManualClock()
+
+
+@pytest.fixture
+async def turns(clock: ManualClock) -> AsyncIterator[Turns]:
+    opened = Turns(clock)
     yield opened
     await asyncio.wait_for(opened.close(), timeout=10)
 
@@ -85,8 +94,31 @@ async def test_a_turn_that_fails_tells_its_caller_and_holds_up_nobody(turns: Tur
     assert await following == 2
 
 
-async def test_closing_waits_for_what_was_queued_and_takes_no_more() -> None:
-    turns = Turns()
+async def test_what_a_turn_took_and_gave_goes_with_its_answer_and_not_with_the_garbage_collector(turns: Turns) -> None:
+    """Few large batches never make the collector run, so that hundreds of MiB would wait for it."""
+
+    class Batch:
+        pass
+
+    taken, given = Batch(), Batch()
+    alive = [weakref.ref(taken), weakref.ref(given)]
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        assert await turns.take("k", "write", partial(lambda _taken, answer: answer, taken, given)) is given
+        del taken, given
+        for _ in range(1_000):
+            if not any(reference() for reference in alive):
+                break
+            await asyncio.sleep(0.01)  # the thread is about to let go of its turn
+        assert [reference() for reference in alive] == [None, None]
+    finally:
+        if collects:
+            gc.enable()
+
+
+async def test_closing_waits_for_what_was_queued_and_takes_no_more(clock: ManualClock) -> None:
+    turns = Turns(clock)
     gate = threading.Event()
     queued = [turns.take("k", "write", lambda: gate.wait(timeout=10)) for _ in range(5)]
     closing = asyncio.create_task(turns.close())
@@ -101,11 +133,18 @@ async def test_closing_waits_for_what_was_queued_and_takes_no_more() -> None:
     await turns.close()
 
 
-async def test_a_disk_that_never_answers_is_told_to_who_waits_and_to_who_comes_after() -> None:
-    turns = Turns(stalled_after=0.2)
-    gate, ran = threading.Event(), []
-    hung = turns.take("k", "write", lambda: gate.wait(timeout=30))
+async def test_a_disk_that_never_answers_is_told_to_who_waits_and_to_who_comes_after(clock: ManualClock) -> None:
+    turns = Turns(clock, stalled_after=0.2)
+    begun, gate, ran = threading.Event(), threading.Event(), []
+
+    def hang() -> None:
+        begun.set()
+        gate.wait(timeout=30)
+
+    hung = turns.take("k", "write", hang)
     following = turns.take("k", "read", lambda: ran.append("following"))
+    assert begun.wait(timeout=10)
+    clock.advance(0.2)
 
     for turn in (hung, following):
         with pytest.raises(StoreUnreachableError, match="has not answered"):
@@ -117,23 +156,35 @@ async def test_a_disk_that_never_answers_is_told_to_who_waits_and_to_who_comes_a
     await asyncio.wait_for(turns.close(), timeout=10)
 
 
-async def test_a_session_behind_threads_that_all_hang_is_told_and_closing_leaves_them() -> None:
-    turns = Turns(stalled_after=0.2)
-    gate = threading.Event()
-    hung = [turns.take(f"w{i}", "write", lambda: gate.wait(timeout=30)) for i in range(2)]
+async def test_a_session_behind_threads_that_all_hang_is_told_and_closing_leaves_them(clock: ManualClock) -> None:
+    turns = Turns(clock, stalled_after=0.2)
+    begun, gate = threading.Barrier(3), threading.Event()
+
+    def hang() -> None:
+        begun.wait(timeout=10)
+        gate.wait(timeout=30)
+
+    hung = [turns.take(f"w{i}", "write", hang) for i in range(2)]
+    behind = turns.take("k", "write", lambda: 1)
+    begun.wait(timeout=10)
+    clock.advance(0.2)
 
     with pytest.raises(StoreUnreachableError):
-        await asyncio.wait_for(turns.take("k", "write", lambda: 1), timeout=10)
+        await asyncio.wait_for(behind, timeout=10)
     assert await turns.take("a reader", "read", lambda: 2) == 2
     await asyncio.wait_for(turns.close(), timeout=10)
     await asyncio.wait(hung)
     gate.set()
 
 
-async def test_many_slow_turns_in_one_line_are_no_stall() -> None:
-    turns = Turns(stalled_after=0.3)
+async def test_many_slow_turns_in_one_line_are_no_stall(clock: ManualClock) -> None:
+    turns = Turns(clock, stalled_after=0.3)
 
-    answers = [turns.take("k", "write", partial(threading.Event().wait, 0.05)) for _ in range(12)]
+    def slow() -> None:
+        clock.advance(0.2)
+        threading.Event().wait(0.05)  # so that it is looked at meanwhile
+
+    answers = [turns.take("k", "write", slow) for _ in range(12)]
 
     assert len(await asyncio.gather(*answers)) == 12
     await turns.close()

@@ -113,7 +113,7 @@ class Cancelling(turns.Turns):
     """Cancels its caller right after the n-th turn was queued: while it waits, or when it is over."""
 
     def __init__(self, turn: int, *, late: bool) -> None:
-        super().__init__()
+        super().__init__(ManualClock())
         self.left = turn
         self._late = late
 

@@ -73,7 +73,7 @@ class SqlitePieces(Pieces):
         self._directory = directory
         self._clock = clock
         self._policy = policy
-        self._turns = Turns()
+        self._turns = Turns(clock)
         self._writers: dict[str, SqliteSnapshotWriter] = {}
         self._reading: dict[str, list[range]] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()

@@ -7,16 +7,17 @@ told so after a while, and so is everybody whose turn would come after it.
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from orchestrator.adapters.channel.disposable_threads import in_thread
 from orchestrator.domain.errors import ShuttingDownError, StoreUnreachableError
+from orchestrator.domain.ports import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class _Turn:
 class Turns:
     """First come, first served within a key; keys run beside one another."""
 
-    def __init__(self, stalled_after: float = STALLED_AFTER) -> None:
+    def __init__(self, clock: Clock, stalled_after: float = STALLED_AFTER) -> None:
+        self._clock = clock
         self._pools = {
             kind: ThreadPoolExecutor(_THREADS, thread_name_prefix=f"pieces-{kind}") for kind in ("read", "write")
         }
@@ -75,44 +77,35 @@ class Turns:
         await in_thread(self._drain, "pieces-close")
 
     def _answer(self, key: str, turn: _Turn) -> "asyncio.Future[Any]":
+        # No closures: one that refers to itself, or to what holds it, keeps a turn's megabytes until the garbage
+        # collector comes, which few and large objects never call.
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        taken_at = time.monotonic()
-
-        def look() -> None:
-            if answer.done():
-                return
-            if self._stalled(key, turn.kind, taken_at):
-                turn.future.cancel()  # never to run, if it has not begun
-                answer.set_exception(_unreachable(self._stalled_after))
-            else:
-                loop.call_later(self._stalled_after / 4, look)
-
-        def ended(done: "asyncio.Future[Any]") -> None:
-            watch.cancel()
-            if done.cancelled():
-                turn.future.cancel()
-            else:
-                done.exception()  # one that nobody awaits any more is no news
-
-        def settled(_: "Future[Any]") -> None:
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                loop.call_soon_threadsafe(_settle, answer, turn.future)
-
-        watch = loop.call_later(self._stalled_after, look)
-        answer.add_done_callback(ended)
-        turn.future.add_done_callback(settled)
+        is_stalled = partial(self._stalled, key, turn.kind, self._clock.monotonic())
+        watch = loop.call_later(self._stalled_after, self._look, answer, turn.future, is_stalled)
+        answer.add_done_callback(partial(_ended, watch, turn.future))
+        turn.future.add_done_callback(partial(_report, loop, answer))
         return answer
+
+    def _look(self, answer: "asyncio.Future[Any]", outcome: "Future[Any]", is_stalled: Callable[[], bool]) -> None:
+        """Tell who waits that the disk does not answer; look again later where it does."""
+        if answer.done():
+            return
+        if is_stalled():
+            outcome.cancel()  # never to run, if it has not begun
+            answer.set_exception(_unreachable(self._stalled_after))
+        else:
+            answer.get_loop().call_later(self._stalled_after / 4, self._look, answer, outcome, is_stalled)
 
     def _stalled(self, key: str, kind: Kind, taken_at: float) -> bool:
         """Whether nothing has happened for too long on which that turn waits."""
         with self._lock:
             since = self._running.get(key, max(taken_at, self._moved[kind]))
-        return time.monotonic() - since >= self._stalled_after
+        return self._clock.monotonic() - since >= self._stalled_after
 
     def _run(self, key: str, turn: _Turn) -> None:
         with self._lock:
-            self._running[key] = self._moved[turn.kind] = time.monotonic()
+            self._running[key] = self._moved[turn.kind] = self._clock.monotonic()
         if turn.future.set_running_or_notify_cancel():
             try:
                 result = turn.work()
@@ -139,6 +132,19 @@ class Turns:
             )
         for pool in self._pools.values():
             pool.shutdown(wait=ended, cancel_futures=not ended)
+
+
+def _ended(watch: asyncio.TimerHandle, outcome: "Future[Any]", answer: "asyncio.Future[Any]") -> None:
+    watch.cancel()
+    if answer.cancelled():
+        outcome.cancel()
+    else:
+        answer.exception()  # one that nobody awaits any more is no news
+
+
+def _report(loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]", outcome: "Future[Any]") -> None:
+    with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        loop.call_soon_threadsafe(_settle, answer, outcome)
 
 
 def _settle(answer: "asyncio.Future[Any]", outcome: "Future[Any]") -> None:
