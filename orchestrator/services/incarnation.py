@@ -11,7 +11,7 @@ from orchestrator.domain.errors import (
     StoreUnreachableError,
     StoreUnusableError,
 )
-from orchestrator.domain.model import SessionState
+from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import (
@@ -67,7 +67,7 @@ class Incarnation:
         if self.sandbox is not None and self.sandbox.agent.lost is not None:
             await self.lost(self.sandbox.agent.lost)
         await self._book.settle()
-        if self._book.session.state is SessionState.HIBERNATED:
+        if self._book.session.state in ASLEEP:
             self.drop()  # it was saved, and only the answer of the records went missing
         if self.sandbox is not None and self._hollow:
             await self._refill(self.sandbox)
@@ -149,6 +149,13 @@ class Incarnation:
         elif self.sandbox is not None:
             await self.lost(self.sandbox.agent.lost or error.message)
 
+    async def mend(self) -> None:
+        """Nothing runs: the record is to say what there is. What it says of a sandbox that nobody has is a loss."""
+        if await self._whole() is None and (await self._book.look()).state not in ASLEEP:
+            self._book.owe_loss("nobody served it any more")
+            self._book.owe_hibernation()
+            await self._book.settle()
+
     # saving
 
     async def save(self) -> StoredSnapshot | None:
@@ -194,7 +201,7 @@ class Incarnation:
             self._book.owe_ready()
             await self._book.try_to_settle()
         # Asked of the record, since the answer to the change itself may have gone missing.
-        if self.sandbox is None or self._book.session.state is not SessionState.HIBERNATED:
+        if self.sandbox is None or self._book.session.state not in ASLEEP:
             return False
         # The snapshot knows nothing of what it holds only in part: what is yet to be told outlives this process, too.
         self._book.owe_notes(self._saver.log.taken())

@@ -1,8 +1,10 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, Namespace, Session
@@ -10,16 +12,19 @@ from orchestrator.domain.plan import ContainerRow, SavingPolicy, SessionRow
 from orchestrator.domain.ports import Agent, Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.domain.upkeep import UpkeepRecords
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue
 from orchestrator.services.listings import last_known, saved_namespace, with_notes
 from orchestrator.services.replacing import Replacing
-from orchestrator.services.results import Told, loss_note, lost_result, not_run_result, result_of
+from orchestrator.services.results import Told, loss_note, lost_result, not_run_result, result_of, why_killed
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.saving import Saver, SavingLimits
 from orchestrator.services.saving_notes import slow_note
 from orchestrator.services.tasks import Tasks
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Limits:
     profile: SandboxProfile = field(default_factory=SandboxProfile)
     policy: SavingPolicy = field(default_factory=SavingPolicy)
     saving: SavingLimits = field(default_factory=SavingLimits)
+    ageing: AgeingPolicy = field(default_factory=AgeingPolicy)
 
     def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
         """What the agent is told."""
@@ -53,6 +59,7 @@ class Equipment:
     tasks: Tasks
     clock: Clock
     limits: Limits
+    upkeep: UpkeepRecords
 
 
 class LiveSession:
@@ -81,11 +88,7 @@ class LiveSession:
             restore_bound=limits.saving.restore_bound,
         )
         self._replacing = Replacing(
-            self._book,
-            self._saver,
-            self._incarnation,
-            snapshots=equipment.snapshots,
-            pieces=equipment.pieces,
+            self._book, self._saver, self._incarnation, snapshots=equipment.snapshots, pieces=equipment.pieces
         )
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
         self._active_at = equipment.clock.monotonic()
@@ -148,7 +151,16 @@ class LiveSession:
         """Save all and remove the sandbox, unless a call comes. Whether it was done."""
         return await self._queue.submit(self._incarnation.hibernate, kind="yielding")
 
+    async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
+        """Do that when nothing else happens in the session; it is asked to stop when a call comes."""
+        return await self._queue.submit(lambda job: work(job, self._incarnation), kind="yielding")
+
     # ends
+
+    def gone(self, error: OrchestratorError) -> None:
+        """It is deleted, in whose turn this is: whoever has hold of it still is answered with `error`."""
+        self._unused(self)
+        self._queue.end(error)
 
     async def retire(self, error: OrchestratorError) -> None:
         """Answer all calls with `error` and hibernate; what cannot be saved is recorded as lost."""
@@ -213,7 +225,7 @@ class LiveSession:
             raise
         self._owe_close(number, report)
         if not report.namespace_kept:
-            await self._incarnation.emptied(_why_killed(report))
+            await self._incarnation.emptied(why_killed(report))
         return await self._answer(job, order, lambda told: result_of(report, order, told))
 
     async def _run(self, agent: Agent, order: CellOrder) -> CellReport:
@@ -255,11 +267,7 @@ class LiveSession:
 
     def _owe_close(self, number: int, report: CellReport) -> None:
         self._book.owe_close(
-            number,
-            report.outcome,
-            bound=report.bound,
-            removed=report.removed,
-            variable_count=report.variable_count,
+            number, report.outcome, bound=report.bound, removed=report.removed, variable_count=report.variable_count
         )
         self._saver.executed(number)
 
@@ -287,12 +295,3 @@ class LiveSession:
         self._saver.log.told(pending)
         if loss is not None or self._book.untold_notes:
             await self._book.told()
-
-
-def _why_killed(report: CellReport) -> str:
-    reasons = {
-        "timeout": "a cell outran its time limit and had to be killed",
-        "interrupted": "a cell was interrupted and had to be killed",
-        "oom": "a cell reached the memory limit",
-    }
-    return reasons.get(report.outcome, f"a cell ended its process ({report.error_message or report.outcome})")

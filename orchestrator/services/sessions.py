@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
+from orchestrator.domain.ageing import expiry_of
 from orchestrator.domain.errors import (
     InvalidRequestError,
     OrchestratorError,
@@ -39,6 +40,7 @@ class Sessions:
         self._engine = engine
         self._equipment = equipment
         self._records = equipment.records
+        self._upkeep = equipment.upkeep
         self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
         self._tasks = equipment.tasks
@@ -46,6 +48,7 @@ class Sessions:
         self._limits = equipment.limits
         self._live: dict[tuple[str, str], LiveSession] = {}
         self._stateless: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()  # keys of sessions that are being deleted
         self._closing = False
 
     async def execute(
@@ -79,7 +82,9 @@ class Sessions:
         return await live.list_variables()
 
     async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
-        """The tenant's sessions, oldest first; none is woken or waited for."""
+        """The tenant's sessions that have not expired, oldest first; none is woken or waited for."""
+        found, unused = await self._records.sessions(tenant), await self._upkeep.unused(tenant)
+        now, policy = self._clock.now(), self._limits.ageing
         return [
             SessionSummary(
                 session_id=session.session_id,
@@ -89,8 +94,9 @@ class Sessions:
                 state=session.state,
                 last_used_at=session.used_at,
                 saved_through=session.saved_through or None,
+                expires_at=expiry_of(session.used_at, unused.get(session.key, 0.0), now, policy),
             )
-            for session in await self._records.sessions(tenant)
+            for session in found
         ]
 
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
@@ -144,14 +150,25 @@ class Sessions:
                 logger.warning("a session could not be closed well: %s", error)
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
-        await live.end(error)
-        await live.removed()
+        key = live.session.key
+        self._ending.add(key)
         try:
-            await self._pieces.delete(live.session.key)
-        except StoreUnusableError as failure:  # the row stays, by which the next owner tries again
-            logger.warning("session %s: its snapshots are not removed: %s", live.session.key, failure)
-            return
-        await self._records.delete_session(live.session.key)
+            await live.end(error)
+            await live.removed()
+            await self.finish_delete(key)
+        except StoreUnusableError as failure:  # the row stays, by which it is tried again
+            logger.warning("session %s: its snapshots are not removed: %s", key, failure)
+        finally:
+            self._ending.discard(key)
+
+    async def finish_delete(self, key: str) -> None:
+        """Remove what a session in `destroying` has, whose sandbox is gone. Idempotent."""
+        await self._pieces.delete(key)
+        await self._records.delete_session(key)
+
+    def ending(self) -> frozenset[str]:
+        """The keys of sessions that are being deleted right now."""
+        return frozenset(self._ending)
 
     def in_use(self) -> Collection[LiveSession]:
         """All sessions that have a queue or a sandbox."""

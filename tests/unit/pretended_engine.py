@@ -22,6 +22,7 @@ from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import FakeAgent
@@ -91,10 +92,11 @@ class House:
         self.tasks = tasks
         self.clock = ManualClock()
         self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
-        equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits)
+        equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
+        self.sweeper = Sweeper(self.sessions, self.engine, equipment)
 
     @property
     def agent(self) -> FakeAgent:
