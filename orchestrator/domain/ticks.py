@@ -11,6 +11,7 @@ from typing import Final
 JUMP: Final = 3600.0  # seconds that the wall clock moves against the other one, from which on it is not believed
 SETTLED: Final = 600.0  # seconds that the clock must have held before the time that nobody watched counts
 MOST_UNWATCHED: Final = 86_400.0  # seconds of such time that one start may count, however long it says that it was
+MOST_WATCHED: Final = 600.0  # seconds between two ticks that were watched; a machine that sleeps watches nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class Ticks:
 
     counted: Counted
     refused: str | None = "nobody has looked at the clock yet"  # why nothing may be aged now; None: it may
+    late: float = 0.0  # seconds that were counted by this tick, and had passed when the count stood at `began_at`
+    began_at: float = 0.0  # the count at which the counting began anew
     _last: _Reading | None = None
-    _began: float = 0.0  # the uptime at which the counting began anew
+    _began: float = 0.0  # the uptime then
     _unwatched: float = 0.0  # seconds between an earlier process and this one that do not count yet
 
     def next(self, wall: datetime, uptime: float) -> "Ticks":
@@ -51,22 +54,30 @@ class Ticks:
             moved = f"the clock moved by {by_wall:.0f} s while {by_uptime:.0f} s passed"
             return self._anew(wall, uptime, moved, 0.0)
         elapsed = max(0.0, min(by_wall, by_uptime))
-        settled = uptime - self._began >= SETTLED
+        late = self._unwatched if uptime - self._began >= SETTLED else 0.0
         counted = Counted(
-            seconds=self.counted.seconds + elapsed + (self._unwatched if settled else 0.0),
-            watched=self.counted.watched + elapsed,
+            seconds=self.counted.seconds + elapsed + late,
+            watched=self.counted.watched + min(elapsed, MOST_WATCHED),
             seen_at=wall,
         )
         return replace(
             self,
             counted=counted,
             refused=None,
+            late=late,
             _last=_Reading(wall, uptime),
-            _unwatched=0.0 if settled else self._unwatched,
+            _unwatched=self._unwatched - late,
         )
 
     def _anew(self, wall: datetime, uptime: float, why: str, unwatched: float) -> "Ticks":
-        return Ticks(self.counted, why, _Reading(wall, uptime), uptime, unwatched)
+        return Ticks(
+            self.counted,
+            why,
+            began_at=self.counted.seconds,
+            _last=_Reading(wall, uptime),
+            _began=uptime,
+            _unwatched=unwatched,
+        )
 
     def _gap(self, wall: datetime) -> float:
         """What may have passed while no process ran. Nobody can tell, so it counts only in part."""

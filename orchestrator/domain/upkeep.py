@@ -38,8 +38,11 @@ class UpkeepRecords(Protocol):
     async def counted(self) -> Counted:
         """The time that counts, as of the last accepted tick; zeros at first."""
 
-    async def count(self, counted: Counted) -> None:
-        """Note it. Whatever raises a session's `used_at` from now on is stamped with it."""
+    async def count(self, counted: Counted, *, late: float = 0.0, began_at: float = 0.0) -> None:
+        """Note it. Whatever raises a session's `used_at` is stamped with it from now on, and what did since the last
+        tick is stamped anew: it was used now, at the latest. Of the seconds, `late` had passed before the count went on
+        from `began_at`: they make no session older that was used after that.
+        """
 
     async def unused(self, tenant: str) -> Mapping[str, float]:
         """Of a tenant's sessions by key: the seconds that have counted since the last use."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from orchestrator.domain.ageing import Age, AgedSession, Allowance, allowance, plan_ageing
@@ -24,7 +24,7 @@ from orchestrator.domain.strays import (
     plan_strays,
     strays_in,
 )
-from orchestrator.domain.ticks import Ticks
+from orchestrator.domain.ticks import Counted, Ticks
 from orchestrator.domain.upkeep import Action, Due, Withheld
 from orchestrator.services.errands import Errands
 from orchestrator.services.live_session import Equipment
@@ -50,6 +50,7 @@ class _Look:
     """What a round, or a dry run, goes by."""
 
     ticks: Ticks
+    ahead: Counted  # of what the records have noted; zeros in a round, which notes it first
     sightings: Sightings
     allowance: Allowance
     sweeps: tuple[Sweep, ...]
@@ -88,13 +89,15 @@ class Sweeper:
 
     async def begin(self) -> None:
         """The first tick, on which nothing is done: whoever starts has other worries."""
-        self._ticks = Ticks(await self._upkeep.counted()).next(self._clock.now(), self._clock.uptime())
+        self._ticks = await self._next_tick()
 
     async def round(self) -> None:
         """Look, and do what is due, one by one."""
-        look = await self._look(files=self._rounds % _FILES_EVERY == 0)
-        await self._note(look)
+        self._ticks = await self._counted(await self._next_tick())
+        look = await self._look(self._ticks, Counted(), files=self._rounds % _FILES_EVERY == 0)
         self._rounds += 1
+        self._sightings = look.sightings
+        await self._remember(look)
         for sweep in look.sweeps:
             await self._carry_out(sweep)
         async for age in self._ageing(look):
@@ -104,7 +107,10 @@ class Sweeper:
 
     async def due(self) -> Due:
         """What the next round would do if it came now; nothing is changed."""
-        look = await self._look(files=True)
+        ticks = await self._next_tick()
+        noted = await self._upkeep.counted()
+        ahead = Counted(ticks.counted.seconds - noted.seconds, ticks.counted.watched - noted.watched)
+        look = await self._look(ticks, ahead, files=True)
         actions: list[Action] = []
         withheld = list(look.withheld)
         for action in [*look.sweeps, *[age async for age in self._ageing(look)]]:
@@ -118,24 +124,27 @@ class Sweeper:
 
     # looking
 
-    async def _look(self, *, files: bool) -> _Look:
-        ticks = (self._ticks or Ticks(await self._upkeep.counted())).next(self._clock.now(), self._clock.uptime())
-        allowed, withheld = await self._allowance(ticks)
+    async def _next_tick(self) -> Ticks:
+        return (self._ticks or Ticks(await self._upkeep.counted())).next(self._clock.now(), self._clock.uptime())
+
+    async def _look(self, ticks: Ticks, ahead: Counted, *, files: bool) -> _Look:
+        allowed, withheld = await self._allowance(ticks, ahead)
         facts, unseen = await self._facts(files=files)
         sightings = self._sightings.next(self._clock.monotonic(), strays_in(facts))
         sweeps = plan_strays(self._clock.monotonic(), sightings, facts.ours, self._longest_call)
         kept = tuple(sweep for sweep in sweeps if files or not isinstance(sweep, SetAside))
-        return _Look(ticks, sightings, allowed, kept, (*withheld, *unseen))
+        return _Look(ticks, ahead, sightings, allowed, kept, (*withheld, *unseen))
 
-    async def _allowance(self, ticks: Ticks) -> tuple[Allowance, list[Withheld]]:
+    async def _allowance(self, ticks: Ticks, ahead: Counted) -> tuple[Allowance, list[Withheld]]:
         """How many may expire, and what may not age at all."""
         if ticks.refused is not None:
-            waiting = sum([len(await self._upkeep.aged(*horizon, limit=_PAGE)) for horizon in self._policy.horizons()])
+            pages = [await self._upkeep.aged(*horizon, limit=_PAGE) for horizon in self._policy.horizons()]
+            waiting = sum(map(len, pages))
             many = f"{waiting} sessions" if waiting < _PAGE else f"{waiting} sessions or more"
             return Allowance(0), [Withheld(f"{many} would age", ticks.refused)] if waiting else []
         if self._policy.expire_after is None:
             return Allowance(None), []
-        counts = await self._upkeep.ageing_counts(self._policy.expire_after)
+        counts = await self._upkeep.ageing_counts(self._policy.expire_after - ahead.seconds)
         before = await self._records.remembered(_STOPPED_AT)
         allowed = allowance(counts, ticks.counted.watched, float(before) if before else None)
         return allowed, [Withheld("sessions would expire", allowed.why)] if allowed.why else []
@@ -171,26 +180,31 @@ class Sweeper:
             return
         most = look.allowance.most
         for state, seconds in reversed(self._policy.horizons()):  # nothing takes two steps in one round
+            ahead = look.ahead.watched if state is SessionState.EXPIRED else look.ahead.seconds
             last: AgedSession | None = None
-            while page := await self._upkeep.aged(state, seconds, after=last, limit=_PAGE):
+            while page := await self._upkeep.aged(state, seconds - ahead, after=last, limit=_PAGE):
                 last = page[-1]
-                for age in plan_ageing(page, most, self._policy):
+                # Below zero: used since the last tick.
+                rows = [replace(row, seconds=row.seconds + ahead) for row in page if row.seconds >= 0]
+                for age in plan_ageing(rows, most, self._policy):
                     if most is not None and age.target is SessionState.EXPIRED:
                         most -= 1
                     yield age
 
     # doing
 
-    async def _note(self, look: _Look) -> None:
-        before = self._ticks
-        self._ticks, self._sightings = look.ticks, look.sightings
-        if look.ticks.refused is not None:
-            if before is not None:
-                logger.warning("no session ages by this look: %s", look.ticks.refused)
-            return
-        await self._upkeep.count(look.ticks.counted)
+    async def _counted(self, ticks: Ticks) -> Ticks:
+        """Note what counts, before anything is decided by it."""
+        if ticks.refused is None:
+            await self._upkeep.count(ticks.counted, late=ticks.late, began_at=ticks.began_at)
+        else:
+            logger.warning("no session ages by this look: %s", ticks.refused)
+        return ticks
+
+    async def _remember(self, look: _Look) -> None:
+        """That a mass expiry was stopped, and since when."""
         stopped = "" if look.allowance.stopped_at is None else repr(look.allowance.stopped_at)
-        if stopped != (await self._records.remembered(_STOPPED_AT) or ""):
+        if look.ticks.refused is None and stopped != (await self._records.remembered(_STOPPED_AT) or ""):
             logger.warning("mass expiry: %s", look.allowance.why or "it is over")
             await self._records.remember(_STOPPED_AT, stopped)
 

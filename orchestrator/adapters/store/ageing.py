@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from orchestrator.adapters.store.connection import Transaction, microseconds, moment
+from orchestrator.adapters.store.sessions import states
 from orchestrator.domain.ageing import AgedSession, AgeingCounts
 from orchestrator.domain.lifecycle import SESSION_TRANSITIONS
 from orchestrator.domain.model import SessionState
@@ -27,8 +28,20 @@ def counted(tx: Transaction) -> Counted:
     return Counted(_seconds(row["counted"]), _seconds(row["watched"]), seen_at)
 
 
-def count(tx: Transaction, now: Counted) -> None:
-    """Note it."""
+def count(tx: Transaction, now: Counted, late: float, began_at: float) -> None:
+    """Note it, and stamp anew what was used since the last tick."""
+    # Stamps of uses are one above the count of their tick; stamped anew, they are not found again by the next one. All
+    # states are named for the index's sake.
+    stamped = "UPDATE sessions SET used_count = {} WHERE state IN (SELECT value FROM json_each(:states)) AND {}"
+    parameters = {
+        "states": states(SessionState),
+        "punctual": _whole(now.seconds) - _whole(late),
+        "late": _whole(late),
+        "began_at": _whole(began_at),
+    }
+    tx.change(stamped.format(":punctual", "used_count = (SELECT counted FROM ageing) + 1"), parameters)
+    if late:
+        tx.change(stamped.format("used_count + :late", "used_count > :began_at"), parameters)
     seen_at = None if now.seen_at is None else microseconds(now.seen_at)
     tx.change(
         "UPDATE ageing SET counted = ?, watched = ?, seen_at = ?", (_whole(now.seconds), _whole(now.watched), seen_at)
@@ -41,7 +54,7 @@ def unused(tx: Transaction, tenant: str) -> Mapping[str, float]:
         "SELECT key, counted - used_count AS unused FROM sessions, ageing WHERE tenant = ? AND state <> 'destroying'",
         (tenant,),
     )
-    return {row["key"]: _seconds(row["unused"]) for row in rows}
+    return {row["key"]: max(0.0, _seconds(row["unused"])) for row in rows}
 
 
 def aged(

@@ -153,15 +153,16 @@ _AGEING = (
     "INSERT INTO ageing (counted, watched) VALUES (0, 0)",
     "ALTER TABLE sessions ADD COLUMN used_count INTEGER NOT NULL DEFAULT 0",  # counted, at the last use
     "ALTER TABLE sessions ADD COLUMN expired_watch INTEGER",  # watched, when it expired
-    # Triggers, so that no statement that raises `used_at` can forget the stamp.
+    # Triggers, so that no statement that raises `used_at` can forget the stamp. One above the count: of a use since the
+    # last tick, which the next one stamps anew.
     """
     CREATE TRIGGER session_made AFTER INSERT ON sessions BEGIN
-        UPDATE sessions SET used_count = (SELECT counted FROM ageing) WHERE key = NEW.key;
+        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
     END
     """,
     """
     CREATE TRIGGER session_used AFTER UPDATE OF used_at ON sessions BEGIN
-        UPDATE sessions SET used_count = (SELECT counted FROM ageing) WHERE key = NEW.key;
+        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
     END
     """,
     # A round of ageing reads what is due, and not every session.

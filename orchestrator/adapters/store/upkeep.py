@@ -23,9 +23,9 @@ class SqliteUpkeep(UpkeepRecords):
         """As of the last accepted tick."""
         return await self._db.read(ageing.counted)
 
-    async def count(self, counted: Counted) -> None:
-        """Note it."""
-        await self._db.write(lambda tx: ageing.count(tx, counted))
+    async def count(self, counted: Counted, *, late: float = 0.0, began_at: float = 0.0) -> None:
+        """Note it, and stamp anew what was used since the last tick."""
+        await self._db.write(lambda tx: ageing.count(tx, counted, late, began_at))
 
     async def unused(self, tenant: str) -> Mapping[str, float]:
         """By key: the seconds that have counted since the last use."""

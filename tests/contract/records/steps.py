@@ -43,8 +43,8 @@ def upkeep_of(records: Records) -> UpkeepRecords:
     return records.upkeep
 
 
-def as_seen(session: Session, *, stamp: int = 0) -> AgedSession:
-    """The session as a decision about its age names it."""
+def as_seen(session: Session) -> AgedSession:
+    """The session as a decision about its age names it, before anything was counted."""
     return AgedSession(
         key=session.key,
         tenant=session.tenant,
@@ -52,7 +52,7 @@ def as_seen(session: Session, *, stamp: int = 0) -> AgedSession:
         state=session.state,
         incarnation=session.incarnation,
         activity=session.activity,
-        stamp=stamp,
+        stamp=0 if session.state is SessionState.EXPIRED else 1,
         seconds=0.0,
     )
 
