@@ -80,7 +80,11 @@ class Sweeper:
         """For ever, until it is cancelled."""
         while True:
             try:
-                await (self.begin() if self._ticks is None else self.round())
+                if self._ticks is None:
+                    await self.begin()
+                else:
+                    await self.round()
+                    await self._errands.run("maintain", "the records", self._maintain)
             except OrchestratorError as error:
                 logger.warning("nobody could look for what is due: %s", error)
             except Exception:
@@ -102,7 +106,6 @@ class Sweeper:
             await self._carry_out(sweep)
         async for age in self._ageing(look):
             await self._carry_out(age)
-        await self._errands.run("maintain", "the records", self._maintain)
         self._errands.forget_old()
 
     async def due(self) -> Due:
@@ -140,7 +143,7 @@ class Sweeper:
         if ticks.refused is not None:
             pages = [await self._upkeep.aged(*horizon, limit=_PAGE) for horizon in self._policy.horizons()]
             waiting = sum(map(len, pages))
-            many = f"{waiting} sessions" if waiting < _PAGE else f"{waiting} sessions or more"
+            many = f"{waiting} session{'s' * (waiting != 1)}{' or more' * (waiting >= _PAGE)}"
             return Allowance(0), [Withheld(f"{many} would age", ticks.refused)] if waiting else []
         if self._policy.expire_after is None:
             return Allowance(None), []
