@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.domain.ageing import AgeingPolicy
@@ -122,6 +122,10 @@ async def all_end(opened: House) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
+@example([("pass", (12 * DAY, 0.0)), ("use", "a"), ("look", (60.0, 0.0))])
+@example(
+    [("look", (60.0, 0.0)), ("off", (DAY, 0.0)), ("use", "a"), *[("look", (how, 0.0)) for how in (60, 700, 6.1 * DAY)]]
+)
 def test_who_is_used_in_time_is_never_aged_and_nobody_else_lives_for_ever(steps: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(live(Path(directory), steps))
