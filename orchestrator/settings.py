@@ -168,8 +168,8 @@ class Settings(BaseSettings):
         given = [(name, age) for name, age in ages.items() if age]
         for (earlier, first), (later, second) in itertools.pairwise(given):
             if second <= first:
-                names = f"{PREFIX}{later.upper()} ({second:g} s) must be more than {PREFIX}{earlier.upper()}"
-                raise ValueError(f"{names} ({first:g} s)")
+                names = f"{PREFIX}{later.upper()} ({second:.0f} s) must be more than {PREFIX}{earlier.upper()}"
+                raise ValueError(f"{names} ({first:.0f} s)")
         return self
 
     @classmethod
