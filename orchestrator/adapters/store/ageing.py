@@ -64,9 +64,10 @@ def aged(
     column, clock = _CLOCKS[state]
     rows = tx.rows(
         f"""
-        SELECT key, tenant, session_id, state, incarnation, activity, {column} AS stamp, {clock} - {column} AS age
-        FROM sessions, ageing
-        WHERE state = :state AND {column} <= {clock} - :age AND ({column}, key) > (:stamp, :key)
+        SELECT key, tenant, session_id, state, incarnation, activity, {column} AS stamp,
+               (SELECT {clock} FROM ageing) - {column} AS age
+        FROM sessions
+        WHERE state = :state AND {column} <= (SELECT {clock} FROM ageing) - :age AND ({column}, key) > (:stamp, :key)
         ORDER BY {column}, key LIMIT :limit
         """,  # noqa: S608 - the names stand above
         {
@@ -85,8 +86,8 @@ def counts(tx: Transaction, seconds: float) -> AgeingCounts:
     (everything,) = tx.rows("SELECT count(*) AS number FROM sessions WHERE state <> 'destroying'")
     (expiring,) = tx.rows(
         """
-        SELECT count(*) AS number FROM sessions, ageing
-        WHERE state IN ('hibernated', 'inactive') AND used_count <= counted - ?
+        SELECT count(*) AS number FROM sessions
+        WHERE state IN ('hibernated', 'inactive') AND used_count <= (SELECT counted FROM ageing) - ?
         """,
         (_whole(seconds),),
     )

@@ -165,8 +165,9 @@ _AGEING = (
         UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
     END
     """,
-    # A round of ageing reads what is due, and not every session.
-    "CREATE INDEX sessions_by_age ON sessions (state, used_count)",
+    # A round of ageing reads what is due, and not every session; the key makes pages of what has one stamp.
+    "CREATE INDEX sessions_by_age ON sessions (state, used_count, key)",
+    "CREATE INDEX sessions_by_expiry ON sessions (state, expired_watch, key) WHERE expired_watch IS NOT NULL",
 )
 
 MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES, _AGEING)
