@@ -5,7 +5,6 @@
 
 import asyncio
 import functools
-import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,19 +24,22 @@ from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.comparison import Comparison
-from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
+from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
 from orchestrator.domain.plan import SavingPolicy
-from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
+from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
+from orchestrator.domain.upkeep import Due
 from orchestrator.services.equipment import Equipment, Limits, SavingLimits
 from orchestrator.services.history import CheckReport, Histories
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings
 
@@ -46,8 +48,6 @@ logger = logging.getLogger(__name__)
 RECORDS_NAME = "records.sqlite3"
 CHANNELS_NAME = "channels"
 _OWNER_GONE = "the orchestrator that ran it had ended without closing it"
-_LEFTOVER_PAUSE = 30.0  # seconds between tries to reach an engine that may hold leftovers
-_SWEEP_PAUSE = 300.0  # seconds between looks for containers that nobody knows
 
 
 class Orchestrator:
@@ -58,9 +58,10 @@ class Orchestrator:
     ...     result = await o.execute("x + 1", session_id="s")
     """
 
-    def __init__(self, sessions: Sessions, histories: Histories, patience: Patience) -> None:
-        self.sessions = sessions
-        self.histories = histories
+    def __init__(self, services: "Services", patience: Patience) -> None:
+        self.sessions = services.sessions
+        self.histories = services.histories
+        self._services = services
         self._patience = patience
 
     @classmethod
@@ -86,8 +87,8 @@ class Orchestrator:
                 engine = build_engine(settings, records, clock)
                 patience = Patience()
                 try:
-                    async with _running(settings, Store(records, pieces), engine, clock, patience) as sessions:
-                        yield cls(*sessions, patience)
+                    async with _running(settings, Store(records, pieces), engine, clock, patience) as services:
+                        yield cls(services, patience)
                 finally:
                     await _closed(engine, patience)
         finally:
@@ -147,6 +148,11 @@ class Orchestrator:
         """Verify all that is stored; see `Histories.check`."""
         return await self.histories.check()
 
+    async def due(self) -> Due:
+        """What the orchestrator would do by itself if it looked now, and what it withholds and why; changes nothing."""
+        due = await self._services.sweeper.due()
+        return Due((*self._services.reaper.due(), *due.actions), due.withheld)
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -156,24 +162,38 @@ class Store:
     pieces: Pieces
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What serves, while it runs."""
+
+    sessions: Sessions
+    histories: Histories
+    reaper: Reaper
+    sweeper: Sweeper
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings, store: Store, engine: Engine, clock: Clock, patience: Patience
-) -> AsyncIterator[tuple[Sessions, Histories]]:
+) -> AsyncIterator[Services]:
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
         sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes)
         limits = limits_of(settings)
-        equipment = Equipment(store.records, store.records, store.pieces, sandboxes, tasks, clock, limits)
+        equipment = Equipment(
+            store.records, store.records, store.pieces, sandboxes, tasks, clock, limits, store.records.upkeep
+        )
         sessions = Sessions(engine, equipment)
         reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
+        sweeper = Sweeper(sessions, engine, equipment)
         background = [
-            tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers"),
+            tasks.spawn(sandboxes.clear_leftovers(), "clear leftovers"),
             tasks.spawn(reaper.run(), "do what is due"),
+            tasks.spawn(sweeper.run(), "sweep"),
         ]
         try:
-            yield sessions, Histories(sessions, equipment)
+            yield Services(sessions, Histories(sessions, equipment), reaper, sweeper)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
         for task in background:
@@ -202,20 +222,6 @@ def _private(directory: Path) -> None:
         raise InvalidRequestError(failure.message, hint=failure.hint) from failure
 
 
-async def _clear_leftovers(sandboxes: Sandboxes) -> None:
-    """At once, after the last create of an earlier owner, and now and then: an engine may be late with anything."""
-    for pause in itertools.chain((CREATE_BOUND + 1.0,), itertools.repeat(_SWEEP_PAUSE)):
-        while True:
-            try:
-                await sandboxes.remove_leftovers()
-            except OrchestratorError as error:
-                logger.warning("what an earlier run may have left cannot be looked for yet: %s", error)
-                await asyncio.sleep(_LEFTOVER_PAUSE)
-            else:
-                break
-        await asyncio.sleep(pause)
-
-
 def limits_of(settings: Settings) -> Limits:
     """What the settings say of each session."""
     return Limits(
@@ -230,6 +236,11 @@ def limits_of(settings: Settings) -> Limits:
             snapshot_after=settings.snapshot_after,
             snapshot_max_age=settings.snapshot_max_age,
             hibernate_after=settings.hibernate_after,
+        ),
+        ageing=AgeingPolicy(
+            inactive_after=settings.inactive_after or None,
+            expire_after=settings.expire_after or None,
+            delete_after=settings.delete_after or None,
         ),
         saving=SavingLimits(
             variable=settings.variable_limit,

@@ -4,12 +4,13 @@
 """
 
 import difflib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator import places
@@ -19,6 +20,7 @@ from orchestrator.domain.hardening import MIB, SandboxProfile
 PREFIX = "ORCHESTRATOR_"
 MAX_TIME_LIMIT = 3600.0  # seconds; a cell that needs more is a job, and wants a job queue
 _KIB = 1024
+_CENTURY = 3_153_600_000  # seconds
 _BESIDE_A_SAVE = 64 * MIB
 _DEFAULTS = SandboxProfile()
 
@@ -91,6 +93,18 @@ class Settings(BaseSettings):
     """Seconds without a call after which a session is saved and its container removed; the next call wakes it.
     Default 600: memory goes back to the machine, and waking takes a second."""
 
+    inactive_after: float = Field(default=604_800.0, ge=0, le=_CENTURY, allow_inf_nan=False)
+    """Seconds without use after which a sleeping session is called `inactive`; it wakes as usual. 0: never.
+    Default 7 days: what listings set apart from what is being worked on."""
+
+    expire_after: float = Field(default=2_592_000.0, ge=0, le=_CENTURY, allow_inf_nan=False)
+    """Seconds without use after which a session is `expired`: not listed any more, and deleted next. 0: never.
+    Default 30 days: longer than a holiday. A call still wakes it."""
+
+    delete_after: float = Field(default=86_400.0, ge=0, le=_CENTURY, allow_inf_nan=False)
+    """Seconds for which an expired session is still there, and woken by a call; then it is deleted with all that it
+    has. 0: never. Default 1 day: time to notice a mistake."""
+
     variable_limit: ByteSize = Field(default=ByteSize(10_000_000), ge=_KIB)
     """Bytes of one variable, pickled, that are saved; a larger one is not, and that is told.
     Default 10 MB, as the product that ours follows has it; gigabytes work."""
@@ -151,6 +165,16 @@ class Settings(BaseSettings):
     docker_host: str | None = Field(default=None, min_length=1)
     """Address of the Docker Engine, such as `unix:///run/docker.sock`.
     Default None: found as the docker CLI does it, in `$DOCKER_HOST`, the context in use, and the usual sockets."""
+
+    @model_validator(mode="after")
+    def _grow_older_in_order(self) -> Self:
+        ages = {name: getattr(self, name) for name in ("hibernate_after", "inactive_after", "expire_after")}
+        given = [(name, age) for name, age in ages.items() if age]
+        for (earlier, first), (later, second) in itertools.pairwise(given):
+            if second <= first:
+                names = f"{PREFIX}{later.upper()} ({second:.0f} s) must be more than {PREFIX}{earlier.upper()}"
+                raise ValueError(f"{names} ({first:.0f} s)")
+        return self
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
@@ -225,6 +249,9 @@ def _wrong(faults: Iterable[str]) -> SettingsError:
 
 def _told(failure: ValidationError) -> Iterator[str]:
     for fault in failure.errors(include_url=False, include_input=False):
+        if not fault["loc"]:  # of several settings together, which the message names
+            yield fault["msg"].removeprefix("Value error, ")
+            continue
         name = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
         yield f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 

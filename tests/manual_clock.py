@@ -13,8 +13,15 @@ class ManualClock(Clock):
     def advance(self, seconds: float) -> None:
         self._elapsed += timedelta(seconds=seconds)
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, while no time passes."""
+        self._start += timedelta(seconds=seconds)
+
     def now(self) -> datetime:
         return self._start + self._elapsed
 
     def monotonic(self) -> float:
         return self._elapsed.total_seconds()
+
+    def uptime(self) -> float:
+        return self.monotonic()

@@ -16,3 +16,7 @@ class SystemClock(Clock):
     def monotonic(self) -> float:
         """Seconds that never run backwards."""
         return time.monotonic()
+
+    def uptime(self) -> float:
+        """Seconds since the machine started, its sleep included where the system tells."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -18,9 +18,16 @@ SESSION_TRANSITIONS: Mapping[SessionState | None, frozenset[SessionState | None]
     # Back to ready: a call came in. Never straight to creating: a sandbox that is lost meanwhile is told as a loss
     # first, which goes with the change to hibernated.
     _S.SNAPSHOTTING: frozenset({_S.READY, _S.HIBERNATED, _S.DESTROYING}),
-    _S.HIBERNATED: frozenset({_S.CREATING, _S.DESTROYING}),
-    _S.DESTROYING: frozenset({None}),
+    _S.HIBERNATED: frozenset({_S.CREATING, _S.INACTIVE, _S.EXPIRED, _S.DESTROYING}),
+    # Back to hibernated: it was used without being woken, such as cleared.
+    _S.INACTIVE: frozenset({_S.CREATING, _S.HIBERNATED, _S.EXPIRED, _S.DESTROYING}),
+    _S.EXPIRED: frozenset({_S.CREATING, _S.HIBERNATED, _S.DESTROYING}),
+    # Back to expired: a call came while its age was ending it, and before anything of it was removed.
+    _S.DESTROYING: frozenset({None, _S.EXPIRED}),
 }
+
+# No sandbox, and the next call makes one: the three differ by how long nobody has used the session, in nothing else.
+ASLEEP = frozenset({_S.HIBERNATED, _S.INACTIVE, _S.EXPIRED})
 
 SANDBOX_TRANSITIONS: Mapping[SandboxState | None, frozenset[SandboxState | None]] = {
     None: frozenset({_B.CREATING}),

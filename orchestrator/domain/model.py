@@ -18,6 +18,8 @@ class SessionState(StrEnum):
     READY = "ready"  # a claimed sandbox serves it
     SNAPSHOTTING = "snapshotting"  # it still has its sandbox and is saved before that is removed
     HIBERNATED = "hibernated"  # it has no sandbox; the next call makes one
+    INACTIVE = "inactive"  # the same, and nobody has used it for days
+    EXPIRED = "expired"  # the same for weeks: not listed any more, and deleted next, where no call comes
     DESTROYING = "destroying"  # on its way out; its name is free again
 
 
@@ -220,3 +222,4 @@ class SessionSummary:
     state: SessionState
     last_used_at: datetime
     saved_through: int | None  # the last execution that its snapshot holds; None where there is none
+    expires_at: datetime | None = None  # when it expires at the earliest, if nobody uses it; None: never

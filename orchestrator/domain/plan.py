@@ -1,6 +1,6 @@
-"""What is due, decided from what is known. Pure: the same rows give the same actions.
+"""What is due of sessions in use, decided from what is known. Pure: the same rows give the same actions.
 
-Two rules so far: a session that has been quiet is saved, one that has been idle is hibernated. Each action is checked
+A session that has been quiet is saved, one that has been idle is hibernated. Each action is checked
 again in the queue of its session, where nothing else happens meanwhile.
 """
 

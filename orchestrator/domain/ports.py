@@ -22,6 +22,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never run backwards; for durations and deadlines."""
 
+    def uptime(self) -> float:
+        """Seconds since the machine started, those that it slept included: what the wall clock is held against."""
+
 
 # Seconds: a create that nobody waits for any more can still succeed; after this long it is taken to have failed.
 CREATE_BOUND: Final = 60.0

@@ -43,13 +43,13 @@ class Records(Protocol):
         """That session; made in state `hibernated`, incarnation 0, with nothing in it, where there is none."""
 
     async def sessions(self, tenant: str) -> Sequence[Session]:
-        """All sessions of a tenant that are not being destroyed, oldest first."""
+        """All sessions of a tenant that are neither expired nor being destroyed, oldest first."""
 
     async def all_sessions(self) -> Sequence[Session]:
         """All sessions of all tenants in every state, for recovery and shutdown."""
 
     async def begin_creating(self, key: str, incarnation: int) -> Session | None:
-        """Guarded change to `creating`; raises the incarnation by one and returns the row."""
+        """Guarded change to `creating`; raises the incarnation by one, and `used_at`, and returns the row."""
 
     async def session_ready(self, key: str, incarnation: int) -> Session | None:
         """Guarded change to `ready`: from `creating`, or from `snapshotting` where the hibernation is abandoned."""
@@ -95,7 +95,8 @@ class Records(Protocol):
 
     async def session_cleared(self, key: str, incarnation: int) -> bool:
         """Raise `activity` and `used_at`; a new namespace begins with the next execution, which is no loss; forgets
-        an untold one. Guarded: the session is of this incarnation and not being destroyed.
+        an untold one; an inactive or expired session is `hibernated` again. Guarded: the session is of this
+        incarnation and not being destroyed.
         """
 
     # executions

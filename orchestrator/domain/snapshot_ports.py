@@ -214,7 +214,8 @@ class SnapshotRecords(Protocol):
         """The same before a rollback, a clear or an import: it counts as `activity`, and its head is the only one of
         the session that comes back by itself. When it becomes head, the names and the variable count become its own,
         an untold loss is forgotten, and no execution before it is ever told as lost: it was replaced on purpose.
-        Guarded: `ready`, `snapshotting` or `hibernated`, and no execution is open. Call it before anything is changed,
+        Guarded: `ready`, `snapshotting` or asleep (lifecycle.py), and no execution is open; an inactive or expired
+        session is `hibernated` again. Call it before anything is changed,
         `snapshot_committed` before the answer.
         """
 

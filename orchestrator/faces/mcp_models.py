@@ -133,10 +133,13 @@ class SessionEntry(_Answer):
     total_executions: int
     state: str
     """`ready`: its container is up; `snapshotting`: it is being saved before the container is removed; `hibernated`: it
-    sleeps without one, and the next call wakes it; `creating`: a container is being made for it, or it is being woken.
-    It can be used in every state."""
+    sleeps without one, and the next call wakes it; `inactive`: the same, unused for days; `creating`: a container is
+    being made for it, or it is being woken. It can be used in every state."""
     last_used_at: str
     """ISO 8601, UTC."""
+    expires_at: str | None = None
+    """ISO 8601, UTC: if nobody uses it, the session expires then, or somewhat later: it is not listed any more, and
+    deleted a day after that unless a call comes. Null if it never does."""
     saved_through: int | None = None
     """The last execution whose effects are saved beyond the container; null if none yet."""
 

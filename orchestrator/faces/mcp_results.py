@@ -106,6 +106,7 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
             total_executions=session.total_executions,
             state=session.state.value,
             last_used_at=_time(session.last_used_at),
+            expires_at=None if session.expires_at is None else _time(session.expires_at),
             saved_through=session.saved_through,
         )
         for session in sessions
@@ -125,6 +126,7 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
             "saved_through",
             "state",
             "last_used_at",
+            "expires_at",
         )
         lines += _table(columns, [tuple(_cell(getattr(entry, column)) for column in columns) for entry in kept])
     return _answered(answer, lines + _noted(notes))

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
+from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.model import Outcome, Session, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.snapshot_ports import SnapshotRecords
@@ -187,9 +188,9 @@ class Bookkeeping:
         return await self._records.binding_executions(self.session.key, names)
 
     async def _hibernate(self) -> None:
-        """Whatever of our earlier writes has happened, the row is `hibernated` afterwards."""
+        """Whatever of our earlier writes has happened, the session is asleep afterwards."""
         found = await self.look()
-        if found.state is not SessionState.HIBERNATED:
+        if found.state not in ASLEEP:
             changed = await self._records.session_hibernated(found.key, found.incarnation)
             if changed is None:
                 raise await self.refused()

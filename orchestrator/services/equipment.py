@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import CellOrder
 from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
+from orchestrator.domain.upkeep import UpkeepRecords
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.tasks import Tasks
 
@@ -36,6 +38,7 @@ class Limits:
     profile: SandboxProfile = field(default_factory=SandboxProfile)
     policy: SavingPolicy = field(default_factory=SavingPolicy)
     saving: SavingLimits = field(default_factory=SavingLimits)
+    ageing: AgeingPolicy = field(default_factory=AgeingPolicy)
 
     def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
         """What the agent is told."""
@@ -53,3 +56,4 @@ class Equipment:
     tasks: Tasks
     clock: Clock
     limits: Limits
+    upkeep: UpkeepRecords

@@ -18,7 +18,8 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.equipment import Equipment
-from orchestrator.services.sessions import Sessions, not_found
+from orchestrator.services.requests import not_found
+from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Histories:
         self._records = equipment.records
         self._snapshots = equipment.snapshots
         self._pieces = equipment.pieces
+        self._upkeep = equipment.upkeep
 
     async def history(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> History:
         """The session's snapshots, newest first; the first one is what a wake restores."""
@@ -82,6 +84,8 @@ class Histories:
             sequence = (await source.save()).summary.sequence
         if await self._records.find_session(tenant, wanted) is not None:
             raise InvalidRequestError(f"There is a session {wanted!r} already.", hint="Choose another id.")
+        # Not to be deleted for its age while it is copied.
+        await self._upkeep.used(source.session.key)
         try:
             await self._records.ensure_session(tenant, wanted, source.session.environment)
             target = await self._sessions.find(wanted, tenant=tenant)

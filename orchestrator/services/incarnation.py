@@ -11,7 +11,8 @@ from orchestrator.domain.errors import (
     StoreUnreachableError,
     StoreUnusableError,
 )
-from orchestrator.domain.model import ResumedFrom, SessionState
+from orchestrator.domain.lifecycle import ASLEEP
+from orchestrator.domain.model import ResumedFrom
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import (
@@ -23,6 +24,7 @@ from orchestrator.domain.snapshots import (
 )
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.jobs import Job
+from orchestrator.services.ladder import resumed_from
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import unreadable_note
@@ -70,7 +72,7 @@ class Incarnation:
         elif (found := self._saver.found_gone()) is not None:
             await self.gone(found)
         await self._book.settle()
-        if self._book.session.state is SessionState.HIBERNATED:
+        if self._book.session.state in ASLEEP:
             self.drop()  # it was saved, and only the answer of the records went missing
         if self.sandbox is not None and self._hollow:
             await self._refill(self.sandbox)
@@ -148,15 +150,11 @@ class Incarnation:
         A copy of the worker that has `resumed` serves on, unless the head is newer.
         """
         await self._saver.ended()
-        saved = self._saver.stands_at
-        # A copy that was forked before any execution is as the worker was begun.
-        savepoint = self._held if resumed == 0 else resumed
-        if resumed is None or (saved is not None and (savepoint is None or savepoint < saved)):
-            self._book.owe_loss(cause, before=before)
-            self._hollow = True
-            return ResumedFrom("snapshot", saved)
+        stands = resumed_from(resumed, self._held, self._saver.stands_at)
+        savepoint = stands.execution if stands.rung == "savepoint" else None
         self._book.owe_loss(cause, before=before, stands_at=savepoint)
-        return ResumedFrom("savepoint", savepoint)
+        self._hollow = stands.rung != "savepoint"
+        return stands
 
     async def gone(self, error: NamespaceLostError | SandboxLostError) -> None:
         """A request found out that one or the other has happened."""
@@ -164,6 +162,13 @@ class Incarnation:
             await self.emptied(error.cause, resumed=error.resumed)
         elif self.sandbox is not None:
             await self.lost(self.sandbox.agent.lost or error.message)
+
+    async def mend(self) -> None:
+        """Nothing runs: the record is to say what there is. What it says of a sandbox that nobody has is a loss."""
+        if await self._whole() is None and (await self._book.look()).state not in ASLEEP:
+            self._book.owe_loss("nobody served it any more")
+            self._book.owe_hibernation()
+            await self._book.settle()
 
     # saving
 
@@ -213,7 +218,7 @@ class Incarnation:
             self._book.owe_ready()
             await self._book.try_to_settle()
         # Asked of the record, since the answer to the change itself may have gone missing.
-        if self.sandbox is None or self._book.session.state is not SessionState.HIBERNATED:
+        if self.sandbox is None or self._book.session.state not in ASLEEP:
             return False
         # The snapshot knows nothing of what it holds only in part: what is yet to be told outlives this process, too.
         self._book.owe_notes(self._saver.log.taken())

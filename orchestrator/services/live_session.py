@@ -1,7 +1,8 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import (
@@ -23,9 +24,19 @@ from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue
 from orchestrator.services.listings import last_known, saved_namespace, with_notes
 from orchestrator.services.replacing import Replacing
-from orchestrator.services.results import Told, largest_note, loss_note, lost_result, not_run_result, result_of
+from orchestrator.services.results import (
+    Told,
+    largest_note,
+    loss_note,
+    lost_result,
+    not_run_result,
+    result_of,
+    why_killed,
+)
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import slow_note
+
+T = TypeVar("T")
 
 
 class LiveSession:
@@ -54,11 +65,7 @@ class LiveSession:
             restore_bound=limits.saving.restore_bound,
         )
         self._replacing = Replacing(
-            self._book,
-            self._saver,
-            self._incarnation,
-            snapshots=equipment.snapshots,
-            pieces=equipment.pieces,
+            self._book, self._saver, self._incarnation, snapshots=equipment.snapshots, pieces=equipment.pieces
         )
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
         self._active_at = equipment.clock.monotonic()
@@ -121,7 +128,16 @@ class LiveSession:
         """Save all and remove the sandbox, unless a call comes. Whether it was done."""
         return await self._queue.submit(self._incarnation.hibernate, kind="yielding")
 
+    async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
+        """Do that when nothing else happens in the session; it is asked to stop when a call comes."""
+        return await self._queue.submit(lambda job: work(job, self._incarnation), kind="yielding")
+
     # ends
+
+    def gone(self, error: OrchestratorError) -> None:
+        """It is deleted, in whose turn this is: whoever has hold of it still is answered with `error`."""
+        self._unused(self)
+        self._queue.end(error)
 
     async def retire(self, error: OrchestratorError) -> None:
         """Answer all calls with `error` and hibernate; what cannot be saved is recorded as lost."""
@@ -186,7 +202,7 @@ class LiveSession:
         self._owe_close(number, report)
         stands: ResumedFrom | None = None
         if not report.namespace_kept:
-            stands = await self._incarnation.emptied(_why_killed(report), resumed=report.resumed)
+            stands = await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
         if report.outcome == "oom":
             report = replace(report, notes=(*report.notes, *await self._largest()))
         return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
@@ -240,11 +256,7 @@ class LiveSession:
 
     def _owe_close(self, number: int, report: CellReport) -> None:
         self._book.owe_close(
-            number,
-            report.outcome,
-            bound=report.bound,
-            removed=report.removed,
-            variable_count=report.variable_count,
+            number, report.outcome, bound=report.bound, removed=report.removed, variable_count=report.variable_count
         )
         self._saver.executed(number)
 
@@ -274,12 +286,3 @@ class LiveSession:
         self._saver.log.told(pending)
         if loss is not None or self._book.untold_notes:
             await self._book.told()
-
-
-def _why_killed(report: CellReport) -> str:
-    reasons = {
-        "timeout": "a cell outran its time limit and had to be killed",
-        "interrupted": "a cell was interrupted and had to be killed",
-        "oom": "a cell reached the memory limit",
-    }
-    return reasons.get(report.outcome, f"a cell ended its process ({report.error_message or report.outcome})")

@@ -1,9 +1,9 @@
-"""Looks at all sessions now and then and has done what is due: one loop, no timer for each session."""
+"""Looks at the sessions in use now and then and has done what is due: one loop, no timer for each session."""
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.domain.plan import Action, Hibernate, SavingPolicy, plan
@@ -37,15 +37,24 @@ class Reaper:
             except Exception:
                 logger.exception("what is due could not be found out")
 
+    def due(self) -> Sequence[Action]:
+        """What is due now; nothing for a session in which something of that is under way."""
+        return self._plan(self._free())
+
     def look(self) -> None:
         """Start what is due now. At most one thing at a time for each session."""
-        lives = {live.session.key: live for live in self._sessions() if live.session.key not in self._under_way}
-        containers = {key: container for key, live in lives.items() if (container := live.container) is not None}
-        rows = [lives[key].row for key in containers]
-        for action in plan(self._clock.monotonic(), rows, containers, self._policy):
+        lives = self._free()
+        for action in self._plan(lives):
             task = self._tasks.spawn(_carry_out(lives[action.key], action), f"{type(action).__name__} {action.key[:8]}")
             self._under_way[action.key] = task
             task.add_done_callback(functools.partial(self._done, action.key))
+
+    def _free(self) -> Mapping[str, LiveSession]:
+        return {live.session.key: live for live in self._sessions() if live.session.key not in self._under_way}
+
+    def _plan(self, lives: Mapping[str, LiveSession]) -> Sequence[Action]:
+        containers = {key: container for key, live in lives.items() if (container := live.container) is not None}
+        return plan(self._clock.monotonic(), [lives[key].row for key in containers], containers, self._policy)
 
     def _done(self, key: str, _task: asyncio.Task[None]) -> None:
         self._under_way.pop(key, None)

@@ -175,3 +175,13 @@ def _explanation(report: CellReport, order: CellOrder, told: Told) -> tuple[str,
             return f"{cause} (the sandbox has {size})", "Remove files that are not needed, or write less."
         case _:
             return report.error_message or report.error_type or report.outcome, None
+
+
+def why_killed(report: CellReport) -> str:
+    """The cause of the loss, as a clause."""
+    reasons = {
+        "timeout": "a cell outran its time limit and had to be killed",
+        "interrupted": "a cell was interrupted and had to be killed",
+        "oom": "a cell reached the memory limit",
+    }
+    return reasons.get(report.outcome, f"a cell ended its process ({report.error_message or report.outcome})")

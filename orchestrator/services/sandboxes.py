@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 # Between tries to remove a container that the engine does not let go of, in seconds; the last one repeats.
 _REMOVAL_PAUSES = (0.5, 2.0, 10.0, 60.0)
+_LEFTOVER_PAUSE = 30.0  # seconds between tries to reach an engine that may hold leftovers
 _CANCEL_PATIENCE = 5.0  # seconds for removals that were told to end
 
 
@@ -118,6 +119,20 @@ class Sandboxes:
         self._live -= 1
         return self._remove(sandbox.id, sandbox.agent, SandboxState.DESTROYING)
 
+    @property
+    def ours(self) -> frozenset[str]:
+        """The sandboxes that were made here and are not gone yet."""
+        return frozenset(self._ours)
+
+    @property
+    def removing(self) -> frozenset[str]:
+        """Those that are being removed, whoever made them."""
+        return frozenset(self._removals)
+
+    def remove(self, sandbox_id: str) -> asyncio.Task[None]:
+        """Destroy one that a plan has found to be of no use; `end` may come for it all the same."""
+        return self._remove(sandbox_id, None, SandboxState.DESTROYING)
+
     async def removed(self, *, seconds: float) -> None:
         """Wait until all that is being removed is gone; what is not by then is left to the next owner, by its row.
 
@@ -140,6 +155,19 @@ class Sandboxes:
 
     def _under_way(self) -> set[asyncio.Task[None]]:
         return self._openings | {task for name, task in self._removals.items() if name not in self._patient}
+
+    async def clear_leftovers(self) -> None:
+        """At once, and after the last create of an earlier owner; what comes later the sweeper finds."""
+        for pause in (CREATE_BOUND + 1.0, 0.0):
+            while True:
+                try:
+                    await self.remove_leftovers()
+                except OrchestratorError as error:
+                    logger.warning("what an earlier run may have left cannot be looked for yet: %s", error)
+                    await asyncio.sleep(_LEFTOVER_PAUSE)
+                else:
+                    break
+            await asyncio.sleep(pause)
 
     async def remove_leftovers(self) -> None:
         """Remove what an earlier owner left, by record and by label. May be called at any time, and again.

@@ -2,19 +2,15 @@
 
 import asyncio
 import logging
-import math
-import re
 from collections.abc import Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from orchestrator.domain.ageing import expiry_of
 from orchestrator.domain.errors import (
-    InvalidRequestError,
     OrchestratorError,
     SandboxLostError,
     SessionDeletedError,
-    SessionNotFoundError,
-    ShuttingDownError,
     StoreUnusableError,
 )
 from orchestrator.domain.identifiers import session_id_of
@@ -23,11 +19,11 @@ from orchestrator.domain.ports import Engine
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import LiveSession
+from orchestrator.services.requests import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.results import Told, lost_result, result_of
 
 logger = logging.getLogger(__name__)
 
-_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 STOP_SECONDS = 20.0  # that a close may take
 _SAVING_SHARE = 0.7  # of the time that a close may take, for saving
 _ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
@@ -41,6 +37,7 @@ class Sessions:
         self._engine = engine
         self._equipment = equipment
         self._records = equipment.records
+        self._upkeep = equipment.upkeep
         self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
         self._tasks = equipment.tasks
@@ -66,8 +63,8 @@ class Sessions:
         ShuttingDownError where none ran. Cancelling interrupts the cell.
         """
         self._check_open()
-        self._check_code(code)
-        time_limit = self._time_limit(timeout)
+        check_code(code, self._limits)
+        time_limit = time_limit_of(timeout, self._limits)
         if not session_id:
             return await self._execute_stateless(code, time_limit)
         live = await self._use(tenant, session_id_of(session_id))
@@ -82,7 +79,9 @@ class Sessions:
         return await live.list_variables()
 
     async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
-        """The tenant's sessions, oldest first; none is woken or waited for."""
+        """The tenant's sessions that have not expired, oldest first; none is woken or waited for."""
+        found, unused = await self._records.sessions(tenant), await self._upkeep.unused(tenant)
+        now, policy = self._clock.now(), self._limits.ageing
         return [
             SessionSummary(
                 session_id=session.session_id,
@@ -92,8 +91,9 @@ class Sessions:
                 state=session.state,
                 last_used_at=session.used_at,
                 saved_through=session.saved_through or None,
+                expires_at=expiry_of(session.used_at, unused.get(session.key, 0.0), now, policy),
             )
-            for session in await self._records.sessions(tenant)
+            for session in found
         ]
 
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
@@ -109,7 +109,7 @@ class Sessions:
         live = await self.find(session_id, tenant=tenant)
         # Whoever cancels this may do so after the record is changed: from there on nothing else would end the session.
         job: Job[asyncio.Task[None]] = Job()
-        work = carry_out(job, partial(self._begin_to_end, live, session_id), _shutting_down())
+        work = carry_out(job, partial(self._begin_to_end, live, session_id), shutting_down())
         self._tasks.spawn(work, f"begin to delete {live.session.key[:8]}")
         await asyncio.wait([await job.answer()], timeout=_DELETE_PATIENCE)
 
@@ -126,8 +126,8 @@ class Sessions:
             task.cancel()
         lives, self._live = list(self._live.values()), {}
         # A part of the time is the engine's, for what was not saved in the rest.
-        await self._all_of([live.retire(_shutting_down()) for live in lives], seconds * _SAVING_SHARE)
-        await self._all_of([live.end(_shutting_down()) for live in lives], _ABORT_PATIENCE)
+        await self._all_of([live.retire(shutting_down()) for live in lives], seconds * _SAVING_SHARE)
+        await self._all_of([live.end(shutting_down()) for live in lives], _ABORT_PATIENCE)
         await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
         for live in lives:
             live.abort()
@@ -167,14 +167,25 @@ class Sessions:
         self._forget(live)
 
     async def _end(self, live: LiveSession, error: OrchestratorError) -> None:
-        await live.end(error)
-        await live.removed()
+        key = live.session.key
+        self._ending.add(key)
         try:
-            await self._pieces.delete(live.session.key)
-        except StoreUnusableError as failure:  # the row stays, by which the next owner tries again
-            logger.warning("session %s: its snapshots are not removed: %s", live.session.key, failure)
-            return
-        await self._records.delete_session(live.session.key)
+            await live.end(error)
+            await live.removed()
+            await self.finish_delete(key)
+        except StoreUnusableError as failure:  # the row stays, by which it is tried again
+            logger.warning("session %s: its snapshots are not removed: %s", key, failure)
+        finally:
+            self._ending.discard(key)
+
+    async def finish_delete(self, key: str) -> None:
+        """Remove what a session in `destroying` has, whose sandbox is gone. Idempotent."""
+        await self._pieces.delete(key)
+        await self._records.delete_session(key)
+
+    def ending(self) -> frozenset[str]:
+        """The keys of sessions that are being deleted right now."""
+        return frozenset(self._ending)
 
     def in_use(self) -> Collection[LiveSession]:
         """All sessions that have a queue or a sandbox."""
@@ -188,11 +199,11 @@ class Sessions:
 
     async def _execute_stateless(self, code: str, time_limit: float) -> ExecutionResult:
         job: Job[ExecutionResult] = Job()
-        work = carry_out(job, partial(self._run_alone, job, code, time_limit), _shutting_down())
+        work = carry_out(job, partial(self._run_alone, job, code, time_limit), shutting_down())
         task = self._tasks.spawn(work, "stateless call")
         self._stateless.add(task)
         task.add_done_callback(self._stateless.discard)
-        task.add_done_callback(lambda _: job.fail(_shutting_down()))  # where it was cancelled before its first step
+        task.add_done_callback(lambda _: job.fail(shutting_down()))  # where it was cancelled before its first step
         return await job.answer()
 
     async def _run_alone(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
@@ -203,7 +214,7 @@ class Sessions:
         job.can_be_stopped_by(lambda: sandbox.agent.interrupt(1))
         try:
             if not job.awaited:
-                raise _shutting_down()  # nobody reads it
+                raise shutting_down()  # nobody reads it
             return result_of(await sandbox.agent.execute(order), order, told)
         except SandboxLostError as error:
             return lost_result(sandbox.agent.lost or error.message, order, told, self._clock.monotonic() - began)
@@ -250,43 +261,4 @@ class Sessions:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise _shutting_down()
-
-    def _check_code(self, code: str) -> None:
-        if not code.strip():
-            raise InvalidRequestError("The code is empty.", hint="Give at least one statement.")
-        wrong = _NOT_TEXT.search(code)
-        if wrong is not None:
-            line = code.count("\n", 0, wrong.start()) + 1
-            what = "a null byte" if wrong[0] == "\0" else f"a lone surrogate (U+{ord(wrong[0]):04X})"
-            raise InvalidRequestError(
-                f"The code has {what} in line {line}.", hint="Write it as an escape, such as \\x00, in a string."
-            )
-        size = len(code.encode("utf-8", "surrogatepass"))
-        if size > self._limits.max_code:
-            raise InvalidRequestError(
-                f"The code has {size:,} bytes; at most {self._limits.max_code:,} are allowed.",
-                hint="Write data to a file in several cells and read it from there.",
-            )
-
-    def _time_limit(self, timeout: float | None) -> float:
-        if timeout is None:
-            return self._limits.time_limit
-        if not math.isfinite(timeout) or not 0 < timeout <= self._limits.max_time_limit:
-            raise InvalidRequestError(
-                f"The timeout is {timeout:g} s; it must be above 0 and at most {self._limits.max_time_limit:g} s.",
-                hint="Leave it out for the default.",
-            )
-        return timeout
-
-
-def not_found(session_id: str) -> SessionNotFoundError:
-    """The one answer for a session that is absent, or another tenant's."""
-    return SessionNotFoundError(
-        f"There is no session {session_id!r}.",
-        hint="List the sessions to see which there are; running code in a session creates it.",
-    )
-
-
-def _shutting_down() -> ShuttingDownError:
-    return ShuttingDownError("The orchestrator is stopping.", hint="Call again when it runs.")
+            raise shutting_down()

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator import __version__
@@ -101,8 +101,9 @@ class FakeSessions:
         """Whatever `execute` has seen."""
         del tenant
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        later = moment + timedelta(days=30)
         return [
-            SessionSummary(name, moment, 2, runs, SessionState.READY, moment, saved_through=runs - 1 or None)
+            SessionSummary(name, moment, 2, runs, SessionState.READY, moment, runs - 1 or None, expires_at=later)
             for name, runs in self.known.items()
         ]
 

@@ -199,6 +199,7 @@ async def test_the_listings_have_the_documented_shapes(client: Client) -> None:
         "total_executions": 1,
         "state": "ready",
         "last_used_at": "2026-01-02T03:04:05+00:00",
+        "expires_at": "2026-02-01T03:04:05+00:00",
         "saved_through": None,
     }
     assert "2026-01-02T03:04:05+00:00" in text(listed)
@@ -286,7 +287,10 @@ async def test_tools_describe_themselves(client: Client) -> None:
     listed = tools["python_list_sessions"].output_schema
     assert listed is not None
     described = listed["$defs"]["SessionEntry"]["properties"]["state"]["description"]
-    assert {state for state in SessionState if f"`{state}`" in described} == set(SessionState) - {"destroying"}
+    assert {state for state in SessionState if f"`{state}`" in described} == set(SessionState) - {
+        "destroying",
+        "expired",  # not listed
+    }
     assert client.instructions is not None
     assert "session_id" in client.instructions
     for text_for_models in (client.instructions, repl.description or ""):  # some clients show only one of them

@@ -12,10 +12,9 @@ import pytest
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
-from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import ImageGoneError, StoreFullError
 from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
-from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
+from orchestrator.domain.ports import Agent, Engine, OwnedContainer, SandboxImage
 from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.history import Histories
 from orchestrator.services.live_session import LiveSession
@@ -23,6 +22,7 @@ from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import FakeAgent
@@ -84,18 +84,28 @@ class FakeEngine(Engine):
 class House:
     """The services over the data directory of one test."""
 
-    def __init__(self, path: Path, records: SqliteRecords, pieces: SqlitePieces, tasks: Tasks, limits: Limits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        records: SqliteRecords,
+        pieces: SqlitePieces,
+        *,
+        tasks: Tasks,
+        limits: Limits,
+        clock: ManualClock,
+    ) -> None:
         self.path = path
         self.records = records
         self.pieces = pieces
         self.engine = FakeEngine()
         self.tasks = tasks
-        self.clock = ManualClock()
+        self.clock = clock
         self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
-        equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits)
+        equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
+        self.sweeper = Sweeper(self.sessions, self.engine, equipment)
 
     @property
     def agent(self) -> FakeAgent:
@@ -127,6 +137,12 @@ class House:
         self.clock.advance(seconds)
         self.reaper.look()
         await until(self.is_quiet)
+
+    async def sweep(self, seconds: float = 60.0) -> None:
+        """Move the clock, and do what is due of what is not in use."""
+        self.clock.advance(seconds)
+        async with asyncio.timeout(30):
+            await self.sweeper.round()
 
     async def is_quiet(self) -> bool:
         containers = [live.container for live in self.sessions.in_use()]
@@ -166,14 +182,16 @@ async def house(
     queue: int = 16,
     stop_seconds: float = 5,
     pieces_policy: PiecesPolicy | None = None,
+    clock: ManualClock | None = None,
 ) -> AsyncIterator[House]:
-    clock: Clock = SystemClock()
+    clock = clock or ManualClock()
     policy = pieces_policy or PiecesPolicy(floor_bytes=0)
     before = asyncio.all_tasks()
     async with open_records(path / RECORDS_NAME, clock) as records, open_pieces(path, clock, policy) as pieces:
         await recover(records, records, pieces, OWNER_ENDED)
         async with asyncio.TaskGroup() as group:
-            opened = House(path, records, pieces, Tasks(group), limits or Limits(queue=queue))
+            limits = limits or Limits(queue=queue)
+            opened = House(path, records, pieces, tasks=Tasks(group), limits=limits, clock=clock)
             try:
                 yield opened
             finally:

@@ -86,11 +86,13 @@ def test_the_methods_table_has_every_method_of_the_library() -> None:
     assert told == {name for name in vars(Orchestrator) if not name.startswith("_")} - {"open"}
 
 
-def test_the_rules_table_has_the_defaults_of_the_settings() -> None:
-    rows = rows_below(HOW_IT_WORKS, "## How a session is saved")
+@pytest.mark.parametrize("heading", ["## How a session is saved", "## What happens by itself"])
+def test_the_rules_tables_have_the_defaults_of_the_settings(heading: str) -> None:
+    rows = rows_below(HOW_IT_WORKS, heading)
+    assert rows
     for cell in (row[1] for row in rows if "`" in row[1]):
         (name,) = unquoted(cell)
-        assert f"{Settings.model_fields[name].default:g} s" in cell
+        assert f"{Settings.model_fields[name].default:.0f} s" in cell
 
 
 def test_the_targets_table_has_every_target() -> None:

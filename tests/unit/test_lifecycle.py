@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from orchestrator.domain.lifecycle import (
+    ASLEEP,
     SANDBOX_TRANSITIONS,
     SESSION_TRANSITIONS,
     sandbox_sources,
@@ -17,7 +18,16 @@ from orchestrator.domain.model import SandboxState, SessionState
 ALLOWED_SESSION_CHANGES = {
     (None, "hibernated"),
     ("hibernated", "creating"),
+    ("hibernated", "inactive"),
+    ("hibernated", "expired"),
     ("hibernated", "destroying"),
+    ("inactive", "creating"),
+    ("inactive", "hibernated"),
+    ("inactive", "expired"),
+    ("inactive", "destroying"),
+    ("expired", "creating"),
+    ("expired", "hibernated"),
+    ("expired", "destroying"),
     ("creating", "ready"),
     ("creating", "hibernated"),
     ("creating", "destroying"),
@@ -28,6 +38,7 @@ ALLOWED_SESSION_CHANGES = {
     ("snapshotting", "ready"),
     ("snapshotting", "hibernated"),
     ("snapshotting", "destroying"),
+    ("destroying", "expired"),
     ("destroying", None),
 }
 ALLOWED_SANDBOX_CHANGES = {
@@ -86,6 +97,12 @@ def _reachable(table: Table, start: StrEnum | None) -> set[StrEnum | None]:
 def test_nothing_is_gone_without_having_been_on_its_way_out() -> None:
     assert {source for source, target in ALLOWED_SESSION_CHANGES if target is None} == {"destroying"}
     assert {source for source, target in ALLOWED_SANDBOX_CHANGES if target is None} == {"destroying"}
+
+
+def test_whoever_sleeps_wakes_alike_and_has_no_sandbox() -> None:
+    assert {"hibernated", "inactive", "expired"} == ASLEEP
+    assert all({"creating", "destroying"} <= SESSION_TRANSITIONS[state] for state in ASLEEP)
+    assert not any({"ready", "snapshotting"} & SESSION_TRANSITIONS[state] for state in ASLEEP)
 
 
 @pytest.mark.parametrize("target", SessionState)

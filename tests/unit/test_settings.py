@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator import places
 from orchestrator.app import limits_of, pieces_policy_of
+from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.settings import PREFIX, Settings, SettingsError
 
@@ -57,6 +58,39 @@ def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ORCHESTRATOR_QUEUE_LIMIT", "ORCHESTRATOR_CHANNEL", "ORCHESTRATOR_DEFAULT_TIME_LIMIT"):
         assert name in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"INACTIVE_AFTER": "600"},
+            "ORCHESTRATOR_INACTIVE_AFTER (600 s) must be more than ORCHESTRATOR_HIBERNATE_AFTER (600 s)",
+        ),
+        (
+            {"INACTIVE_AFTER": "3000000"},
+            "ORCHESTRATOR_EXPIRE_AFTER (2592000 s) must be more than ORCHESTRATOR_INACTIVE_AFTER (3000000 s)",
+        ),
+        (
+            {"INACTIVE_AFTER": "0", "EXPIRE_AFTER": "599"},
+            "ORCHESTRATOR_EXPIRE_AFTER (599 s) must be more than ORCHESTRATOR_HIBERNATE_AFTER (600 s)",
+        ),
+    ],
+)
+def test_ages_that_are_out_of_order_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], sentence: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"ORCHESTRATOR_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert caught.value.message == f"Wrong settings: {sentence}."
+
+
+def test_an_age_of_zero_is_never_reached() -> None:
+    assert limits_of(Settings.load()).ageing == AgeingPolicy()
+    never = Settings.load(inactive_after=0, expire_after=0, delete_after=0)
+    assert limits_of(never).ageing == AgeingPolicy(None, None, None)
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:

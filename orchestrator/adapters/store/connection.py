@@ -97,6 +97,8 @@ class RecordsConnection(aiosqlite.Connection):
         self._path = path
         self._clock = clock
         self._is_closing = False
+        self._under_way = 0  # calls that were begun and have not ended
+        self._used_at = clock.monotonic()
         self._close_turn = asyncio.Lock()  # aiosqlite's close never returns where another one was faster
 
     async def begin(self) -> None:
@@ -125,16 +127,37 @@ class RecordsConnection(aiosqlite.Connection):
         """What `work` returns, having seen one state of the records."""
         return await self.run(lambda raw: self._transaction(raw, "BEGIN", work))
 
-    async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def run(self, work: Callable[[sqlite3.Connection], Result], *, counts: bool = True) -> Result:
         """Call `work` in the thread.
 
         Cancelled or not, it runs as a whole: cancelling between two statements that are awaited apart would leave
-        the shared connection inside a transaction. aiosqlite offers that only as `_execute`.
+        the shared connection inside a transaction. aiosqlite offers that only as `_execute`. With `counts` it is a use
+        of the records, by which `quiet_for` begins anew.
         """
         if self._is_closing:
             raise ShuttingDownError("The records are closed.")
-        result: Result = await self._execute(self._guarded, work)  # type: ignore[no-untyped-call]
+        self._under_way += counts
+        try:
+            result: Result = await self._execute(self._guarded, work)  # type: ignore[no-untyped-call]
+        finally:
+            if counts:
+                self._under_way -= 1
+                self._used_at = self._clock.monotonic()
         return result
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._path
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since the last call ended; 0 while one is under way."""
+        return 0.0 if self._under_way else self._clock.monotonic() - self._used_at
+
+    def monotonic(self) -> float:
+        """The clock that these seconds are of."""
+        return self._clock.monotonic()
 
     def _guarded(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:

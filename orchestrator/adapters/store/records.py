@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.adapters.store import executions, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.adapters.store.names import bindings
+from orchestrator.adapters.store.upkeep import SqliteUpkeep
 from orchestrator.domain.model import (
     ExecutionRecord,
     Loss,
@@ -49,6 +50,7 @@ class SqliteRecords(Records, SnapshotRecords):
         self._db = connection
         self._installation = installation
         self._uids = uids
+        self.upkeep = SqliteUpkeep(connection)
 
     @property
     def installation(self) -> str:
@@ -72,7 +74,7 @@ class SqliteRecords(Records, SnapshotRecords):
         return await self._db.write(lambda tx: sessions.ensure(tx, tenant, session_id, environment))
 
     async def sessions(self, tenant: str) -> Sequence[Session]:
-        """All sessions of a tenant that are not being destroyed, oldest first."""
+        """All sessions of a tenant that are neither expired nor being destroyed, oldest first."""
         return await self._db.read(lambda tx: sessions.of_tenant(tx, tenant))
 
     async def all_sessions(self) -> Sequence[Session]:

@@ -3,6 +3,7 @@
 A migration that has been released is never edited; a change is a new one at the end.
 """
 
+import logging
 import secrets
 import sqlite3
 import time
@@ -12,9 +13,12 @@ from pathlib import Path
 from orchestrator.adapters.store.connection import not_a_database
 from orchestrator.domain.errors import StoreUnusableError
 
+logger = logging.getLogger(__name__)
+
 # In the file's header: tells our records from any other program's database.
 APPLICATION_ID = 0x534F5231
 _SMALLEST_PAGE = 512
+_INCREMENTAL = 2
 _SWITCH_WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
 
 _FIRST = (
@@ -140,7 +144,36 @@ _UNTOLD_NOTES = ("ALTER TABLE sessions ADD COLUMN untold_notes TEXT NOT NULL DEF
 # The last execution that was lost when the session fell back: a savepoint may stand through several such losses.
 _LOST_THROUGH = ("ALTER TABLE sessions ADD COLUMN lost_through INTEGER NOT NULL DEFAULT 0",)
 
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES, _LOST_THROUGH)
+# Age is counted time (domain/ticks.py), in microseconds, as dates are. What was there before begins to age now.
+_AGEING = (
+    """
+    CREATE TABLE ageing (
+        counted INTEGER NOT NULL,
+        watched INTEGER NOT NULL,
+        seen_at INTEGER                                 -- null before the first tick
+    ) STRICT
+    """,
+    "INSERT INTO ageing (counted, watched) VALUES (0, 0)",
+    "ALTER TABLE sessions ADD COLUMN used_count INTEGER NOT NULL DEFAULT 0",  # counted, at the last use
+    "ALTER TABLE sessions ADD COLUMN expired_watch INTEGER",  # watched, when it expired
+    # Triggers, so that no statement that raises `used_at` can forget the stamp. One above the count: of a use since the
+    # last tick, which the next one stamps anew.
+    """
+    CREATE TRIGGER session_made AFTER INSERT ON sessions BEGIN
+        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
+    END
+    """,
+    """
+    CREATE TRIGGER session_used AFTER UPDATE OF used_at ON sessions BEGIN
+        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
+    END
+    """,
+    # A round of ageing reads what is due, and not every session; the key makes pages of what has one stamp.
+    "CREATE INDEX sessions_by_age ON sessions (state, used_count, key)",
+    "CREATE INDEX sessions_by_expiry ON sessions (state, expired_watch, key) WHERE expired_watch IS NOT NULL",
+)
+
+MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES, _LOST_THROUGH, _AGEING)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:
@@ -159,8 +192,11 @@ def prepare(raw: sqlite3.Connection, path: Path) -> str:
             f"{len(MIGRATIONS)}).",
             hint="Upgrade session-orchestrator, or choose another data directory.",
         )
+    shrinks = _can_shrink(raw)
     _configure(raw)
     migrate(raw, MIGRATIONS)
+    if not shrinks:
+        _learn_to_shrink(raw)
     return _installation(raw)
 
 
@@ -198,6 +234,21 @@ def _refuse_foreign(raw: sqlite3.Connection, path: Path) -> None:
         raise StoreUnusableError(
             f"{path} is another program's database.", hint="Move that file away, or choose another data directory."
         )
+
+
+def _can_shrink(raw: sqlite3.Connection) -> bool:
+    """Whether free pages can be given back in small steps; an empty file is made so, which must come first of all."""
+    raw.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+    return int(raw.execute("PRAGMA auto_vacuum").fetchone()[0]) == _INCREMENTAL
+
+
+def _learn_to_shrink(raw: sqlite3.Connection) -> None:
+    """Write a file of an earlier version anew, once: only that changes the setting."""
+    try:
+        raw.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+        raw.execute("VACUUM")
+    except sqlite3.OperationalError as error:  # no room, or another process reads: the next start tries again
+        logger.warning("the records cannot be made to shrink yet: %s", error)
 
 
 def _configure(raw: sqlite3.Connection) -> None:

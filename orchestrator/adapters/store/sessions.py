@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from orchestrator.adapters.store import names, snapshots
 from orchestrator.adapters.store.connection import Transaction, moment
-from orchestrator.domain.lifecycle import sandbox_sources, session_sources
+from orchestrator.domain.lifecycle import ASLEEP, sandbox_sources, session_sources
 from orchestrator.domain.losses import joined, loss_of
 from orchestrator.domain.model import Loss, SandboxState, Session, SessionState
 
@@ -29,8 +29,9 @@ class Fall:
 
 # All that `_session` reads.
 _COLUMNS = "*, coalesce((SELECT head_execution FROM snapshots WHERE session = key), 0) AS saved_through"
+# A session that begins to be created is used, whatever comes of it.
 _CHANGE = f"""
-    UPDATE sessions SET state = :target, incarnation = incarnation + :raised
+    UPDATE sessions SET state = :target, incarnation = incarnation + :raised, used_at = iif(:raised, :now, used_at)
     WHERE key = :key AND incarnation = :incarnation AND state IN (SELECT value FROM json_each(:sources))
     RETURNING {_COLUMNS}
 """  # noqa: S608 - every part stands above
@@ -70,14 +71,15 @@ def ensure(tx: Transaction, tenant: str, session_id: str, environment: str) -> S
 
 
 def of_tenant(tx: Transaction, tenant: str) -> Sequence[Session]:
-    """A tenant's sessions that are not being destroyed, oldest first."""
-    return [
-        _session(row)
-        for row in tx.rows(
-            f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND state <> 'destroying' ORDER BY created_at, rowid",  # noqa: S608 - the columns stand above
-            (tenant,),
-        )
-    ]
+    """A tenant's sessions that are neither expired nor being destroyed, oldest first."""
+    rows = tx.rows(
+        f"""
+        SELECT {_COLUMNS} FROM sessions
+        WHERE tenant = ? AND state <> 'destroying' AND state <> 'expired' ORDER BY created_at, rowid
+        """,  # noqa: S608 - the columns stand above
+        (tenant,),
+    )
+    return [_session(row) for row in rows]
 
 
 def every(tx: Transaction) -> Sequence[Session]:
@@ -95,6 +97,7 @@ def change_state(tx: Transaction, key: str, incarnation: int, target: SessionSta
             "incarnation": incarnation,
             "target": target,
             "raised": int(target is SessionState.CREATING),
+            "now": tx.now,
             "sources": states(session_sources(target)),
         },
     )
@@ -141,7 +144,8 @@ def clear(tx: Transaction, key: str, incarnation: int) -> bool:
     changed = tx.change(
         """
         UPDATE sessions SET activity = activity + 1, used_at = ?, untold_loss = NULL, untold_notes = '[]',
-                            namespace_since = executions + 1, variable_count = 0
+                            namespace_since = executions + 1, variable_count = 0,
+                            state = iif(state IN ('inactive', 'expired'), 'hibernated', state)
         WHERE key = ? AND incarnation = ? AND state <> ?
         """,
         (tx.now, key, incarnation, SessionState.DESTROYING),
@@ -155,7 +159,7 @@ def recover(tx: Transaction, cause: str) -> int:
     """Take over after an owner that is gone: how many sessions were touched."""
     awake = tx.rows(
         "SELECT * FROM sessions WHERE state IN (SELECT value FROM json_each(?))",
-        (states(session_sources(SessionState.HIBERNATED)),),
+        (states(session_sources(SessionState.HIBERNATED) - ASLEEP),),
     )
     # Losses first: an execution that is still open belongs to what was lost.
     for row in awake:

@@ -12,6 +12,7 @@ from typing import Final
 
 from orchestrator.adapters.store import names
 from orchestrator.adapters.store.connection import Transaction
+from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.snapshots import (
     NameStatus,
@@ -34,8 +35,9 @@ _FIND_SAVABLE: Final = f"""
     WHERE key = ? AND incarnation = ? AND state IN ('ready', 'snapshotting') AND {_NO_OPEN_EXECUTION}
 """  # noqa: S608 - every part stands above
 _BEGIN_REPLACING: Final = f"""
-    UPDATE sessions SET activity = activity + 1, used_at = ?
-    WHERE key = ? AND incarnation = ? AND state IN ('ready', 'snapshotting', 'hibernated') AND {_NO_OPEN_EXECUTION}
+    UPDATE sessions SET activity = activity + 1, used_at = ?,
+                        state = iif(state IN ('inactive', 'expired'), 'hibernated', state)
+    WHERE key = ? AND incarnation = ? AND state NOT IN ('creating', 'destroying') AND {_NO_OPEN_EXECUTION}
     RETURNING incarnation, executions, activity
 """  # noqa: S608 - every part stands above
 _BEGIN_HIBERNATING: Final = f"""
@@ -98,7 +100,7 @@ def intend_replacement(tx: Transaction, key: str, incarnation: int) -> SnapshotI
 
 def committed(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:
     """The guarded change of the head, by the worker that wrote it."""
-    return _make_head(tx, key, stored, ("ready", "snapshotting", "hibernated"))
+    return _make_head(tx, key, stored, [SessionState.READY, SessionState.SNAPSHOTTING, *ASLEEP])
 
 
 def adopt(tx: Transaction, key: str, stored: StoredSnapshot) -> bool:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.store.records import open_records
+from orchestrator.adapters.store.records import SqliteRecords, open_records
+from orchestrator.domain.ageing import AgedSession
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import Outcome, SandboxState, Session, SessionState
 from orchestrator.domain.ports import Records
+from orchestrator.domain.upkeep import UpkeepRecords
 from tests.manual_clock import ManualClock
 
 TENANT = "local"
@@ -28,9 +30,31 @@ async def session_in(records: Records, state: SessionState, name: str = "s") -> 
         assert await records.session_ready(made.key, made.incarnation + 1)
     if state is SessionState.SNAPSHOTTING:
         assert await records.session_snapshotting(made.key, made.incarnation + 1, made.activity)
+    if state in {SessionState.INACTIVE, SessionState.EXPIRED}:
+        assert await upkeep_of(records).age(as_seen(made), state)
     if state is SessionState.DESTROYING:
         assert await records.session_destroying(made.key)
     return await stored(records, made.key)
+
+
+def upkeep_of(records: Records) -> UpkeepRecords:
+    """What the same records do for ageing and sweeping."""
+    assert isinstance(records, SqliteRecords)
+    return records.upkeep
+
+
+def as_seen(session: Session) -> AgedSession:
+    """The session as a decision about its age names it, before anything was counted."""
+    return AgedSession(
+        key=session.key,
+        tenant=session.tenant,
+        session_id=session.session_id,
+        state=session.state,
+        incarnation=session.incarnation,
+        activity=session.activity,
+        stamp=0 if session.state is SessionState.EXPIRED else 1,
+        seconds=0.0,
+    )
 
 
 async def ready_session(records: Records, name: str = "s") -> Session:

@@ -11,15 +11,24 @@ from orchestrator.domain.ports import Records
 from tests.contract.records.steps import (
     ENVIRONMENT,
     TENANT,
+    as_seen,
     opened,
     ready_session,
     run_cell,
     session_in,
     stored,
+    upkeep_of,
 )
 from tests.manual_clock import ManualClock
 
 Change = Callable[[Records, Session], Awaitable[object]]
+
+
+async def _expire(records: Records, session: Session) -> bool:
+    if session.state is SessionState.DESTROYING:
+        return await upkeep_of(records).spare(as_seen(session))
+    return await upkeep_of(records).age(as_seen(session), SessionState.EXPIRED)
+
 
 CHANGES: dict[SessionState | None, Change] = {
     SessionState.CREATING: lambda records, session: records.begin_creating(session.key, session.incarnation),
@@ -28,6 +37,8 @@ CHANGES: dict[SessionState | None, Change] = {
         session.key, session.incarnation, session.activity
     ),
     SessionState.HIBERNATED: lambda records, session: records.session_hibernated(session.key, session.incarnation),
+    SessionState.INACTIVE: lambda records, session: upkeep_of(records).age(as_seen(session), SessionState.INACTIVE),
+    SessionState.EXPIRED: _expire,
     SessionState.DESTROYING: lambda records, session: records.session_destroying(session.key),
     None: lambda records, session: records.delete_session(session.key),
 }
