@@ -83,14 +83,6 @@ def reduce_class(dump: "Dump", of: type) -> Any:
     return rebuild.class_, made, (first, data, _abstract(of)), None, None, rebuild.set_class
 
 
-def reduce_disguised(_dump: "Dump", of: Any) -> Any:
-    """An instance whose `__class__` is not its type, which pickle would not take."""
-    made = object.__reduce_ex__(of, 2)
-    if not isinstance(made, tuple):
-        return NotImplemented
-    return (rebuild.raw, (type(of), *made[1]), *made[2:])
-
-
 def _named_elsewhere() -> dict[type, tuple[str, str]]:
     """Types in C that don't stand where they say: of functions, dict views, mapping proxies and so on."""
     if not _ELSEWHERE:
@@ -174,19 +166,3 @@ def reduce_enum_member(dump: "Dump", of: enum.Enum) -> Any:
     if of._name_ is not None and kind._member_map_.get(of._name_) is of:
         return rebuild.enum_member, (kind, of._name_)
     return rebuild.enum_value, (kind, of._value_)
-
-
-def reduce_instance(_dump: "Dump", of: Any) -> Any:
-    """An instance of a session's class that has a `__reduce__` of its own.
-
-    A string means "the global of that name", which is not bound yet where it is loaded: such an object is saved whole.
-    """
-    made = of.__reduce_ex__(5)
-    if not isinstance(made, str):
-        return made
-    fields = getattr(of, "__dict__", None)
-    return (
-        (rebuild.raw, (object, type(of)), fields, None, None, rebuild.set_dict)
-        if fields
-        else (rebuild.raw, (object, type(of)))
-    )

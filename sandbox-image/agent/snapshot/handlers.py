@@ -5,16 +5,8 @@ import sys
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from agent.snapshot import classes, functions, oddities, rebuild
-from agent.snapshot.catalog import (
-    Catalog,
-    Handler,
-    attributes_of,
-    is_made_by_statement,
-    module_of,
-    mro_of,
-    name_of,
-)
+from agent.snapshot import classes, functions, instances, oddities, rebuild
+from agent.snapshot.catalog import Catalog, Handler, module_of, mro_of, name_of
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
@@ -92,18 +84,12 @@ def _of_libraries(kind: type) -> Handler | None:
 
 
 def _of_instances(kind: type, catalog: Catalog) -> Handler:
-    if is_made_by_statement(kind) and not catalog.is_importable(kind):
-        if any("__class__" in attributes_of(base) for base in mro_of(kind)[:-1]):
-            return _not_plain(classes.reduce_disguised)
-        if _reduces_itself(kind):
-            return _not_plain(classes.reduce_instance)
+    handler = instances.handler_of(kind, catalog)
+    if handler is not None:
+        return _not_plain(handler)
     if str(module_of(kind)) in _PLAIN_MODULES:
         return _as_pickle_does
     return _not_plain(_as_pickle_does)
-
-
-def _reduces_itself(kind: type) -> bool:
-    return any({"__reduce__", "__reduce_ex__"} & attributes_of(base).keys() for base in mro_of(kind)[:-1])
 
 
 def _as_pickle_does(_dump: "Dump", _of: Any) -> Any:

@@ -1,0 +1,140 @@
+"""How instances of the session's classes are taken apart.
+
+pickle makes an object by its `__new__`, or by calling its class, with what the base in C remembers, and fills it by
+`append`, `extend`, `__setitem__` and `__setattr__`. A class that overrides these gets arguments that are not its own,
+counts its objects twice, or changes once more what it is filled with. Here the base in C makes and fills them, unless
+the class says itself how it is pickled.
+"""
+
+import collections
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from agent.snapshot import rebuild, rebuild_instances
+from agent.snapshot.catalog import (
+    Catalog,
+    attributes_of,
+    comes_from_workspace,
+    is_made_by_statement,
+    module_of,
+    mro_of,
+)
+
+if TYPE_CHECKING:
+    from agent.snapshot.dump import Dump
+
+_REDUCES = frozenset({"__reduce__", "__reduce_ex__"})
+_ARGUMENTS = frozenset({"__getnewargs__", "__getnewargs_ex__"})
+_MAKES = frozenset({"__new__"})
+_FILLS = frozenset({"__new__", "__init__", "__setitem__", "append", "extend", "__setattr__"})
+_FORGETFUL = (collections.defaultdict, collections.Counter)  # their own pickling drops the attributes of an instance
+
+
+def handler_of(kind: type, catalog: Catalog) -> Callable[["Dump", Any], Any] | None:
+    """Of a type's instances; None where pickle's own way is right."""
+    if kind is collections.Counter:
+        return reduce_counter
+    if not is_made_by_statement(kind) or not _is_ours(kind, catalog):
+        return None
+    if any("__class__" in attributes_of(base) for base in mro_of(kind)[:-1]):
+        return reduce_disguised
+    reduces = _first_with(_REDUCES, kind)
+    if reduces is not None and is_made_by_statement(reduces) and reduces is not collections.Counter:
+        return reduce_instance
+    if _is_touched(kind, catalog):
+        return reduce_whole
+    return None if reduces is None else reduce_instance
+
+
+def _is_ours(kind: type, catalog: Catalog) -> bool:
+    if not catalog.is_importable(kind):
+        return True
+    home = sys.modules.get(str(module_of(kind)))
+    return isinstance(home, ModuleType) and comes_from_workspace(home)
+
+
+def _first_with(names: frozenset[str], kind: type) -> type | None:
+    """The class that these attributes are inherited from, if that is not `object`."""
+    return next((base for base in mro_of(kind)[:-1] if names & attributes_of(base).keys()), None)
+
+
+def _is_touched(kind: type, catalog: Catalog) -> bool:
+    """Whether code of the session would run while pickle makes or fills an instance, or something would be dropped."""
+    bases = mro_of(kind)
+    ours = [one for one in bases if is_made_by_statement(one) and _is_ours(one, catalog)]
+    overridden = {name for one in ours for name in _FILLS & attributes_of(one).keys()}
+    by_hand = _first_with(_ARGUMENTS, kind)
+    if by_hand is not None and by_hand in ours and not _is_outdated(by_hand, kind):
+        return False
+    if _base_of(kind) is object:
+        return not overridden.isdisjoint({"__new__", "__setattr__"})
+    return bool(overridden) or any(forgetful in bases for forgetful in _FORGETFUL)
+
+
+def _is_outdated(by_hand: type, kind: type) -> bool:
+    """Whether what a named tuple gives to its `__new__` would reach another one, in a class derived from it."""
+    function = attributes_of(by_hand).get("__getnewargs__")
+    generated = getattr(function, "__globals__", None) is vars(collections)
+    return generated and _first_with(_MAKES, kind) is not by_hand
+
+
+def _base_of(kind: type) -> Any:
+    """The first base in C."""
+    return next(base for base in mro_of(kind) if not is_made_by_statement(base))
+
+
+def reduce_whole(_dump: "Dump", of: Any) -> Any:
+    """Made and filled by its base in C."""
+    kind = type(of)
+    base = _base_of(kind)
+    arguments: tuple[Any, ...] = ()
+    if _REDUCES & attributes_of(base).keys() and base is not object:
+        made = base.__reduce_ex__(of, 5)
+        if not isinstance(made, tuple) or made[0] is not kind:
+            return made
+        arguments = made[1]
+    elif "__getnewargs__" in attributes_of(base):
+        arguments = base.__getnewargs__(of)
+    first = rebuild_instances.whole, (base, kind, *arguments)
+    items = _items_of(of, base)
+    state = of.__getstate__()
+    if items is None and state is None:
+        return first
+    return *first, (base, items, state), None, None, rebuild_instances.fill
+
+
+def reduce_counter(dump: "Dump", of: Any) -> Any:
+    """Whole where it has attributes, which its own pickling drops."""
+    return reduce_whole(dump, of) if vars(of) else NotImplemented
+
+
+def _items_of(of: Any, base: Any) -> list[Any] | None:
+    if issubclass(base, dict):
+        return list(base.items(of))
+    return list(base.__iter__(of)) if issubclass(base, list | collections.deque) else None
+
+
+def reduce_disguised(_dump: "Dump", of: Any) -> Any:
+    """An instance whose `__class__` is not its type, which pickle would not take."""
+    made = object.__reduce_ex__(of, 2)
+    if not isinstance(made, tuple):
+        return NotImplemented
+    return (rebuild.raw, (type(of), *made[1]), *made[2:])
+
+
+def reduce_instance(_dump: "Dump", of: Any) -> Any:
+    """An instance with a `__reduce__` of its class's own.
+
+    A string means "the global of that name", which is not bound yet where it is loaded: such an object is saved whole.
+    """
+    made = of.__reduce_ex__(5)
+    if not isinstance(made, str):
+        return made
+    fields = getattr(of, "__dict__", None)
+    return (
+        (rebuild.raw, (object, type(of)), fields, None, None, rebuild.set_dict)
+        if fields
+        else (rebuild.raw, (object, type(of)))
+    )
