@@ -5,7 +5,6 @@ which hold the writing end of the pipe that the supervisor reads: what user code
 """
 
 import faulthandler
-import json
 import os
 import resource
 import socket
@@ -14,7 +13,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from agent import piece_records as records
-from agent import refused_rows
+from agent import plain_json, refused_rows
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
 from agent.processes import memory_left
@@ -82,7 +81,7 @@ class SaveChild:
         self._lost(refused)
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used)}
-        self._write(records.DONE, json.dumps(done).encode())
+        self._write(records.DONE, plain_json.write(done))
 
     def _lost(self, refused: Mapping[str, str]) -> None:
         """At once: the next save is to know of them also where this one comes to nothing."""

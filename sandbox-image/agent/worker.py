@@ -6,14 +6,13 @@ up. Whatever it says is believed by nobody: user code can write to that pipe too
 """
 
 import faulthandler
-import json
 import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent import pristine, worker_restores, worker_saves
+from agent import plain_json, pristine, worker_restores, worker_saves
 from agent.execution import MAX_TEXT, Interpreter, Report
 from agent.inspection import describe
 from agent.names import countable, is_module
@@ -31,7 +30,6 @@ _MAX_NAMES_BYTES = 200_000  # of the names in one report, as JSON
 _MAX_DETAIL_TEXT = 4_000  # characters of a message or a note
 _MAX_NOTES = 40
 _MAX_NAME = 200
-_write_json = json.JSONEncoder().encode
 
 
 def main(supervisor: int, answers: int, crash_report: int) -> NoReturn:
@@ -154,7 +152,7 @@ class Worker:
             "value": report.value is not None,
             "notes": [note[:_MAX_DETAIL_TEXT] for note in notes],
         }
-        parts = [_write_json(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
+        parts = [plain_json.write(detail), _capped(report.value or ""), _capped(report.traceback)]
         parts += [display.data for display in report.displays]
         header = {"type": "done", "execution": execution, "status": report.status, "variables": self._variables()}
         return encode(header, parts)
@@ -199,7 +197,7 @@ class Worker:
         )
         pristine.close(pipe)
         answer.update(type="restored", restore=header["restore"], variables=self._variables())
-        self._send(answer, [_write_json(lists).encode()])
+        self._send(answer, [plain_json.write(lists)])
 
     def _send(self, header: Header, parts: Sequence[bytes] = ()) -> None:
         self._send_encoded(encode(header, parts))
@@ -242,7 +240,7 @@ def _capped_names(names: list[str], how: str, notes: list[str]) -> list[str]:
     kept: list[str] = []
     size = 0
     for name in names:
-        size += len(_write_json(name[:_MAX_NAME])) + 2
+        size += len(plain_json.write(name[:_MAX_NAME])) + 2
         if size > _MAX_NAMES_BYTES:
             notes.append(f"{len(names) - len(kept)} more names were {how} than are listed.")
             break

@@ -80,7 +80,8 @@ def reduce_module(_dump: "Dump", of: ModuleType) -> Any:
     if is_importable_module(of):
         return rebuild.module, (of.__name__,)
     listed = sys.modules.get(of.__name__) is of
-    return rebuild.new_module, (of.__name__, listed), dict(of.__dict__), None, None, rebuild.set_module
+    made = (of.__name__, listed) if type(of) is ModuleType else (of.__name__, listed, type(of))
+    return rebuild.new_module, made, dict(of.__dict__), None, None, rebuild.set_module
 
 
 def reduce_method(_dump: "Dump", of: MethodType) -> Any:

@@ -71,9 +71,10 @@ def attribute(module_name: str, path: str) -> Any:
 # modules, functions, cells
 
 
-def new_module(name: str, listed: bool) -> ModuleType:  # noqa: FBT001 - the format has positions only
+def new_module(name: str, listed: bool, kind: type[ModuleType] = ModuleType) -> ModuleType:  # noqa: FBT001 - the format has positions only
     """A module that a cell made; `listed`: it stands in sys.modules."""
-    made = ModuleType(name)
+    made = ModuleType.__new__(kind)
+    ModuleType.__init__(made, name)
     if listed:
         sys.modules[name] = made
     return made

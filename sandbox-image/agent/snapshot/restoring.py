@@ -6,7 +6,6 @@ the supervisor knows from the announcements which group it was, and starts anoth
 
 import contextlib
 import io
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot import process_patches, process_state
 from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
@@ -227,7 +227,7 @@ def _uses(body: dict[str, Any]) -> Iterator[int]:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(body)
+        fields = plain_json.read(body)
     except ValueError as error:
         raise BodyError("a manifest's body is not JSON") from error
     if not isinstance(fields, dict) or fields.get("version") != 1:

@@ -4,12 +4,12 @@ The result has two halves. `names` is for people and listings; `body` is what a 
 without unpickling anything, and opaque to the host.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Limits, Node, type_name
@@ -111,7 +111,7 @@ def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[
         "not_saved": _not_saved(grouping),
         "pieces": table,
     }
-    return json.dumps(body, separators=(",", ":")).encode()
+    return plain_json.write(body)
 
 
 def _code_names(grouping: Grouping) -> dict[str, str]:
