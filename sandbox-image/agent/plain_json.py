@@ -4,6 +4,7 @@ For what runs where cells have run. It is made of what `json` wraps, which nobod
 """
 
 from _json import encode_basestring_ascii, make_encoder, make_scanner
+from json import JSONDecodeError
 from typing import Any
 
 _SPACE = " \t\n\r"
@@ -39,7 +40,7 @@ def read(data: bytes) -> Any:
     try:
         value, end = _value(text, 0)
     except StopIteration as error:
-        raise ValueError("no JSON") from error
+        raise JSONDecodeError("no JSON", text, 0) from error
     if end != len(text):
-        raise ValueError("more than one JSON value")
+        raise JSONDecodeError("more than one value", text, end)
     return value

@@ -8,7 +8,9 @@ import faulthandler
 import os
 import resource
 import socket
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from agent import piece_records as records
 from agent import plain_json, refused_rows
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
-from agent.processes import memory_left
+from agent.processes import living_beside, memory_left
 from agent.snapshot import process_state
 from agent.snapshot.keeper import SaveFailedError, keep, settle
 from agent.snapshot.libraries import zstandard
@@ -31,6 +33,7 @@ _DIGEST_SIZE = 16
 _LEAST_KEPT = 64 * 1024 * 1024  # bytes of files that are kept until all are read
 _REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
 _GO_BOUND = 30.0  # seconds for the supervisor to stop everything else
+_ENDING = 0.05  # seconds in which what was about to end has ended
 _PATIENCE = 24 * 3600.0  # the supervisor bounds how long nothing is taken
 
 
@@ -39,18 +42,33 @@ def digests_of(joined: bytes) -> frozenset[bytes]:
     return frozenset(joined[start : start + _DIGEST_SIZE] for start in range(0, len(joined), _DIGEST_SIZE))
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The worker that the frozen copy is of, and its threads beside the one that is in the copy."""
+
+    worker: int
+    threads: int
+
+
 class SaveChild:
     """One save. `before` is what `process_state.before_fork` said in the worker."""
 
     def __init__(
-        self, namespace: dict[str, Any], before: dict[str, Any], header: dict[str, Any], parts: Sequence[bytes]
+        self,
+        namespace: dict[str, Any],
+        before: dict[str, Any],
+        beside: Beside,
+        header: dict[str, Any],
+        parts: Sequence[bytes],
     ) -> None:
         self._namespace = namespace
         self._before = before
+        self._beside = beside
         self._order = header
         known, rehearsed, self._refused = parts
         self._known, self._rehearsed = digests_of(known), digests_of(rehearsed)
         self._files = True
+        self._running: list[tuple[str, str]] = []
         self._scanned = Scanned()
 
     def run(self, pipe: int, connection: socket.socket, spared: int) -> NoReturn:
@@ -74,7 +92,13 @@ class SaveChild:
             if self._connection.recv(1) != records.GO:
                 raise SaveFailedError("the rest of the sandbox could not be stopped")
             self._connection.settimeout(None)
+        ours = {self._beside.worker, os.getpid(), os.getppid()}
+        living = living_beside(ours)
         self._scan()
+        if living:
+            time.sleep(_ENDING)
+            living &= living_beside(ours)
+        self._running = process_state.running(self._beside.threads, len(living))
         refused = keep(
             self._namespace, self._saving(), self._emit, self._finish, lost=self._lost, storing_silence=_PATIENCE
         )
@@ -123,6 +147,7 @@ class SaveChild:
             take=partial(process_state.take, self._namespace, self._before),
             rehearsed=frozenset(digest.hex() for digest in self._rehearsed),
             rehearse=self._rehearse,
+            running=self._running,
             refused=refused_rows.unpacked(self._refused, self._namespace),
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent import pristine
-from agent.save_child import SaveChild
+from agent.save_child import Beside, SaveChild
 from agent.snapshot import process_state
 from agent.streams import HIGH
 from agent.wire import Header
@@ -28,10 +28,11 @@ def begin(
             before = process_state.before_fork()
         except BaseException:  # the session has replaced the module `random`
             before = {}
+        beside = Beside(pristine.getpid(), len(pristine.threads()) - 1)
         # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
         intermediate = pristine.fork()
         if intermediate == 0:
-            _fork_again(SaveChild(namespace, before, header, parts), pipe, connection, told, tell)
+            _fork_again(SaveChild(namespace, before, beside, header, parts), pipe, connection, told, tell)
         pristine.waitpid(intermediate, 0)
     except OSError:
         tell({**told, "pid": None})

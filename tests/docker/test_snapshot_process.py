@@ -143,6 +143,24 @@ async def test_a_link_with_another_target_is_a_change(orchestrator: Orchestrator
     assert (files.added, files.removed, files.changed, files.unknown) == ((), (), ("link",), ())
 
 
+_RUNNING = """
+import subprocess, sys, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for _ in range(2): subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'], start_new_session=bool(_))
+del _
+"""
+
+
+async def test_threads_and_processes_that_end_with_the_sandbox_are_told_at_the_wake(orchestrator: Orchestrator) -> None:
+    await run(orchestrator, _RUNNING)
+    await asleep(orchestrator, "s")
+    (told,) = await run(orchestrator, "pass")
+    assert "threads (1 thread still running when it was saved, and not started again)" in told
+    assert "processes (2 processes still running when it was saved, and not started again)" in told
+    await asleep(orchestrator, "s")
+    assert await run(orchestrator, "pass") == ()
+
+
 async def test_what_lies_outside_the_workspace_is_told(orchestrator: Orchestrator) -> None:
     await run(orchestrator, "import os\nos.mkdir('/tmp/d')\nfor n in 'abc': open('/tmp/d/' + n, 'w').close()")
     await run(

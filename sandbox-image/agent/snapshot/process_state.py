@@ -51,6 +51,16 @@ def before_fork() -> dict[str, Any]:
     return {} if random is None else {"random": random.getstate()}
 
 
+def running(threads: int, processes: int) -> list[tuple[str, str]]:
+    """What ends with the sandbox, whether a variable holds it or not: a wake tells of it."""
+    counts = ("thread", "threads", threads), ("process", "processes", processes)
+    return [
+        (many, f"{count:,} {one if count == 1 else many} still running when it was saved, and not started again")
+        for one, many, count in counts
+        if count > 0
+    ]
+
+
 def early() -> dict[str, Any]:
     """What imports depend on, in JSON: it is set before anything is loaded."""
     parts: dict[str, Any] = {}

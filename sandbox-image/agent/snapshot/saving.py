@@ -39,6 +39,7 @@ class Order:
     rehearsal_bound: float = 5.0  # seconds that loading one group may take; below the silence that a keeper allows
     rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
     refused: dict[str, str] = field(default_factory=dict)  # labels that are not tried, and why
+    running: list[tuple[str, str]] = field(default_factory=list)  # see process_state.running
 
 
 @dataclass
@@ -81,7 +82,7 @@ def save(
     return Saved(
         names=_names(grouping, writer.digests, rehearsal.unrehearsed),
         pieces=[digest for digest, _ in writer.pieces.table],
-        body=_body(grouping, taken, stored, writer.pieces.table),
+        body=_body(grouping, taken, stored, writer.pieces.table, order.running),
         rehearsed=sorted(rehearsal.passed),
         remarks=_remarks(grouping, rehearsal),
         new_bytes=writer.pieces.new_bytes,
@@ -97,7 +98,13 @@ def _remarks(grouping: Grouping, rehearsal: Rehearsal) -> list[tuple[str, str]]:
     return [(label.partition(" ")[2], text) for label, text in rows]
 
 
-def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
+def _body(
+    grouping: Grouping,
+    taken: Taken,
+    stored: dict[str, Any],
+    table: list[tuple[str, int]],
+    running: list[tuple[str, str]],
+) -> bytes:
     body = {
         "version": VERSION,
         "python": list(sys.version_info[:3]),
@@ -108,7 +115,7 @@ def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[
         "modules": grouping.modules,
         "code": _code_names(grouping),
         **stored,
-        "not_saved": _not_saved(grouping),
+        "not_saved": [*running, *_not_saved(grouping)],
         "pieces": table,
     }
     return plain_json.write(body)
