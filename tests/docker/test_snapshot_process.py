@@ -23,6 +23,7 @@ os.environ['COLOUR'] = 'blue'
 os.environ.pop('HOME', None)
 sys.path.append('/workspace/below')
 sys.setrecursionlimit(2345)
+sys.set_int_max_str_digits(0)
 warnings.filterwarnings('error', 'mine')
 decimal.getcontext().prec = 7
 setattr(j, 'pa' + 'tched', [1])
@@ -43,7 +44,7 @@ assert mymod.add(2) == [1, 2] and state is mymod.state
 assert mymod is sys.modules['mymod'] and mymod.__file__ == '/workspace/mymod.py'
 assert os.getcwd() == '/workspace/below' and os.path.isdir('there')
 assert os.environ['COLOUR'] == 'blue' and 'HOME' not in os.environ and sys.path[-1] == '/workspace/below'
-assert sys.getrecursionlimit() == 2345 and str(decimal.Decimal(1) / 3) == '0.3333333'
+assert sys.getrecursionlimit() == 2345 and len(str(10 ** 9999)) == 10000 and str(decimal.Decimal(1) / 3) == '0.3333333'
 assert j.patched == [1] and j.by_its_dict == 5
 try:
     warnings.warn('mine')

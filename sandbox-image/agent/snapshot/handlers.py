@@ -1,5 +1,6 @@
 """Which handler takes an object of a type apart; decided once for each type that a snapshot meets."""
 
+import collections
 import enum
 import sys
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -28,6 +29,7 @@ _EXACT: dict[type, Handler] = {
     BuiltinFunctionType: functions.reduce_builtin_method,
     functions.CACHED: functions.reduce_cached,
     classes.Call: classes.reduce_call,
+    collections.Counter: instances.reduce_counter,
     **oddities.EXACT,
     **dict.fromkeys(oddities.lock_types(), oddities.reduce_lock),
 }

@@ -34,8 +34,6 @@ _FORGETFUL = (collections.defaultdict, collections.Counter)  # their own picklin
 
 def handler_of(kind: type, catalog: Catalog) -> Callable[["Dump", Any], Any] | None:
     """Of a type's instances; None where pickle's own way is right."""
-    if kind is collections.Counter:
-        return reduce_counter
     if not is_made_by_statement(kind) or not _is_ours(kind, catalog):
         return None
     if any("__class__" in attributes_of(base) for base in mro_of(kind)[:-1]):

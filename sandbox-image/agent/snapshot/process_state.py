@@ -34,6 +34,7 @@ def mark() -> None:
         path=list(sys.path),
         recursion=sys.getrecursionlimit(),
         filters=list(warnings.filters),
+        digits=sys.get_int_max_str_digits(),
     )
 
 
@@ -141,6 +142,8 @@ def _of_interpreter() -> dict[str, Any]:
         parts["future flags"] = future["flags"]
     if sys.getrecursionlimit() != _born["recursion"]:
         parts["recursion limit"] = sys.getrecursionlimit()
+    if sys.get_int_max_str_digits() != _born["digits"]:
+        parts["digits of integers"] = sys.get_int_max_str_digits()
     if warnings.filters != _born["filters"]:
         parts["warnings"] = [_plain_filter(*row) for row in warnings.filters]
     return parts
@@ -262,6 +265,7 @@ _APPLY: dict[str, Callable[[Any, str], None]] = {
     "module paths": _lend_paths,
     "future flags": lambda value, _rest: future.update(flags=int(value)),
     "recursion limit": lambda value, _rest: sys.setrecursionlimit(value),
+    "digits of integers": lambda value, _rest: sys.set_int_max_str_digits(value),
     "warnings": _set_warnings,
     "sources": _set_sources,
     "attribute": _set_attribute,
