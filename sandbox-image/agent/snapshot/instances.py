@@ -1,9 +1,10 @@
 """How instances of the session's classes are taken apart.
 
-pickle makes an object by its `__new__`, or by calling its class, with what the base in C remembers, and fills it by
-`append`, `extend`, `__setitem__` and `__setattr__`. A class that overrides these gets arguments that are not its own,
-counts its objects twice, or changes once more what it is filled with. Here the base in C makes and fills them, unless
-the class says itself how it is pickled.
+pickle asks `__iter__` or `items` what an object holds, makes it by its `__new__` or by calling its class, with what the
+base in C remembers, fills it by `append`, `extend`, `__setitem__` and `__setattr__`, and looks in the object itself for
+a `__setstate__`, which a `__getattr__` answers. A class that overrides these gets arguments that are not its own, or
+counts its objects twice, or loses or changes what they hold. Here the base in C reads, makes and fills them, unless the
+class says itself how it is pickled.
 """
 
 import collections
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _REDUCES = frozenset({"__reduce__", "__reduce_ex__"})
 _ARGUMENTS = frozenset({"__getnewargs__", "__getnewargs_ex__"})
 _MAKES = frozenset({"__new__"})
-_FILLS = frozenset({"__new__", "__init__", "__setitem__", "append", "extend", "__setattr__"})
+_OF_ANY = frozenset({"__new__", "__setattr__", "__getattr__", "__getattribute__"})
+_OF_CONTAINERS = _OF_ANY | {"__init__", "__iter__", "items", "__setitem__", "append", "extend"}
 _FORGETFUL = (collections.defaultdict, collections.Counter)  # their own pickling drops the attributes of an instance
 
 
@@ -62,12 +64,12 @@ def _is_touched(kind: type, catalog: Catalog) -> bool:
     """Whether code of the session would run while pickle makes or fills an instance, or something would be dropped."""
     bases = mro_of(kind)
     ours = [one for one in bases if is_made_by_statement(one) and _is_ours(one, catalog)]
-    overridden = {name for one in ours for name in _FILLS & attributes_of(one).keys()}
+    overridden = {name for one in ours for name in _OF_CONTAINERS & attributes_of(one).keys()}
     by_hand = _first_with(_ARGUMENTS, kind)
     if by_hand is not None and by_hand in ours and not _is_outdated(by_hand, kind):
         return False
     if _base_of(kind) is object:
-        return not overridden.isdisjoint({"__new__", "__setattr__"})
+        return not overridden.isdisjoint(_OF_ANY)
     return bool(overridden) or any(forgetful in bases for forgetful in _FORGETFUL)
 
 
@@ -85,10 +87,12 @@ def _base_of(kind: type) -> Any:
 
 def reduce_whole(_dump: "Dump", of: Any) -> Any:
     """Made and filled by its base in C."""
-    kind = type(of)
+    kind: Any = type(of)
     base = _base_of(kind)
     arguments: tuple[Any, ...] = ()
-    if _REDUCES & attributes_of(base).keys() and base is not object:
+    if base in (set, frozenset):
+        arguments = (list(base.__iter__(of)),)
+    elif _REDUCES & attributes_of(base).keys() and base is not object:
         made = base.__reduce_ex__(of, 5)
         if not isinstance(made, tuple) or made[0] is not kind:
             return made
@@ -97,7 +101,7 @@ def reduce_whole(_dump: "Dump", of: Any) -> Any:
         arguments = base.__getnewargs__(of)
     first = rebuild_instances.whole, (base, kind, *arguments)
     items = _items_of(of, base)
-    state = of.__getstate__()
+    state = kind.__getstate__(of)
     if items is None and state is None:
         return first
     return *first, (base, items, state), None, None, rebuild_instances.fill

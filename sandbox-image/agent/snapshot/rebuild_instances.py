@@ -23,8 +23,9 @@ def fill(made: Any, state: tuple[Any, list[Any] | None, Any]) -> None:
         base.extend(made, items)
     if fields is None:
         return
-    if hasattr(made, "__setstate__"):
-        made.__setstate__(fields)
+    kind: Any = type(made)
+    if any("__setstate__" in vars(one) for one in kind.__mro__):
+        kind.__setstate__(made, fields)
         return
     fields, slots = fields if isinstance(fields, tuple) and len(fields) == 2 else (fields, None)  # noqa: PLR2004
     if fields:
