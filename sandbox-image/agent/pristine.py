@@ -12,7 +12,8 @@ from os import open as open_descriptor
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
 from signal import signal as set_handler
-from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
+from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET, recv_fds
+from socket import socket as socket_of
 from sys import __unraisablehook__ as print_unraisable
 from threading import current_thread, get_ident
 from threading import enumerate as threads
@@ -47,8 +48,10 @@ __all__ = [
     "open_descriptor",
     "print_unraisable",
     "pthread_sigmask",
+    "recv_fds",
     "set_handler",
     "setrlimit",
+    "socket_of",
     "stat",
     "threads",
     "waitpid",

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from agent import piece_records as records
-from agent import plain_json, refused_rows
+from agent import plain_json, pristine, refused_rows
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
 from agent.processes import living_beside, memory_left
@@ -156,11 +156,11 @@ class SaveChild:
         self._connection.settimeout(_REHEARSAL_BOUND)
         while True:
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+                message, descriptors, _, _ = pristine.recv_fds(self._connection, 1, 1)
             except OSError:
                 return None
             if descriptors:
-                return socket.socket(fileno=descriptors[0])
+                return pristine.socket_of(fileno=descriptors[0])
             if message != records.GIVE_UP:  # which came too late
                 return None
 

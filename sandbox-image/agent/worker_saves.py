@@ -1,6 +1,5 @@
 """The worker's part of a save: a fork that goes on saving while the worker goes on."""
 
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ def _fork_again(child: SaveChild, pipe: int, connection: int, told: Header, tell
     try:
         pid = pristine.fork()
         if pid == 0:
-            child.run(pipe, socket.socket(fileno=connection), HIGH)
+            child.run(pipe, pristine.socket_of(fileno=connection), HIGH)
         tell({**told, "pid": pid})
     except OSError:
         tell({**told, "pid": None})

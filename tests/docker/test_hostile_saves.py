@@ -200,12 +200,13 @@ async def test_session_that_replaces_what_saving_uses_costs_itself_a_save(fresh:
         "json.dumps = json.loads = lambda *_, **__: 'none'",
         "json.JSONEncoder.item_separator = json.JSONEncoder.key_separator = '; '",
         "json.JSONEncoder.encode = json.JSONEncoder.iterencode = json.JSONDecoder.decode = None",
+        "socket.socket = lambda *_, **__: 1 / 0",
         "json.encoder.c_make_encoder = json.scanner.c_make_scanner = json.encoder.encode_basestring_ascii = None",
     ],
 )
-async def test_session_that_patches_json_is_saved_and_wakes(fresh: Fresh, patch: str) -> None:
+async def test_session_that_patches_json_or_sockets_is_saved_and_wakes(fresh: Fresh, patch: str) -> None:
     async with fresh() as box:
-        await box.value(f"import json\nclass Point: pass\npoint, x = Point(), [1]\n{patch}")
+        await box.value(f"import json, socket\nclass Point: pass\npoint, x = Point(), [1]\n{patch}")
         assert {row.name for row in (await box.agent.list_variables()).variables} >= {"point", "x"}
         saved = await box.save()
         assert set(statuses(saved).values()) == {"saved"}
