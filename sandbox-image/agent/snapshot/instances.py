@@ -31,7 +31,6 @@ _ARGUMENTS = frozenset({"__getnewargs__", "__getnewargs_ex__"})
 _MAKES = frozenset({"__new__"})
 _OF_ANY = frozenset({"__new__", "__setattr__", "__getattr__", "__getattribute__"})
 _OF_CONTAINERS = _OF_ANY | {"__init__", "__iter__", "items", "__setitem__", "append", "extend"}
-_FORGETFUL = (collections.defaultdict, collections.Counter)  # their own pickling drops the attributes of an instance
 
 
 def handler_of(kind: type, catalog: Catalog) -> Callable[["Dump", Any], Any] | None:
@@ -41,11 +40,12 @@ def handler_of(kind: type, catalog: Catalog) -> Callable[["Dump", Any], Any] | N
     if any("__class__" in attributes_of(base) for base in mro_of(kind)[:-1]):
         return reduce_disguised
     reduces = _first_with(_REDUCES, kind)
-    if reduces is not None and is_made_by_statement(reduces) and reduces is not collections.Counter:
+    if reduces is None:
+        return reduce_whole if _is_touched(kind, catalog) else None
+    if is_made_by_statement(reduces) and _is_ours(reduces, catalog):
         return reduce_instance
-    if _is_touched(kind, catalog):
-        return reduce_whole
-    return None if reduces is None else reduce_instance
+    in_c = not is_made_by_statement(reduces) or reduces is collections.Counter
+    return reduce_whole if in_c and _is_touched(kind, catalog) else reduce_with_attributes
 
 
 def _is_ours(kind: type, catalog: Catalog) -> bool:
@@ -61,7 +61,7 @@ def _first_with(names: frozenset[str], kind: type) -> type | None:
 
 
 def _is_touched(kind: type, catalog: Catalog) -> bool:
-    """Whether code of the session would run while pickle makes or fills an instance, or something would be dropped."""
+    """Whether code of the session would run while pickle reads, makes or fills an instance."""
     bases = mro_of(kind)
     ours = [one for one in bases if is_made_by_statement(one) and _is_ours(one, catalog)]
     overridden = {name for one in ours for name in _OF_CONTAINERS & attributes_of(one).keys()}
@@ -70,7 +70,7 @@ def _is_touched(kind: type, catalog: Catalog) -> bool:
         return False
     if _base_of(kind) is object:
         return not overridden.isdisjoint(_OF_ANY)
-    return bool(overridden) or any(forgetful in bases for forgetful in _FORGETFUL)
+    return bool(overridden)
 
 
 def _is_outdated(by_hand: type, kind: type) -> bool:
@@ -90,18 +90,20 @@ def reduce_whole(_dump: "Dump", of: Any) -> Any:
     kind: Any = type(of)
     base = _base_of(kind)
     arguments: tuple[Any, ...] = ()
+    state = None
     if base in (set, frozenset):
         arguments = (list(base.__iter__(of)),)
     elif _REDUCES & attributes_of(base).keys() and base is not object:
         made = base.__reduce_ex__(of, 5)
         if not isinstance(made, tuple) or made[0] is not kind:
             return made
-        arguments = made[1]
+        arguments, state = made[1], made[2] if len(made) > 2 else None  # noqa: PLR2004
     elif "__getnewargs__" in attributes_of(base):
         arguments = base.__getnewargs__(of)
     first = rebuild_instances.whole, (base, kind, *arguments)
     items = _items_of(of, base)
-    state = kind.__getstate__(of)
+    if state is None:
+        state = kind.__getstate__(of)
     if items is None and state is None:
         return first
     return *first, (base, items, state), None, None, rebuild_instances.fill
@@ -118,6 +120,16 @@ def _items_of(of: Any, base: Any) -> list[Any] | None:
     return list(base.__iter__(of)) if issubclass(base, list | collections.deque) else None
 
 
+def reduce_with_attributes(_dump: "Dump", of: Any) -> Any:
+    """As a library's class says, and with the attributes that this leaves out."""
+    made = of.__reduce_ex__(5)
+    fields = getattr(of, "__dict__", None)
+    if not isinstance(made, tuple) or not fields or (len(made) > 2 and made[2] is not None):  # noqa: PLR2004
+        return made
+    items, pairs = (*made[3:], None, None)[:2]
+    return made[0], made[1], dict(fields), items, pairs, rebuild.set_dict
+
+
 def reduce_disguised(_dump: "Dump", of: Any) -> Any:
     """An instance whose `__class__` is not its type, which pickle would not take."""
     made = object.__reduce_ex__(of, 2)
@@ -127,7 +139,7 @@ def reduce_disguised(_dump: "Dump", of: Any) -> Any:
 
 
 def reduce_instance(_dump: "Dump", of: Any) -> Any:
-    """An instance with a `__reduce__` of its class's own.
+    """An instance of a class that has a `__reduce__` of its own.
 
     A string means "the global of that name", which is not bound yet where it is loaded: such an object is saved whole.
     """
