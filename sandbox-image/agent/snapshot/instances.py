@@ -65,6 +65,8 @@ def _is_touched(kind: type, catalog: Catalog) -> bool:
     bases = mro_of(kind)
     ours = [one for one in bases if is_made_by_statement(one) and _is_ours(one, catalog)]
     overridden = {name for one in ours for name in _OF_CONTAINERS & attributes_of(one).keys()}
+    if not any("__slots__" in attributes_of(one) for one in ours):
+        overridden.discard("__setattr__")  # only slots are set through it: frozen dataclasses stay as fast as others
     by_hand = _first_with(_ARGUMENTS, kind)
     if by_hand is not None and by_hand in ours and not _is_outdated(by_hand, kind):
         return False
