@@ -11,7 +11,15 @@ from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild
-from agent.snapshot.catalog import attributes_of, bases_of, is_made_by_statement, module_of, name_of, qualified_name_of
+from agent.snapshot.catalog import (
+    attributes_of,
+    bases_of,
+    is_made_by_statement,
+    is_named_in_workspace,
+    module_of,
+    name_of,
+    qualified_name_of,
+)
 from agent.snapshot.oddities import C_TYPES, RefusedError
 
 if TYPE_CHECKING:
@@ -64,6 +72,7 @@ def reduce_class(dump: "Dump", of: type) -> Any:
         found = _named_elsewhere().get(of)
         return NotImplemented if found is None else (rebuild.attribute, found)
     if dump.catalog.is_importable(of):
+        dump.plain = dump.plain and not is_named_in_workspace(of)
         return NotImplemented
     if not dump.inlines(of):
         return dump.refer(of)

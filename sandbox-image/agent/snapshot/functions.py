@@ -7,7 +7,7 @@ from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodTyp
 from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild
-from agent.snapshot.catalog import is_importable_module
+from agent.snapshot.catalog import is_importable_module, is_named_in_workspace
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
@@ -19,6 +19,7 @@ _MARSHAL_VERSION = 0
 def reduce_function(dump: "Dump", of: FunctionType) -> Any:
     """By name where it can be imported, by slot where another group has it, else whole."""
     if dump.catalog.is_importable(of):
+        dump.plain = dump.plain and not is_named_in_workspace(of)
         return NotImplemented
     if not dump.inlines(of):
         return dump.refer(of)

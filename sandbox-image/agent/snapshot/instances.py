@@ -8,18 +8,15 @@ class says itself how it is pickled.
 """
 
 import collections
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild, rebuild_instances
 from agent.snapshot.catalog import (
     Catalog,
     attributes_of,
-    comes_from_workspace,
     is_made_by_statement,
-    module_of,
+    is_named_in_workspace,
     mro_of,
 )
 
@@ -49,10 +46,7 @@ def handler_of(kind: type, catalog: Catalog) -> Callable[["Dump", Any], Any] | N
 
 
 def _is_ours(kind: type, catalog: Catalog) -> bool:
-    if not catalog.is_importable(kind):
-        return True
-    home = sys.modules.get(str(module_of(kind)))
-    return isinstance(home, ModuleType) and comes_from_workspace(home)
+    return not catalog.is_importable(kind) or is_named_in_workspace(kind)
 
 
 def _first_with(names: frozenset[str], kind: type) -> type | None:

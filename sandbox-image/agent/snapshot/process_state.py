@@ -85,11 +85,12 @@ def early() -> dict[str, Any]:
 
 @dataclass
 class Taken:
-    """What a save says of the process: see `take`, `early` and `process_patches.imports`."""
+    """What a save says of the process: see `take`, `early` and what `process_patches` finds."""
 
     state: dict[str, Any] = field(default_factory=dict)
     early: dict[str, Any] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
+    files: list[tuple[str, int, int]] = field(default_factory=list)  # see process_patches.files_in_workspace
 
 
 def take(
@@ -114,6 +115,7 @@ def take(
     }
     others: dict[str, Callable[[], None]] = {
         "environment": lambda: taken.early.update(early()),
+        "files": lambda: taken.files.extend(process_patches.files_in_workspace()),
         "imports": lambda: taken.imports.extend(process_patches.imports(namespace, beat)),
     }
     for name, taker in (*takers.items(), *others.items()):

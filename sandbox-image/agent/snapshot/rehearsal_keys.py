@@ -18,7 +18,7 @@ class Keys:
     ) -> None:
         self._seed = seed
         self._dump_of = dump_of
-        self._before = plain_json.write([taken.early, taken.imports]).decode()
+        self._before = plain_json.write([taken.early, taken.imports, taken.files]).decode()
         self._modules = plain_json.write(modules).decode()
         self._code: Sequence[Group] = ()
         self._all_code: str | None = None
