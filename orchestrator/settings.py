@@ -118,8 +118,8 @@ class Settings(BaseSettings):
     Default 5: enough to go back behind a mistake."""
 
     restore_bound: float = Field(default=30.0, ge=0.5, le=3600, allow_inf_nan=False)
-    """Seconds that one group of values may take to load when its session wakes; else it is left out, and named.
-    Default 30: imports of large libraries on a busy machine."""
+    """Seconds of the processor that one group of values may take to load when its session wakes; else it is left out,
+    and named. What hangs is given up after as long. Default 30: imports of large libraries on a busy machine."""
 
     disk_floor: ByteSize = Field(default=ByteSize(512 * MIB), ge=0)
     """Bytes of free disk below which sessions are not saved any more, so that records and other programs go on.

@@ -5,11 +5,10 @@ own, its position before it is asked and the figure after. A child that is kille
 figure.
 """
 
-import json
 import sys
 from typing import Any
 
-from agent import pristine
+from agent import plain_json, pristine
 from agent.names import countable, is_module
 
 __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
@@ -18,7 +17,6 @@ MAX_NAMES = 10_000
 _ROWS_IN_LINE = 500
 _MAX_NAME = 200  # characters of a name, and of a type's
 _MAX_SIZE = 2**53  # what every JSON reader holds exactly, and the most that the host takes
-_write_json = json.JSONEncoder().encode
 _FIGURES = ("nbytes", "memory_usage")  # numpy and its like; pandas
 
 # type's own slots: a metaclass can lie about all of these.
@@ -50,7 +48,7 @@ def _row(name: str, value: object) -> list[object]:
 
 
 def _write(pipe: int, line: dict[str, Any]) -> None:
-    data = memoryview(_write_json(line).encode() + b"\n")
+    data = memoryview(plain_json.write(line) + b"\n")
     while data:
         data = data[pristine.write(pipe, data) :]
 

@@ -3,10 +3,11 @@
 The form is that of orchestrator/domain/manifests.py, which reads it.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from agent import plain_json
 
 MAX_MANIFEST = 4 * 1024 * 1024  # bytes; digests can't be left out, so these may take it further
 MAX_ROWS = 100_000  # of names, and of files
@@ -15,7 +16,6 @@ _MAX_PATH = 400
 _MAX_REASON = 500
 MAX_REMARKS = 100
 _MAX_REMARK = 200  # characters of a remark's name and of its text
-_SEPARATORS = (",", ":")
 
 Row = list[Any]
 
@@ -43,13 +43,13 @@ def manifest(
         "namespace": list(namespace),
         "workspace": list(workspace),
     }
-    return json.dumps(fields, separators=_SEPARATORS).encode()
+    return plain_json.write(fields)
 
 
 def _fitting(rows: Iterable[Row], room: int) -> tuple[list[Row], int]:
     fitting: list[Row] = []
     for row in rows:
-        room -= len(json.dumps(row, separators=_SEPARATORS)) + 1
+        room -= len(plain_json.write(row)) + 1
         if room < 0 or len(fitting) == MAX_ROWS:
             break
         fitting.append(row)
@@ -72,6 +72,6 @@ def remarks(*lists: Iterable[tuple[str, str]]) -> bytes:
     if len(rows) > MAX_REMARKS:
         left_out = len(rows) - MAX_REMARKS + 1
         rows[MAX_REMARKS - 1 :] = [["…", f"{left_out} more remarks are not listed"]]
-    while len(encoded := json.dumps(rows, separators=_SEPARATORS).encode()) > 32 * 1024:
+    while len(encoded := plain_json.write(rows)) > 32 * 1024:
         rows = [[name[: len(name) // 2], text[: len(text) // 2]] for name, text in rows]
     return encoded

@@ -13,7 +13,8 @@ from os import open as open_descriptor
 from resource import RLIMIT_NOFILE, RUSAGE_SELF, getrlimit, getrusage, setrlimit
 from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, Signals, default_int_handler, pthread_sigmask
 from signal import signal as set_handler
-from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET
+from socket import CMSG_LEN, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET, recv_fds
+from socket import socket as socket_of
 from sys import __unraisablehook__ as print_unraisable
 from threading import current_thread, get_ident
 from threading import enumerate as threads
@@ -55,9 +56,11 @@ __all__ = [
     "print_unraisable",
     "pthread_sigmask",
     "read",
+    "recv_fds",
     "set_handler",
     "setrlimit",
     "setsid",
+    "socket_of",
     "start_new_thread",
     "stat",
     "thread_time",

@@ -131,6 +131,18 @@ def continue_all() -> None:
     _signal_all(signal.SIGCONT)
 
 
+def living_beside(ours: Collection[int]) -> set[int]:
+    """The processes that live and are neither PID 1, nor in `ours`, nor hidden as the zygote is."""
+    return {pid for pid in _living() if pid not in ours and _is_visible(pid)}
+
+
+def _is_visible(pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}/stat").st_uid == os.getuid()
+    except OSError:
+        return False  # it has ended
+
+
 def _is_still(pid: int) -> bool:
     try:
         threads = _numbers(f"/proc/{pid}/task")

@@ -4,9 +4,10 @@ A row is a key, why, and the identities of the value and of its type, by which t
 that value. User code can write such rows too: they are bounded where they are made, and again where they are noted.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from agent import plain_json
 
 MAX_BYTES = 256 * 1024  # of the JSON
 _MAX_ROWS = 1000
@@ -31,11 +32,11 @@ def packed(refused: Mapping[str, str], namespace: Mapping[Any, Any]) -> bytes:
         else:
             continue
         row = [_key_of(label), why[:_MAX_REASON], *identity]
-        room -= len(json.dumps(row)) + 2
+        room -= len(plain_json.write(row)) + 2
         if room < 0 or len(rows) == _MAX_ROWS:
             break
         rows.append(row)
-    return json.dumps(rows).encode()
+    return plain_json.write(rows)
 
 
 def unpacked(data: bytes, namespace: Mapping[Any, Any]) -> dict[str, str]:
@@ -50,7 +51,7 @@ def unpacked(data: bytes, namespace: Mapping[Any, Any]) -> dict[str, str]:
 
 def rows_in(data: bytes) -> list[Row]:
     """What a process that saves claims. Raises ValueError."""
-    rows = json.loads(data)
+    rows = plain_json.read(data)
     listed: list[Row] = rows[:_MAX_ROWS] if isinstance(rows, list) else [rows]
     for row in listed:
         _require_row(row)
@@ -87,4 +88,4 @@ def fitting(digests: bytes, room: int, size: int) -> bytes:
 
 def joined(rows: Sequence[Row]) -> bytes:
     """Rows that were noted, as JSON."""
-    return json.dumps(rows).encode()
+    return plain_json.write(rows)

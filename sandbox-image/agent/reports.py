@@ -1,8 +1,6 @@
 """What a worker says of a cell that has ended: a frame, everything in it capped."""
 
-import json
-
-from agent import pristine
+from agent import plain_json, pristine
 from agent.execution import MAX_TEXT, Report
 from agent.wire import Header, encode
 
@@ -12,7 +10,6 @@ _MAX_NAMES_BYTES = 200_000  # of the names in one report, as JSON
 _MAX_DETAIL_TEXT = 4_000  # characters of a message or a note
 _MAX_NOTES = 40
 _MAX_NAME = 200
-_write_json = json.JSONEncoder().encode
 
 
 def described(report: Report, header: Header) -> bytes:
@@ -27,7 +24,7 @@ def described(report: Report, header: Header) -> bytes:
         "value": report.value is not None,
         "notes": [note[:_MAX_DETAIL_TEXT] for note in notes],
     }
-    parts = [_write_json(detail).encode(), _capped(report.value or ""), _capped(report.traceback)]
+    parts = [plain_json.write(detail), _capped(report.value or ""), _capped(report.traceback)]
     parts += [display.data for display in report.displays]
     return encode({"type": "done", "status": report.status, **header}, parts)
 
@@ -36,7 +33,7 @@ def _capped_names(names: list[str], how: str, notes: list[str]) -> list[str]:
     kept: list[str] = []
     size = 0
     for name in names:
-        size += len(_write_json(name[:_MAX_NAME])) + 2
+        size += len(plain_json.write(name[:_MAX_NAME])) + 2
         if size > _MAX_NAMES_BYTES:
             notes.append(f"{len(names) - len(kept)} more names were {how} than are listed.")
             break

@@ -75,7 +75,7 @@ class Save:
         self.started = True
         names = ("snapshot", "incarnation", "execution", "environment", "seed", "variable_limit", "session_limit")
         fields = {name: self.order[name] for name in (*names, "compress", "final")}
-        frame = {"type": "save", "save": self.request, **fields}
+        frame = {"type": "save", "save": self.request, "ours": sorted(self._workers.ours()), **fields}
         rows = refused_rows.joined(refused)
         known = refused_rows.fitting(known, MAX_BODY - len(rehearsed) - len(rows), _DIGEST_SIZE)
         self._workers.send(frame, [known, rehearsed, rows], [self.pipe.writing, self._its.detach()])

@@ -5,19 +5,21 @@ which hold the writing end of the pipe that the supervisor reads: what user code
 """
 
 import faulthandler
-import json
 import os
 import resource
 import socket
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 from agent import piece_records as records
-from agent import refused_rows
+from agent import plain_json, pristine, refused_rows
 from agent.cgroup import MemoryGauge
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
+from agent.processes import living_beside
 from agent.snapshot import process_state
 from agent.snapshot.keeper import SaveFailedError, keep, settle
 from agent.snapshot.libraries import zstandard
@@ -32,6 +34,7 @@ _DIGEST_SIZE = 16
 _LEAST_KEPT = 64 * 1024 * 1024  # bytes of files that are kept until all are read
 _REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
 _GO_BOUND = 30.0  # seconds for the supervisor to stop everything else
+_ENDING = 0.05  # seconds in which what was about to end has ended
 _PATIENCE = 24 * 3600.0  # the supervisor bounds how long nothing is taken
 
 
@@ -40,18 +43,33 @@ def digests_of(joined: bytes) -> frozenset[bytes]:
     return frozenset(joined[start : start + _DIGEST_SIZE] for start in range(0, len(joined), _DIGEST_SIZE))
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The worker that the frozen copy is of, and its threads beside the one that is in the copy."""
+
+    worker: int
+    threads: int
+
+
 class SaveChild:
     """One save. `before` is what `process_state.before_fork` said in the worker."""
 
     def __init__(
-        self, namespace: dict[str, Any], before: dict[str, Any], header: dict[str, Any], parts: Sequence[bytes]
+        self,
+        namespace: dict[str, Any],
+        before: dict[str, Any],
+        beside: Beside,
+        header: dict[str, Any],
+        parts: Sequence[bytes],
     ) -> None:
         self._namespace = namespace
         self._before = before
+        self._beside = beside
         self._order = header
         known, rehearsed, self._refused = parts
         self._known, self._rehearsed = digests_of(known), digests_of(rehearsed)
         self._files = True
+        self._running: list[tuple[str, str]] = []
         self._scanned = Scanned()
 
     def run(self, pipe: int, connection: socket.socket, spared: int) -> NoReturn:
@@ -75,14 +93,20 @@ class SaveChild:
             if self._connection.recv(1) != records.GO:
                 raise SaveFailedError("the rest of the sandbox could not be stopped")
             self._connection.settimeout(None)
+        ours = {self._beside.worker, os.getpid(), os.getppid(), *self._order["ours"]}
+        living = living_beside(ours)
         self._scan()
+        if living:
+            time.sleep(_ENDING)
+            living &= living_beside(ours)
+        self._running = process_state.running(self._beside.threads, len(living))
         refused = keep(
             self._namespace, self._saving(), self._emit, self._finish, lost=self._lost, storing_silence=_PATIENCE
         )
         self._lost(refused)
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used)}
-        self._write(records.DONE, json.dumps(done).encode())
+        self._write(records.DONE, plain_json.write(done))
 
     def _lost(self, refused: Mapping[str, str]) -> None:
         """At once: the next save is to know of them also where this one comes to nothing."""
@@ -125,6 +149,7 @@ class SaveChild:
             rehearsed=frozenset(digest.hex() for digest in self._rehearsed),
             rehearse=self._rehearse,
             given_up=self._rehearsal_was_given_up,
+            running=self._running,
             refused=refused_rows.unpacked(self._refused, self._namespace),
         )
 
@@ -133,11 +158,11 @@ class SaveChild:
         self._connection.settimeout(_REHEARSAL_BOUND)
         while True:
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1)
+                message, descriptors, _, _ = pristine.recv_fds(self._connection, 1, 1)
             except OSError:
                 return None
             if descriptors:
-                return socket.socket(fileno=descriptors[0])
+                return pristine.socket_of(fileno=descriptors[0])
             if message != records.GIVE_UP:  # which came too late
                 return None
 

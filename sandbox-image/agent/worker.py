@@ -6,14 +6,13 @@ up. Whatever it says is believed by nobody: user code can write to that pipe too
 """
 
 import faulthandler
-import json
 import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent import pristine, worker_restores, worker_savepoints, worker_saves
+from agent import plain_json, pristine, worker_restores, worker_savepoints, worker_saves
 from agent.before_fork import open_mp
 from agent.crash_report import LINES_SIGNAL
 from agent.execution import Interpreter, Report
@@ -30,7 +29,6 @@ __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 _RESERVED_DESCRIPTORS = 16  # for us, when a cell has used up all that it may
 _READ_SIZE = 256 * 1024
 _CONTROL_SIZE = pristine.CMSG_LEN(4 * 4)  # of four descriptors
-_write_json = json.JSONEncoder().encode
 
 
 def main(supervisor: int, answers: int, crash_report: int) -> NoReturn:
@@ -223,7 +221,7 @@ class Worker:
         )
         pristine.close(pipe)
         answer.update(type="restored", restore=header["restore"], variables=self._variables())
-        self._send(answer, [_write_json(lists).encode()])
+        self._send(answer, [plain_json.write(lists)])
 
     def _send(self, header: Header, parts: Sequence[bytes] = ()) -> None:
         self._send_encoded(encode(header, parts))

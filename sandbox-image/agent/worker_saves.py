@@ -1,12 +1,11 @@
 """The worker's part of a save: a fork that goes on saving while the worker goes on."""
 
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent import pristine
 from agent.before_fork import open_mp, random_state, threads_at_rest
-from agent.save_child import SaveChild
+from agent.save_child import Beside, SaveChild
 from agent.streams import HIGH
 from agent.wire import Header
 
@@ -27,10 +26,11 @@ def begin(
         threads_at_rest()
         open_mp.pause()
         before = random_state()
+        beside = Beside(pristine.getpid(), len(pristine.threads()) - 1)
         # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
         intermediate = pristine.fork()
         if intermediate == 0:
-            _fork_again(SaveChild(namespace, before, header, parts), pipe, connection, told, tell)
+            _fork_again(SaveChild(namespace, before, beside, header, parts), pipe, connection, told, tell)
         pristine.waitpid(intermediate, 0)
     except OSError:
         tell({**told, "pid": None})
@@ -43,7 +43,7 @@ def _fork_again(child: SaveChild, pipe: int, connection: int, told: Header, tell
     try:
         pid = pristine.fork()
         if pid == 0:
-            child.run(pipe, socket.socket(fileno=connection), HIGH)
+            child.run(pipe, pristine.socket_of(fileno=connection), HIGH)
         tell({**told, "pid": pid})
     except OSError:
         tell({**told, "pid": None})

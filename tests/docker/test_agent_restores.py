@@ -40,6 +40,11 @@ def spring(how):
         time.sleep(1000)
     if how == "hang":
         while True: time.sleep(1)
+    if how == "slow":
+        for _ in range(12):
+            time.sleep(0.25)
+            began = time.process_time()
+            while time.process_time() - began < 0.04: pass
 good = [1, 2, 3]
 """
 
@@ -69,6 +74,16 @@ async def test_group_that_ends_the_worker_is_quarantined_and_the_rest_comes_back
         assert report.crashed is None
         assert [name for name, _ in report.lost] == ["trap"]
         assert await box.value("good, 'trap' in globals()") == "([1, 2, 3], False)"
+
+
+async def test_group_that_is_slow_because_others_have_the_processor_is_not_given_up(fresh: Fresh) -> None:
+    saved = await trapped(fresh, {"trap": "slow"})
+    async with fresh() as box:
+        await box.value("open('armed', 'w').close()")
+        await box.agent.clear()
+        report = await box.restore(saved, "namespace", bound=2.0)
+        assert (report.crashed, report.lost) == (None, ())
+        assert await box.value("trap.how") == "'slow'"
 
 
 @pytest.mark.parametrize(("how", "why"), [("raise", "ValueError: no"), ("hang", "timed out")])

@@ -196,6 +196,28 @@ async def test_session_that_replaces_what_saving_uses_costs_itself_a_save(fresh:
         assert statuses(await box.save()) == {"y": "saved"}
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "json.dumps = json.loads = lambda *_, **__: 'none'",
+        "json.JSONEncoder.item_separator = json.JSONEncoder.key_separator = '; '",
+        "json.JSONEncoder.encode = json.JSONEncoder.iterencode = json.JSONDecoder.decode = None",
+        "socket.socket = lambda *_, **__: 1 / 0",
+        "json.encoder.c_make_encoder = json.scanner.c_make_scanner = json.encoder.encode_basestring_ascii = None",
+    ],
+)
+async def test_session_that_patches_json_or_sockets_is_saved_and_wakes(fresh: Fresh, patch: str) -> None:
+    async with fresh() as box:
+        await box.value(f"import json, socket\nclass Point: pass\npoint, x = Point(), [1]\n{patch}")
+        assert {row.name for row in (await box.agent.list_variables()).variables} >= {"point", "x"}
+        saved = await box.save()
+        assert set(statuses(saved).values()) == {"saved"}
+    async with fresh() as box:
+        assert (await box.wake(saved)).lost == ()
+        assert await box.value("x, type(point) is Point") == "([1], True)"
+        assert set(statuses(await box.save(head=1)).values()) == {"saved"}
+
+
 async def test_memory_that_a_save_takes_is_its_own_loss(fresh: Fresh) -> None:
     async with fresh() as box:
         await box.value(BAD.format(act="[bytearray(os.urandom(1000) * 100_000) for _ in range(100)]"))

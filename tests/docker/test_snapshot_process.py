@@ -23,6 +23,7 @@ os.environ['COLOUR'] = 'blue'
 os.environ.pop('HOME', None)
 sys.path.append('/workspace/below')
 sys.setrecursionlimit(2345)
+sys.set_int_max_str_digits(0)
 warnings.filterwarnings('error', 'mine')
 decimal.getcontext().prec = 7
 setattr(j, 'pa' + 'tched', [1])
@@ -43,7 +44,7 @@ assert mymod.add(2) == [1, 2] and state is mymod.state
 assert mymod is sys.modules['mymod'] and mymod.__file__ == '/workspace/mymod.py'
 assert os.getcwd() == '/workspace/below' and os.path.isdir('there')
 assert os.environ['COLOUR'] == 'blue' and 'HOME' not in os.environ and sys.path[-1] == '/workspace/below'
-assert sys.getrecursionlimit() == 2345 and str(decimal.Decimal(1) / 3) == '0.3333333'
+assert sys.getrecursionlimit() == 2345 and len(str(10 ** 9999)) == 10000 and str(decimal.Decimal(1) / 3) == '0.3333333'
 assert j.patched == [1] and j.by_its_dict == 5
 try:
     warnings.warn('mine')
@@ -141,6 +142,24 @@ async def test_a_link_with_another_target_is_a_change(orchestrator: Orchestrator
     after = await orchestrator.save("s")
     files = (await orchestrator.compare("s", before.sequence, after.sequence)).files
     assert (files.added, files.removed, files.changed, files.unknown) == ((), (), ("link",), ())
+
+
+_RUNNING = """
+import subprocess, sys, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+for _ in range(2): subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'], start_new_session=bool(_))
+del _
+"""
+
+
+async def test_threads_and_processes_that_end_with_the_sandbox_are_told_at_the_wake(orchestrator: Orchestrator) -> None:
+    await run(orchestrator, _RUNNING)
+    await asleep(orchestrator, "s")
+    (told,) = await run(orchestrator, "pass")
+    assert "threads (1 thread still running when it was saved, and not started again)" in told
+    assert "processes (2 processes still running when it was saved, and not started again)" in told
+    await asleep(orchestrator, "s")
+    assert await run(orchestrator, "pass") == ()
 
 
 async def test_what_lies_outside_the_workspace_is_told(orchestrator: Orchestrator) -> None:

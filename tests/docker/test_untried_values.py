@@ -183,3 +183,18 @@ os.waitpid(-1, 0)
         await box.agent.clear()
         await box.value(NOT_PLAIN.format(9))
         assert statuses(await box.save())["x"] == "saved"
+
+
+async def test_what_needs_a_file_of_the_workspace_is_refused_once_that_is_gone(fresh: Fresh) -> None:
+    module = "class Point: pass\\ndef make(): return Point()\\n"
+    async with fresh() as box:
+        await box.value(f"open('shapes.py', 'w').write('{module}')")
+        await box.value("import os, shapes\nfrom shapes import Point, make\npoint, kinds, other = make(), [Point], [1]")
+        saved = await box.save()
+        assert set(statuses(saved).values()) == {"saved"}
+        await box.value("os.remove('shapes.py')")
+        missing = reasons(await box.save(head=1))
+        assert set(missing) == {"Point", "make", "point", "kinds"}
+        assert all("No module named 'shapes'" in why for why in missing.values())
+        await box.value(f"open('shapes.py', 'w').write('{module}')")
+        assert reasons(await box.save(head=2)) == {}

@@ -184,7 +184,7 @@ def test_more_known_pieces_than_fit_into_a_frame_are_cut(rig: Rig) -> None:
     rig.memory.note_refused([["name x", "hung", 1, 2]])
     rig.saves.begin({**ORDER, "head": 1})
     ((header, (known, rehearsed, rows)),) = rig.worker.frames
-    assert (header["type"], rehearsed, rows) == ("save", b"", b'[["name x", "hung", 1, 2]]')
+    assert (header["type"], rehearsed, rows) == ("save", b"", b'[["name x","hung",1,2]]')
     assert 2**23 - 100 < len(known) < 2**23
     assert len(known) % 16 == 0
     rig.saves.interrupt("done")

@@ -136,6 +136,12 @@ def is_importable_module(of: ModuleType) -> bool:
     return of.__dict__.get("__spec__") is not None or name in ("__main__", "builtins", "sys")
 
 
+def is_named_in_workspace(of: Any) -> bool:
+    """Whether a function or class that can be imported is the session's own: its file may be another by the wake."""
+    home = sys.modules.get(str(module_of(of) if isinstance(of, type) else of.__module__))
+    return isinstance(home, ModuleType) and comes_from_workspace(home)
+
+
 def comes_from_workspace(of: ModuleType) -> bool:
     """Whether its file is the session's own."""
     path = of.__dict__.get("__file__")

@@ -11,7 +11,15 @@ from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild
-from agent.snapshot.catalog import attributes_of, bases_of, is_made_by_statement, module_of, name_of, qualified_name_of
+from agent.snapshot.catalog import (
+    attributes_of,
+    bases_of,
+    is_made_by_statement,
+    is_named_in_workspace,
+    module_of,
+    name_of,
+    qualified_name_of,
+)
 from agent.snapshot.oddities import C_TYPES, RefusedError
 
 if TYPE_CHECKING:
@@ -64,6 +72,7 @@ def reduce_class(dump: "Dump", of: type) -> Any:
         found = _named_elsewhere().get(of)
         return NotImplemented if found is None else (rebuild.attribute, found)
     if dump.catalog.is_importable(of):
+        dump.plain = dump.plain and not is_named_in_workspace(of)
         return NotImplemented
     if not dump.inlines(of):
         return dump.refer(of)
@@ -81,14 +90,6 @@ def reduce_class(dump: "Dump", of: type) -> Any:
     made = (type(of), sys.intern(name_of(of)), bases_of(of), _creation(of))
     first = Call(rebuild.class_methods, of, tuple(map(sys.intern, attributes)), methods)
     return rebuild.class_, made, (first, data, _abstract(of)), None, None, rebuild.set_class
-
-
-def reduce_disguised(_dump: "Dump", of: Any) -> Any:
-    """An instance whose `__class__` is not its type, which pickle would not take."""
-    made = object.__reduce_ex__(of, 2)
-    if not isinstance(made, tuple):
-        return NotImplemented
-    return (rebuild.raw, (type(of), *made[1]), *made[2:])
 
 
 def _named_elsewhere() -> dict[type, tuple[str, str]]:
@@ -174,19 +175,3 @@ def reduce_enum_member(dump: "Dump", of: enum.Enum) -> Any:
     if of._name_ is not None and kind._member_map_.get(of._name_) is of:
         return rebuild.enum_member, (kind, of._name_)
     return rebuild.enum_value, (kind, of._value_)
-
-
-def reduce_instance(_dump: "Dump", of: Any) -> Any:
-    """An instance of a session's class that has a `__reduce__` of its own.
-
-    A string means "the global of that name", which is not bound yet where it is loaded: such an object is saved whole.
-    """
-    made = of.__reduce_ex__(5)
-    if not isinstance(made, str):
-        return made
-    fields = getattr(of, "__dict__", None)
-    return (
-        (rebuild.raw, (object, type(of)), fields, None, None, rebuild.set_dict)
-        if fields
-        else (rebuild.raw, (object, type(of)))
-    )

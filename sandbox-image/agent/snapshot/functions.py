@@ -7,7 +7,7 @@ from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodTyp
 from typing import TYPE_CHECKING, Any
 
 from agent.snapshot import rebuild
-from agent.snapshot.catalog import is_importable_module
+from agent.snapshot.catalog import is_importable_module, is_named_in_workspace
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
@@ -19,6 +19,7 @@ _MARSHAL_VERSION = 0
 def reduce_function(dump: "Dump", of: FunctionType) -> Any:
     """By name where it can be imported, by slot where another group has it, else whole."""
     if dump.catalog.is_importable(of):
+        dump.plain = dump.plain and not is_named_in_workspace(of)
         return NotImplemented
     if not dump.inlines(of):
         return dump.refer(of)
@@ -80,7 +81,8 @@ def reduce_module(_dump: "Dump", of: ModuleType) -> Any:
     if is_importable_module(of):
         return rebuild.module, (of.__name__,)
     listed = sys.modules.get(of.__name__) is of
-    return rebuild.new_module, (of.__name__, listed), dict(of.__dict__), None, None, rebuild.set_module
+    made = (of.__name__, listed) if type(of) is ModuleType else (of.__name__, listed, type(of))
+    return rebuild.new_module, made, dict(of.__dict__), None, None, rebuild.set_module
 
 
 def reduce_method(_dump: "Dump", of: MethodType) -> Any:

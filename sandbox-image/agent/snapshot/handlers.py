@@ -1,20 +1,13 @@
 """Which handler takes an object of a type apart; decided once for each type that a snapshot meets."""
 
+import collections
 import enum
 import sys
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from agent.snapshot import classes, functions, oddities, rebuild
-from agent.snapshot.catalog import (
-    Catalog,
-    Handler,
-    attributes_of,
-    is_made_by_statement,
-    module_of,
-    mro_of,
-    name_of,
-)
+from agent.snapshot import classes, functions, instances, oddities, rebuild
+from agent.snapshot.catalog import Catalog, Handler, module_of, mro_of, name_of
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
@@ -36,6 +29,7 @@ _EXACT: dict[type, Handler] = {
     BuiltinFunctionType: functions.reduce_builtin_method,
     functions.CACHED: functions.reduce_cached,
     classes.Call: classes.reduce_call,
+    collections.Counter: instances.reduce_counter,
     **oddities.EXACT,
     **dict.fromkeys(oddities.lock_types(), oddities.reduce_lock),
 }
@@ -92,18 +86,12 @@ def _of_libraries(kind: type) -> Handler | None:
 
 
 def _of_instances(kind: type, catalog: Catalog) -> Handler:
-    if is_made_by_statement(kind) and not catalog.is_importable(kind):
-        if any("__class__" in attributes_of(base) for base in mro_of(kind)[:-1]):
-            return _not_plain(classes.reduce_disguised)
-        if _reduces_itself(kind):
-            return _not_plain(classes.reduce_instance)
+    handler = instances.handler_of(kind, catalog)
+    if handler is not None:
+        return _not_plain(handler)
     if str(module_of(kind)) in _PLAIN_MODULES:
         return _as_pickle_does
     return _not_plain(_as_pickle_does)
-
-
-def _reduces_itself(kind: type) -> bool:
-    return any({"__reduce__", "__reduce_ex__"} & attributes_of(base).keys() for base in mro_of(kind)[:-1])
 
 
 def _as_pickle_does(_dump: "Dump", _of: Any) -> Any:

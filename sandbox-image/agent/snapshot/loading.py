@@ -1,12 +1,12 @@
 """Loads one group from its bytes. Used by a restore, and by a rehearsal of one."""
 
 import io
-import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot import rebuild
 
 _CONTAINERS = 4  # rebuild.live_containers
@@ -87,7 +87,7 @@ def words_for(error: BaseException) -> str:
 
 def line(fields: dict[str, Any]) -> bytes:
     """A line of JSON, as the processes of a rehearsal exchange them."""
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return plain_json.write(fields) + b"\n"
 
 
 def _nothing_beside(_kind: str, _index: int, _target: memoryview) -> None:

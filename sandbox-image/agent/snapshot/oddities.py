@@ -61,8 +61,11 @@ def reduce_property(_dump: "Dump", of: Any) -> Any:
 
 
 def reduce_wrapper(_dump: "Dump", of: Any) -> Any:
-    """A static or class method."""
-    return type(of), (of.__func__,)
+    """A static or class method, with attributes that it does not have of its function."""
+    made = type(of), (of.__func__,)
+    usual = vars(type(of)(of.__func__))
+    fields = {name: value for name, value in vars(of).items() if usual.get(name, usual) is not value}
+    return (*made, fields, None, None, rebuild.set_dict) if fields else made
 
 
 def reduce_proxy(_dump: "Dump", of: MappingProxyType[Any, Any]) -> Any:
@@ -248,7 +251,7 @@ EXACT: dict[type, Any] = {
 
 
 def _cached_state(of: Any) -> dict[str, Any]:
-    return {"attrname": of.attrname, "__doc__": of.__doc__}
+    return {name: value for name, value in vars(of).items() if name not in ("func", "lock")}
 
 
 def lock_types() -> tuple[type, ...]:

@@ -143,6 +143,20 @@ def homes_in_workspace() -> list[str]:
     return list(found)
 
 
+def files_in_workspace() -> list[tuple[str, int, int]]:
+    """The files of the session's own modules as they are now, by time and size; a removed one is not among them."""
+    found = []
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and comes_from_workspace(module):
+            path = vars(module)["__file__"]
+            try:
+                file = os.stat(path)
+            except OSError:
+                continue
+            found.append((path, file.st_mtime_ns, file.st_size))
+    return found
+
+
 def _of_workspace() -> dict[tuple[str, str], None]:
     """What the session's own modules keep: importing them again would begin anew."""
     found: dict[tuple[str, str], None] = {}

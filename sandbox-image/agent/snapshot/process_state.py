@@ -34,6 +34,7 @@ def mark() -> None:
         path=list(sys.path),
         recursion=sys.getrecursionlimit(),
         filters=list(warnings.filters),
+        digits=sys.get_int_max_str_digits(),
     )
 
 
@@ -49,6 +50,16 @@ def before_fork() -> dict[str, Any]:
     """What a fork loses: `random` is seeded anew in the child. Called in the worker; cheap."""
     random = sys.modules.get("random")
     return {} if random is None else {"random": random.getstate()}
+
+
+def running(threads: int, processes: int) -> list[tuple[str, str]]:
+    """What ends with the sandbox, whether a variable holds it or not: a wake tells of it."""
+    counts = ("thread", "threads", threads), ("process", "processes", processes)
+    return [
+        (many, f"{count:,} {one if count == 1 else many} still running when it was saved, and not started again")
+        for one, many, count in counts
+        if count > 0
+    ]
 
 
 def early() -> dict[str, Any]:
@@ -74,11 +85,12 @@ def early() -> dict[str, Any]:
 
 @dataclass
 class Taken:
-    """What a save says of the process: see `take`, `early` and `process_patches.imports`."""
+    """What a save says of the process: see `take`, `early` and what `process_patches` finds."""
 
     state: dict[str, Any] = field(default_factory=dict)
     early: dict[str, Any] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
+    files: list[tuple[str, int, int]] = field(default_factory=list)  # see process_patches.files_in_workspace
 
 
 def take(
@@ -103,6 +115,7 @@ def take(
     }
     others: dict[str, Callable[[], None]] = {
         "environment": lambda: taken.early.update(early()),
+        "files": lambda: taken.files.extend(process_patches.files_in_workspace()),
         "imports": lambda: taken.imports.extend(process_patches.imports(namespace, beat)),
     }
     for name, taker in (*takers.items(), *others.items()):
@@ -131,6 +144,8 @@ def _of_interpreter() -> dict[str, Any]:
         parts["future flags"] = future["flags"]
     if sys.getrecursionlimit() != _born["recursion"]:
         parts["recursion limit"] = sys.getrecursionlimit()
+    if sys.get_int_max_str_digits() != _born["digits"]:
+        parts["digits of integers"] = sys.get_int_max_str_digits()
     if warnings.filters != _born["filters"]:
         parts["warnings"] = [_plain_filter(*row) for row in warnings.filters]
     return parts
@@ -252,6 +267,7 @@ _APPLY: dict[str, Callable[[Any, str], None]] = {
     "module paths": _lend_paths,
     "future flags": lambda value, _rest: future.update(flags=int(value)),
     "recursion limit": lambda value, _rest: sys.setrecursionlimit(value),
+    "digits of integers": lambda value, _rest: sys.set_int_max_str_digits(value),
     "warnings": _set_warnings,
     "sources": _set_sources,
     "attribute": _set_attribute,

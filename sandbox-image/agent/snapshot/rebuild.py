@@ -71,9 +71,10 @@ def attribute(module_name: str, path: str) -> Any:
 # modules, functions, cells
 
 
-def new_module(name: str, listed: bool) -> ModuleType:  # noqa: FBT001 - the format has positions only
+def new_module(name: str, listed: bool, kind: type[ModuleType] = ModuleType) -> ModuleType:  # noqa: FBT001 - the format has positions only
     """A module that a cell made; `listed`: it stands in sys.modules."""
-    made = ModuleType(name)
+    made = ModuleType.__new__(kind)
+    ModuleType.__init__(made, name)
     if listed:
         sys.modules[name] = made
     return made
@@ -102,7 +103,7 @@ def set_function(made: FunctionType, state: Fields) -> None:
     """Its attributes, those that differ from what the code gives."""
     for name, value in state.items():
         if name == "__dict__":
-            made.__dict__.update(_interned(value))
+            made.__dict__.update(interned(value))
         else:
             setattr(made, name, sys.intern(value) if type(value) is str else value)
 
@@ -129,7 +130,7 @@ def class_(meta: type, name: str, bases: tuple[type, ...], creation: Fields) -> 
     """A class without attributes, and without running its metaclass, `__init_subclass__` or `__set_name__` again."""
     silenced = _silence_init_subclass(bases)
     try:
-        return type.__new__(meta, name, bases, _interned(creation))
+        return type.__new__(meta, name, bases, interned(creation))
     finally:
         for owner, original in silenced:
             type.__setattr__(owner, "__init_subclass__", original)
@@ -203,11 +204,11 @@ def raw(maker: type, kind: type, *arguments: Any) -> Any:
 
 def set_dict(made: Any, state: Mapping[str, Any]) -> None:
     """The attributes in an instance's `__dict__`, whatever `__setattr__` or `__setstate__` it has."""
-    object.__getattribute__(made, "__dict__").update(_interned(state))
+    object.__getattribute__(made, "__dict__").update(interned(state))
 
 
-def _interned(state: Mapping[str, Any]) -> Fields:
-    # As attribute names are: so that a restored session is pickled to the same bytes.
+def interned(state: Mapping[str, Any]) -> Fields:
+    """As attribute names are: so that a restored session is pickled to the same bytes."""
     return {sys.intern(name) if type(name) is str else name: value for name, value in state.items()}
 
 
@@ -228,7 +229,7 @@ def set_exception(made: BaseException, state: tuple[Any, Any, bool, Fields | Non
     made.__suppress_context__ = hidden
     made.args = arguments
     if fields:
-        made.__dict__.update(_interned(fields))
+        made.__dict__.update(interned(fields))
 
 
 def dict_view(of: Fields, kind: str) -> Any:

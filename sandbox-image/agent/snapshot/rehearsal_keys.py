@@ -1,9 +1,9 @@
 """What a rehearsal's outcome depends on, as a digest: where none of it changed, a group that loaded loads again."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 
+from agent import plain_json
 from agent.snapshot.dump import Dump
 from agent.snapshot.nodes import Group
 from agent.snapshot.pieces import digest_of, digests_in
@@ -18,8 +18,8 @@ class Keys:
     ) -> None:
         self._seed = seed
         self._dump_of = dump_of
-        self._before = json.dumps([taken.early, taken.imports])
-        self._modules = json.dumps(modules)
+        self._before = plain_json.write([taken.early, taken.imports, taken.files]).decode()
+        self._modules = plain_json.write(modules).decode()
         self._code: Sequence[Group] = ()
         self._all_code: str | None = None
         self._contents: dict[Group, str] = {}

@@ -1,10 +1,10 @@
 """What a save says to a rehearsal, and how it learns what that is doing."""
 
-import json
 import os
 import socket
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.loading import line
@@ -50,5 +50,5 @@ def receive(connection: socket.socket) -> dict[str, Any]:
         if not more or len(data) > _MOST_ANSWER:
             raise OSError("the rehearsal has ended")
         data += more
-    answer = json.loads(data)
+    answer = plain_json.read(data)
     return answer if isinstance(answer, dict) else {}

@@ -5,7 +5,6 @@ Each request is a line of JSON and the bytes that it announces; each answer a li
 process id, by which the other side sees whether it hangs.
 """
 
-import json
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import IO, Any, NoReturn
 
+from agent import plain_json
 from agent.snapshot import process_state
 from agent.snapshot.loading import Loader, line, words_for
 
@@ -30,7 +30,7 @@ def serve(connection: socket.socket, leave: Callable[[int], NoReturn]) -> NoRetu
             request = file.readline()
             if not request:
                 leave(0)
-            fields = json.loads(request)
+            fields = plain_json.read(request)
             if not namespace.modules:
                 process_state.apply(fields["early"])
             namespace.modules = fields["modules"]

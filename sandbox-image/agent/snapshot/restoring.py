@@ -6,14 +6,15 @@ the supervisor knows from the announcements which group it was, and starts anoth
 
 import contextlib
 import io
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import process_time
 from types import FrameType
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot import process_patches, process_state
 from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
@@ -24,6 +25,9 @@ _WHY_CAREFUL = (
     "too many values have ended the process that loaded them",
 )
 _REPEAT = 0.2  # seconds after which a swallowed time-out is raised again
+_ASLEEP = 0.02  # of a processor: what takes less hangs
+_MORE_STEPS = 10  # looks after the first one, which together take three times the bound
+_LONGEST_MORE = 30.0  # seconds that count as the bound there: the host has its own patience
 
 
 class LoadTimeoutError(BaseException):
@@ -135,7 +139,7 @@ class _Restore:
             if why is None:
                 self._announce(number)
                 try:
-                    with _bounded(self._bound):
+                    with self._clock(number):
                         __import__(module)
                         if name is not None:
                             self._namespace[name] = sys.modules[module]
@@ -164,7 +168,7 @@ class _Restore:
             self._announce(number)
             try:
                 stream = self._stream(row)
-                with _bounded(self._bound):
+                with self._clock(number):
                     self._load(row, stream)
             except LoadTimeoutError:
                 self._failed[number] = "loading it timed out"
@@ -175,6 +179,9 @@ class _Restore:
             else:
                 return
         self._lose(row, self._failed[number])
+
+    def _clock(self, number: int) -> contextlib.AbstractContextManager[None]:
+        return _Clock(self._bound, lambda: self._announce(number)).running()
 
     def _load(self, row: dict[str, Any], stream: Any) -> None:
         def read(kind: str, index: int, target: memoryview) -> None:
@@ -227,7 +234,7 @@ def _uses(body: dict[str, Any]) -> Iterator[int]:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(body)
+        fields = plain_json.read(body)
     except ValueError as error:
         raise BodyError("a manifest's body is not JSON") from error
     if not isinstance(fields, dict) or fields.get("version") != 1:
@@ -235,15 +242,38 @@ def _read(body: bytes) -> dict[str, Any]:
     return fields
 
 
-@contextlib.contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
-    def late(_number: int, _frame: FrameType | None) -> None:
-        raise LoadTimeoutError
+class _Clock:
+    """How long loading one group may take: `bound` seconds of the processor, and not much longer if it hangs.
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    Where others have the processor, an import takes many times its own time, and nothing is given up for that.
+    """
+
+    def __init__(self, bound: float, still: Callable[[], None]) -> None:
+        self._bound = bound
+        self._still = still
+        self._begun = self._used = process_time()
+        self._step = bound
+        self._left = _MORE_STEPS
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While the block runs, LoadTimeoutError is raised in it where it is time."""
+        before = signal.signal(signal.SIGALRM, self._look)
+        signal.setitimer(signal.ITIMER_REAL, self._step)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _look(self, _number: int, _frame: FrameType | None) -> None:
+        before, self._used = self._used, process_time()
+        hangs = self._used - before < _ASLEEP * self._step
+        if hangs or self._used - self._begun >= self._bound or not self._left:
+            self._left = 0
+            signal.setitimer(signal.ITIMER_REAL, _REPEAT)
+            raise LoadTimeoutError
+        self._left -= 1
+        self._step = min(self._bound, _LONGEST_MORE) * 3 / _MORE_STEPS
+        signal.setitimer(signal.ITIMER_REAL, self._step)
+        self._still()

@@ -4,12 +4,12 @@ The result has two halves. `names` is for people and listings; `body` is what a 
 without unpickling anything, and opaque to the host.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Limits, Node, type_name
@@ -40,6 +40,7 @@ class Order:
     rehearsal_bound: float = 5.0  # seconds that loading one group may take; below the silence that a keeper allows
     rehearsal_bytes: int = 64 * 1000 * 1000  # larger groups are not rehearsed: they would be in memory once more
     refused: dict[str, str] = field(default_factory=dict)  # labels that are not tried, and why
+    running: list[tuple[str, str]] = field(default_factory=list)  # see process_state.running
 
 
 @dataclass
@@ -82,7 +83,7 @@ def save(
     return Saved(
         names=_names(grouping, writer.digests, rehearsal.unrehearsed),
         pieces=[digest for digest, _ in writer.pieces.table],
-        body=_body(grouping, taken, stored, writer.pieces.table),
+        body=_body(grouping, taken, stored, writer.pieces.table, order.running),
         rehearsed=sorted(rehearsal.passed),
         remarks=_remarks(grouping, rehearsal),
         new_bytes=writer.pieces.new_bytes,
@@ -98,7 +99,13 @@ def _remarks(grouping: Grouping, rehearsal: Rehearsal) -> list[tuple[str, str]]:
     return [(label.partition(" ")[2], text) for label, text in rows]
 
 
-def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[tuple[str, int]]) -> bytes:
+def _body(
+    grouping: Grouping,
+    taken: Taken,
+    stored: dict[str, Any],
+    table: list[tuple[str, int]],
+    running: list[tuple[str, str]],
+) -> bytes:
     body = {
         "version": VERSION,
         "python": list(sys.version_info[:3]),
@@ -109,10 +116,10 @@ def _body(grouping: Grouping, taken: Taken, stored: dict[str, Any], table: list[
         "modules": grouping.modules,
         "code": _code_names(grouping),
         **stored,
-        "not_saved": _not_saved(grouping),
+        "not_saved": [*running, *_not_saved(grouping)],
         "pieces": table,
     }
-    return json.dumps(body, separators=(",", ":")).encode()
+    return plain_json.write(body)
 
 
 def _code_names(grouping: Grouping) -> dict[str, str]:

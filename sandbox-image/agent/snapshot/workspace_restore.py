@@ -4,12 +4,12 @@ Directories are opened one component at a time beside their parent's descriptor,
 new or not at all; links come last, so nothing is ever written through one.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot.pieces import PIECE, DamagedError, Fetch, PieceReader
 from agent.snapshot.workspace_scan import VERSION, WorkspaceLimits, stays_inside
 
@@ -191,7 +191,7 @@ def _uses(body: dict[str, Any]) -> Iterator[int]:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(body)
+        fields = plain_json.read(body)
         if fields["version"] != VERSION or not all(
             isinstance(fields[key], list) for key in ("files", "packs", "pieces")
         ):

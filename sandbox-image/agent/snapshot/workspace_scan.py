@@ -6,13 +6,13 @@ name is opened beside its directory's descriptor and never through a link, so no
 Hard links come back as files of their own.
 """
 
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import plain_json
 from agent.snapshot.packs import PACK, PackWriter
 from agent.snapshot.pieces import PIECE, PieceWriter
 
@@ -96,7 +96,7 @@ class _Scan:
             "pieces": self._pieces.table,
             "not_saved": self.result.refused[:_MOST_NOT_SAVED],
         }
-        self.result.body = json.dumps(body, separators=(",", ":")).encode()
+        self.result.body = plain_json.write(body)
         self.result.pieces = [digest for digest, _ in self._pieces.table]
         self.result.new_bytes = self._pieces.new_bytes
 
