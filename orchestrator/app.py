@@ -32,6 +32,7 @@ from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
+from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
 from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.reaper import Reaper
@@ -164,14 +165,16 @@ async def _running(
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes)
+        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes, wait=settings.sandbox_wait)
         limits = limits_of(settings)
         equipment = Equipment(store.records, store.records, store.pieces, sandboxes, tasks, clock, limits)
         sessions = Sessions(engine, equipment)
         reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
+        eviction = Eviction(sessions.in_use, sandboxes, tasks, clock)
         background = [
             tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers"),
             tasks.spawn(reaper.run(), "do what is due"),
+            tasks.spawn(eviction.run(), "make room"),
         ]
         try:
             yield sessions, Histories(sessions, equipment)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.domain.errors import (
     NamespaceLostError,
@@ -26,6 +26,7 @@ from orchestrator.services.jobs import Job
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import unreadable_note
+from orchestrator.services.slots import Ticket
 from orchestrator.services.waking import BOTH, NAMESPACE, wake
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Incarnation:
         self._sandboxes = sandboxes
         self._pieces = pieces
         self._restore_bound = restore_bound
-        self._waking = False
+        self._waking: Ticket | None = None  # of the call that a sandbox is made for
         self._hollow = False  # a fresh worker that has not been given the session's namespace back
         self._removal: asyncio.Task[None] | None = None
         self.hibernating = False
@@ -53,13 +54,13 @@ class Incarnation:
         """The sandbox, where it holds the session's namespace."""
         return None if self._hollow else self.sandbox
 
-    async def agent(self) -> Agent:
-        """Of the session's live sandbox, its namespace in it; a fresh one where it has none.
+    async def agent(self, ticket: Ticket) -> Agent:
+        """Of the session's live sandbox, its namespace in it; a fresh one where it has none, for which it may wait.
 
         Raises BusyError, EngineUnavailableError, StoreFullError, StoreUnreachableError, SandboxLostError and
         SaveFailedError; the session is `hibernated` then, with what its head holds.
         """
-        sandbox = await self._whole() or await self._start()
+        sandbox = await self._whole() or await self._start(ticket)
         return sandbox.agent
 
     async def _whole(self) -> Sandbox | None:
@@ -73,12 +74,12 @@ class Incarnation:
             await self._refill(self.sandbox)
         return self.sandbox
 
-    async def _start(self) -> Sandbox:
+    async def _start(self, ticket: Ticket) -> Sandbox:
         creating = await self._book.creating()
-        self._waking = True
+        self._waking = ticket
         try:
             sandbox = self.sandbox = await self._sandboxes.start(
-                creating.key, creating.incarnation, creating.environment
+                creating.key, creating.incarnation, creating.environment, tenant=creating.tenant, ticket=ticket
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
@@ -90,16 +91,20 @@ class Incarnation:
             await self._book.try_to_settle()
             raise
         finally:
-            self._waking = False
+            self._waking = None
 
     def _require_kept(self) -> None:
         if self.sandbox is None:
             raise SandboxLostError("The call was stopped while the session woke.", hint="Call again.")
 
     def stop_waking(self) -> None:
-        """Somebody wants the session for something else: what is just being restored comes back another time."""
-        if self._waking and self.sandbox is not None:
-            self.drop()
+        """Somebody wants the session for something else: what waits for a sandbox waits no longer, and what is just
+        being restored comes back another time.
+        """
+        if self._waking is not None:
+            self._waking.give_up()
+            if self.sandbox is not None:
+                self.drop()
 
     async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and a fresh one stands: the head's namespace comes back, the files never went."""
@@ -178,11 +183,13 @@ class Incarnation:
 
     # ends
 
-    async def hibernate(self, job: Job[bool]) -> bool:
+    async def hibernate(self, job: Job[bool], wanted: Callable[[], bool] = lambda: True) -> bool:
         """Save all, then remove the sandbox; False where that could not be done, and the session serves on.
 
-        Never removes a sandbox that holds what no snapshot has.
+        Never removes a sandbox that holds what no snapshot has. `wanted` is asked when its turn has come.
         """
+        if not wanted():
+            return False
         try:
             sandbox = await self._whole()
         except OrchestratorError as error:

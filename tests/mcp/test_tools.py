@@ -245,6 +245,18 @@ async def test_progress_is_told_while_a_call_runs(client: Client) -> None:
     assert all(message is not None and "'s'" in message for _, message in told)
 
 
+async def test_progress_tells_the_place_in_line_of_a_call_that_waits_for_a_sandbox(client: Client) -> None:
+    told: list[str | None] = []
+
+    async def on_progress(_progress: float, _total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    await client.call_tool("python_repl", {"code": "wait 0.5", "session_id": "s"}, progress_callback=on_progress)
+    assert told
+    wanted = " s in session 's', waiting for a sandbox: number 3 in line"
+    assert all(message is not None and message.endswith(wanted) for message in told), told
+
+
 async def test_figures_are_images_and_too_many_are_named(client: Client) -> None:
     result = await run(client, code="figures 6", session_id="s")
     images = [block for block in result.content if block.type == "image"]

@@ -16,6 +16,7 @@ from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import ImageGoneError, StoreFullError
 from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
+from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import Histories
 from orchestrator.services.live_session import Equipment, Limits, LiveSession
 from orchestrator.services.reaper import Reaper
@@ -45,6 +46,7 @@ class FakeEngine(Engine):
         self.images: dict[str | None, SandboxImage] = {}
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
+        self.unanswered: dict[str, asyncio.Event] = {}
 
     @property
     def agent(self) -> FakeAgent:
@@ -74,6 +76,12 @@ class FakeEngine(Engine):
         if agent is not None:
             agent.lose("its container was removed")
 
+    async def create_unanswered(self, sandbox_id: str) -> bool:
+        if sandbox_id not in self.unanswered:
+            return False
+        await self.unanswered.pop(sandbox_id).wait()
+        return True
+
     async def containers(self) -> Sequence[OwnedContainer]:
         return [OwnedContainer(f"handle-{name}", name, True, datetime.now(UTC), False) for name in self.there]
 
@@ -83,18 +91,29 @@ class FakeEngine(Engine):
 class House:
     """The services over the data directory of one test."""
 
-    def __init__(self, path: Path, records: SqliteRecords, pieces: SqlitePieces, tasks: Tasks, limits: Limits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        records: SqliteRecords,
+        pieces: SqlitePieces,
+        tasks: Tasks,
+        limits: Limits,
+        *,
+        sandboxes: int,
+        wait: float,
+    ) -> None:
         self.path = path
         self.records = records
         self.pieces = pieces
         self.engine = FakeEngine()
         self.tasks = tasks
         self.clock = ManualClock()
-        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
+        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=sandboxes, wait=wait, create_bound=0.3)
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
+        self.eviction = Eviction(self.sessions.in_use, self.sandboxes, tasks, self.clock)
 
     @property
     def agent(self) -> FakeAgent:
@@ -154,7 +173,7 @@ class House:
 
     async def _sandboxes_are(self, wanted: int) -> bool:
         rows = await self.records.sandboxes()
-        return len(rows) == len(self.engine.there) == self.sandboxes._live == wanted
+        return len(rows) == len(self.engine.there) == self.sandboxes._slots.held == wanted
 
 
 @asynccontextmanager
@@ -165,6 +184,8 @@ async def house(
     queue: int = 16,
     stop_seconds: float = 5,
     pieces_policy: PiecesPolicy | None = None,
+    sandboxes: int = 2,
+    wait: float = 0.2,
 ) -> AsyncIterator[House]:
     clock: Clock = SystemClock()
     policy = pieces_policy or PiecesPolicy(floor_bytes=0)
@@ -172,10 +193,13 @@ async def house(
     async with open_records(path / RECORDS_NAME, clock) as records, open_pieces(path, clock, policy) as pieces:
         await recover(records, records, pieces, OWNER_ENDED)
         async with asyncio.TaskGroup() as group:
-            opened = House(path, records, pieces, Tasks(group), limits or Limits(queue=queue))
+            limits = limits or Limits(queue=queue)
+            opened = House(path, records, pieces, Tasks(group), limits, sandboxes=sandboxes, wait=wait)
+            evicting = opened.tasks.spawn(opened.eviction.run(), "make room")
             try:
                 yield opened
             finally:
+                evicting.cancel()
                 await opened.sessions.close(seconds=stop_seconds)
         assert not pieces._writers
         assert not pieces._reading

@@ -23,6 +23,10 @@ class EngineFaltersError(EngineUnavailableError):
     """The engine failed or hung up midway; only what is idempotent may be asked again."""
 
 
+class EngineSilentError(EngineFaltersError):
+    """It took the request and gave no answer in time, or none at all: what was asked for may yet be done."""
+
+
 class EngineConflictError(EngineUnavailableError):
     """It exists already, or something else is being done to it."""
 
@@ -43,7 +47,7 @@ def engine_failures(doing: str) -> Iterator[None]:
     except (DockerException, RequestException, OSError) as failure:
         if _nobody_there(failure):
             raise EngineUnreachableError(f"{doing} failed: no Docker Engine answers.", hint=_LOOK) from failure
-        raise EngineFaltersError(f"{doing} failed: {_first_line(failure)}.", hint=_LOOK) from failure
+        raise EngineSilentError(f"{doing} failed: {_first_line(failure)}.", hint=_LOOK) from failure
 
 
 def _of_answer(doing: str, failure: APIError) -> EngineUnavailableError:
