@@ -1,6 +1,7 @@
 """What the SDK raises, as one sentence about what was being done; and which failures pass by themselves."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
 _CONFLICT = 409
 _SERVER_ERROR = 500
 _LOOK = "Look whether the engine runs: `orchestrator engine ensure`."
+_FULL = os.strerror(errno.ENOSPC).lower()
+_MAKE_ROOM = "Make room on the engine's disk; `docker system df` says what takes it."
 _NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
@@ -56,7 +59,8 @@ def _of_answer(doing: str, failure: APIError) -> EngineUnavailableError:
     if status == _CONFLICT:
         return EngineConflictError(sentence)
     if status >= _SERVER_ERROR:
-        return EngineFaltersError(sentence, hint="Look at the engine's log.")
+        full = _FULL in sentence
+        return EngineFaltersError(sentence, hint=_MAKE_ROOM if full else "Look at the engine's log.")
     return EngineUnavailableError(sentence, hint="The engine may be too old or lack a feature; see its log.")
 
 

@@ -160,7 +160,8 @@ class Launch:
             return time.monotonic() < self._looked_at_from or await self._is_running(handle)
 
         def start() -> int:
-            self._launcher.access.change("Starting a sandbox", lambda api: api.start(handle))
+            # Asked again as often as it falters: starting what runs already changes nothing.
+            self._launcher.access.ask("Starting a sandbox", lambda api: api.start(handle))
             found = self._launcher.access.inspect(handle)
             return int(found["State"]["Pid"]) if found else 0
 
