@@ -100,6 +100,10 @@ class EngineRelay:
             threading.Thread(target=answers.carry, daemon=True).start()
             while data := client.recv(65536):
                 fault = next((fault for fault in self._faults if fault.hits(data)), None)
+                if fault is not None and fault.kind == "late":
+                    answers.cut = True
+                    _do_late(fault, data, client, engine)
+                    return
                 if fault is not None and not _passed_on(fault, client, answers):
                     break
                 engine.sendall(data)
@@ -144,15 +148,20 @@ def _passed_on(fault: Fault, client: socket.socket, answers: _Answers) -> bool:
             return False
         case "hold":
             fault.over.wait(fault.seconds)
-        case "late":
-            _end(client, socket.SHUT_WR)
-            answers.cut = True
-            fault.over.wait(fault.seconds)
         case "trickle":
             answers.trickling = fault
         case "cut":
             answers.cut = True
     return True
+
+
+def _do_late(fault: Fault, data: bytes, client: socket.socket, engine: socket.socket) -> None:
+    _end(client, socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        while more := client.recv(65536):
+            data += more
+    fault.over.wait(fault.seconds)
+    engine.sendall(data)  # and no end after it, which the engine would take for a client that has gone
 
 
 def _answer(fault: Fault) -> bytes:
