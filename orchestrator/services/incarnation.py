@@ -26,7 +26,7 @@ from orchestrator.services.jobs import Job
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import unreadable_note
-from orchestrator.services.slots import Ticket
+from orchestrator.services.slots import Slot, Ticket
 from orchestrator.services.waking import BOTH, NAMESPACE, wake
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,19 @@ class Incarnation:
         return self.sandbox
 
     async def _start(self, ticket: Ticket) -> Sandbox:
-        creating = await self._book.creating()
         self._waking = ticket
         try:
+            # What waits is not `creating` yet: that state is to be over soon.
+            async with self._sandboxes.slot(self._book.session.tenant, ticket) as slot:
+                return await self._start_in(slot)
+        finally:
+            self._waking = None
+
+    async def _start_in(self, slot: Slot) -> Sandbox:
+        creating = await self._book.creating()
+        try:
             sandbox = self.sandbox = await self._sandboxes.start(
-                creating.key, creating.incarnation, creating.environment, tenant=creating.tenant, ticket=ticket
+                slot, creating.key, creating.incarnation, creating.environment
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
@@ -90,8 +98,6 @@ class Incarnation:
             self._book.owe_hibernation()
             await self._book.try_to_settle()
             raise
-        finally:
-            self._waking = None
 
     def _require_kept(self) -> None:
         if self.sandbox is None:

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from orchestrator.domain.errors import BusyError, ImageGoneError, OrchestratorError, SandboxLostError
-from orchestrator.domain.model import LOCAL_TENANT, SandboxRecord, SandboxState
+from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records, SandboxImage
 from orchestrator.services.slots import Slot, Slots, Ticket
 from orchestrator.services.tasks import Tasks
@@ -62,34 +64,32 @@ class Sandboxes:
         self._patient: set[str] = set()  # removals that wait for a create that nobody answered
         self._stuck: set[str] = set()  # removals that the engine has refused so far
 
-    async def start(
-        self,
-        session: str | None,
-        incarnation: int,
-        environment: str | None = None,
-        *,
-        tenant: str = LOCAL_TENANT,
-        ticket: Ticket | None = None,
-    ) -> Sandbox:
-        """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
+    @asynccontextmanager
+    async def slot(self, tenant: str, ticket: Ticket) -> AsyncGenerator[Slot, None]:
+        """Room for one sandbox, for which the call may wait; what is started in it keeps it, or else it is given back.
 
-        It has that environment (None: the default one) while the engine has it, else another, which it names. Raises
-        BusyError where no slot came free in time, too many wait, the `ticket` is given up, or an image build takes
-        long; EngineUnavailableError, StoreFullError. Whatever was begun when it fails or is cancelled is removed in
-        the background.
+        Raises BusyError where none came free in time, too many wait, or the ticket is given up.
         """
-        slot = await self._slots.take(tenant, ticket or Ticket())
+        slot = await self._slots.take(tenant, ticket)
         if slot is None:
             raise self._busy()
         try:
-            try:
-                return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
-            except ImageGoneError:  # removed since it was looked for, so that no container was made
-                return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
-        except BaseException:
+            yield slot
+        finally:
             if slot not in self._slot_of.values():
                 slot.free()
-            raise
+
+    async def start(self, slot: Slot, session: str | None, incarnation: int, environment: str | None = None) -> Sandbox:
+        """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
+
+        It has that environment (None: the default one) while the engine has it, else another, which it names. Raises
+        BusyError where an image build takes long, EngineUnavailableError, StoreFullError. Whatever was begun when it
+        fails or is cancelled is removed in the background.
+        """
+        try:
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
+        except ImageGoneError:  # removed since it was looked for, so that no container was made
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
 
     async def _start(self, slot: Slot, image: SandboxImage, session: str | None, incarnation: int) -> Sandbox:
         record = await self._open_row(image.tag)

@@ -175,7 +175,8 @@ class Sessions:
     async def _run_alone(
         self, job: Job[ExecutionResult], code: str, time_limit: float, tenant: str, ticket: Ticket
     ) -> ExecutionResult:
-        sandbox = await self._sandboxes.start(None, 1, tenant=tenant, ticket=ticket)
+        async with self._sandboxes.slot(tenant, ticket) as slot:
+            sandbox = await self._sandboxes.start(slot, None, 1)
         order = self._limits.order(1, code, time_limit)
         told = Told(None, None, self._limits.profile)
         began = self._clock.monotonic()

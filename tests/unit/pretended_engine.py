@@ -14,15 +14,16 @@ from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces,
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import ImageGoneError, StoreFullError
-from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
+from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import Histories
 from orchestrator.services.live_session import Equipment, Limits, LiveSession
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
-from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.slots import Ticket
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import FakeAgent
@@ -126,6 +127,10 @@ class House:
     async def run(self, code: str, session_id: str | None = "s") -> ExecutionResult:
         async with asyncio.timeout(5):
             return await self.sessions.execute(code, session_id=session_id)
+
+    async def start(self, environment: str | None = None) -> Sandbox:
+        async with self.sandboxes.slot(LOCAL_TENANT, Ticket()) as slot:
+            return await self.sandboxes.start(slot, None, 1, environment)
 
     async def value(self, name: str, session_id: str = "s") -> str | None:
         return (await self.run(name, session_id)).value

@@ -267,6 +267,7 @@ async def test_a_clear_ends_a_call_that_waits_for_a_sandbox(tmp_path: Path) -> N
         await until(lambda: runs(opened))
         call = asyncio.create_task(opened.run("x"))
         await waiting(opened)
+        assert await states(opened) == {"s": "hibernated"}, "what waits for long is in no state that is to be over soon"
         await opened.sessions.clear("s")
         with pytest.raises(BusyError, match="stopped while it waited for a sandbox"):
             await call
@@ -413,7 +414,7 @@ async def test_a_start_that_fails_leaks_no_place(tmp_path: Path, monkeypatch: py
 async def test_a_cancelled_start_leaks_no_place(tmp_path: Path) -> None:
     async with house(tmp_path, sandboxes=1, wait=LONG) as opened:
         opened.engine.may_launch.clear()
-        starting = asyncio.create_task(opened.sandboxes.start(None, 1))
+        starting = asyncio.create_task(opened.start())
         await until(lambda: begun(opened))
         starting.cancel()
         await asyncio.wait([starting])
