@@ -34,6 +34,7 @@ from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
 from orchestrator.services.equipment import Equipment, Limits, SavingLimits
+from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
@@ -179,7 +180,7 @@ async def _running(
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes)
+        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes, wait=settings.sandbox_wait)
         limits = limits_of(settings)
         equipment = Equipment(
             store.records, store.records, store.pieces, sandboxes, tasks, clock, limits, store.records.upkeep
@@ -187,10 +188,12 @@ async def _running(
         sessions = Sessions(engine, equipment)
         reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
         sweeper = Sweeper(sessions, engine, equipment)
+        eviction = Eviction(sessions.in_use, sandboxes, tasks, clock)
         background = [
             tasks.spawn(sandboxes.clear_leftovers(), "clear leftovers"),
             tasks.spawn(reaper.run(), "do what is due"),
             tasks.spawn(sweeper.run(), "sweep"),
+            tasks.spawn(eviction.run(), "make room"),
         ]
         try:
             yield Services(sessions, Histories(sessions, equipment), reaper, sweeper)

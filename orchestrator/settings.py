@@ -70,8 +70,13 @@ class Settings(BaseSettings):
     Default 16: more than any agent sends at once, so that a full queue means something is stuck."""
 
     max_sandboxes: int = Field(default=16, ge=1, le=10_000)
-    """Containers that may live at once; a call that needs one more is answered `busy`.
+    """Containers that may live at once; a call that needs one more has an idle session hibernated, or waits.
     Default 16: with 1 GiB each, what a workstation can take."""
+
+    sandbox_wait: float = Field(default=30.0, ge=0, le=3600, allow_inf_nan=False)
+    """Seconds that a call waits for a sandbox where all are in use; then it is answered `busy`.
+    Default 30: enough for several sessions to be saved and removed on a busy machine, and well below the minute after
+    which many clients give up on a call."""
 
     output_limit: ByteSize = Field(default=ByteSize(64 * _KIB), ge=_KIB, le=MIB)
     """Bytes of a cell's output that are kept: the first three quarters from its start, the rest from its end.

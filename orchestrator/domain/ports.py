@@ -172,6 +172,12 @@ class Engine(Protocol):
         Idempotent; absent is success. Waits out a create of ours that is in flight, up to CREATE_BOUND.
         """
 
+    async def create_unanswered(self, sandbox_id: str) -> bool:
+        """After `destroy`: whether the engine has left a create of it without an answer, which may yet come through.
+
+        Returns when it has come through or never will: `destroy` once more then. Asks the engine nothing.
+        """
+
     async def containers(self) -> Sequence[OwnedContainer]:
         """All containers with this installation's label."""
 

@@ -19,6 +19,7 @@ from orchestrator.faces import mcp_models as models
 from orchestrator.faces import mcp_results as results
 from orchestrator.faces.line_transport import Incoming, Outgoing, serve_lines
 from orchestrator.faces.owner import Conversation
+from orchestrator.services.slots import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ class Sessions(Protocol):
         session_id: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the cell's limit, which the sandbox keeps
         tenant: str = LOCAL_TENANT,
+        ticket: Ticket | None = None,
     ) -> ExecutionResult:
-        """Run code; cancelling the awaiting task interrupts it."""
+        """Run code; cancelling the awaiting task interrupts it. The ticket tells where it stands while it waits."""
 
     async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
         """What the session's namespace holds."""
@@ -188,11 +190,13 @@ def _add_repl(
         and very large values) or was lost is told in `notes`. A notebook's rules hold: the last expression's value is
         returned, top-level await works. There is no network.
         """
-        name = session_id or None
+        name, ticket = session_id or None, Ticket()
         async with anyio.create_task_group() as beside:
-            beside.start_soon(_report_progress, ctx, name, progress_seconds)
+            beside.start_soon(_report_progress, ctx, name, ticket, progress_seconds)
             try:
-                result = await sessions.execute(code, session_id=name, timeout=timeout, tenant=tenant_of(ctx))
+                result = await sessions.execute(
+                    code, session_id=name, timeout=timeout, tenant=tenant_of(ctx), ticket=ticket
+                )
                 answer = results.execution_answer(result)
             except OrchestratorError as failure:
                 answer = results.code_not_run_answer(results.failure_of(failure), name)
@@ -265,8 +269,10 @@ async def _typed(answer: Callable[[], Awaitable[CallToolResult]], session_id: st
         return results.failed_answer(results.failure_of(failure), session_id)
 
 
-async def _report_progress(ctx: Context, session_id: str | None, seconds: tuple[float, float]) -> None:
-    """Tell the client that the call goes on. A client that does not read stalls this task and not the call."""
+async def _report_progress(ctx: Context, session_id: str | None, ticket: Ticket, seconds: tuple[float, float]) -> None:
+    """Tell the client that the call goes on, and what it waits for. A client that does not read stalls this task and
+    not the call.
+    """
     first, interval = seconds
     began = anyio.current_time()
     where = f"session {session_id!r}" if session_id else "a stateless call"
@@ -274,7 +280,9 @@ async def _report_progress(ctx: Context, session_id: str | None, seconds: tuple[
     while True:
         await anyio.sleep(pause)
         elapsed = anyio.current_time() - began
-        await ctx.report_progress(elapsed, None, f"{elapsed:.0f} s in {where}")
+        place = ticket.place
+        waiting = "" if place is None else f", waiting for a sandbox: number {place} in line"
+        await ctx.report_progress(elapsed, None, f"{elapsed:.0f} s in {where}{waiting}")
         pause = interval
 
 

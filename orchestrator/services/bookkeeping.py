@@ -9,6 +9,7 @@ from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.model import Outcome, Session, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.snapshot_ports import SnapshotRecords
+from orchestrator.services.saving_notes import capped
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Bookkeeping:
         if not notes:
             return
         key, incarnation = self.session.key, self.session.incarnation
-        left = self.untold_notes = tuple(dict.fromkeys((*self.untold_notes, *notes)))
+        left = self.untold_notes = capped((*self.untold_notes, *notes))
 
         async def leave() -> None:
             await self._records.leave_notes(key, incarnation, left)

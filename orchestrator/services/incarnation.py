@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.domain.errors import (
     NamespaceLostError,
@@ -28,6 +28,7 @@ from orchestrator.services.ladder import resumed_from
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import unreadable_note
+from orchestrator.services.slots import Slot, Ticket
 from orchestrator.services.waking import BOTH, NAMESPACE, wake
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Incarnation:
         self._sandboxes = sandboxes
         self._pieces = pieces
         self._restore_bound = restore_bound
-        self._waking = False
+        self._waking: Ticket | None = None  # of the call that a sandbox is made for
         self._hollow = False  # the worker does not hold what the session stands at
         self._held: int | None = None  # the execution whose namespace the worker was last given; None: none was
         self._removal: asyncio.Task[None] | None = None
@@ -56,13 +57,13 @@ class Incarnation:
         """The sandbox, where it holds the session's namespace."""
         return None if self._hollow else self.sandbox
 
-    async def agent(self) -> Agent:
-        """Of the session's live sandbox, its namespace in it; a fresh one where it has none.
+    async def agent(self, ticket: Ticket) -> Agent:
+        """Of the session's live sandbox, its namespace in it; a fresh one where it has none, for which it may wait.
 
         Raises BusyError, EngineUnavailableError, StoreFullError, StoreUnreachableError, SandboxLostError and
         SaveFailedError; the session is `hibernated` then, with what its head holds.
         """
-        sandbox = await self._whole() or await self._start()
+        sandbox = await self._whole() or await self._start(ticket)
         return sandbox.agent
 
     async def _whole(self) -> Sandbox | None:
@@ -78,12 +79,20 @@ class Incarnation:
             await self._refill(self.sandbox)
         return self.sandbox
 
-    async def _start(self) -> Sandbox:
+    async def _start(self, ticket: Ticket) -> Sandbox:
+        self._waking = ticket
+        try:
+            # What waits is not `creating` yet: that state is to be over soon.
+            async with self._sandboxes.slot(self._book.session.tenant, ticket) as slot:
+                return await self._start_in(slot)
+        finally:
+            self._waking = None
+
+    async def _start_in(self, slot: Slot) -> Sandbox:
         creating = await self._book.creating()
-        self._waking = True
         try:
             sandbox = self.sandbox = await self._sandboxes.start(
-                creating.key, creating.incarnation, creating.environment
+                slot, creating.key, creating.incarnation, creating.environment
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
@@ -94,17 +103,19 @@ class Incarnation:
             self._book.owe_hibernation()
             await self._book.try_to_settle()
             raise
-        finally:
-            self._waking = False
 
     def _require_kept(self) -> None:
         if self.sandbox is None:
             raise SandboxLostError("The call was stopped while the session woke.", hint="Call again.")
 
     def stop_waking(self) -> None:
-        """Somebody wants the session for something else: what is just being restored comes back another time."""
-        if self._waking and self.sandbox is not None:
-            self.drop()
+        """Somebody wants the session for something else: what waits for a sandbox waits no longer, and what is just
+        being restored comes back another time.
+        """
+        if self._waking is not None:
+            self._waking.give_up()
+            if self.sandbox is not None:
+                self.drop()
 
     async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and another stands: the head's namespace comes back, the files never went."""
@@ -202,11 +213,13 @@ class Incarnation:
 
     # ends
 
-    async def hibernate(self, job: Job[bool]) -> bool:
+    async def hibernate(self, job: Job[bool], wanted: Callable[[], bool] = lambda: True) -> bool:
         """Save all, then remove the sandbox; False where that could not be done, and the session serves on.
 
-        Never removes a sandbox that holds what no snapshot has.
+        Never removes a sandbox that holds what no snapshot has. `wanted` is asked when its turn has come.
         """
+        if not wanted():
+            return False
         try:
             sandbox = await self._whole()
         except OrchestratorError as error:

@@ -187,6 +187,8 @@ class JobQueue:
         try:
             while self._waiting:
                 place = self._running = self._waiting.popleft()
+                if place.kind == "yielding" and any(waiting.job.awaited for waiting in self._waiting):
+                    place.job.stop()  # they came before its turn
                 if place.job.awaited:
                     await carry_out(place.job, place.work, BusyError("The call was cut short."))
                     await place.job.wind_up()

@@ -35,6 +35,7 @@ from orchestrator.services.results import (
 )
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import slow_note
+from orchestrator.services.slots import Ticket
 
 T = TypeVar("T")
 
@@ -90,9 +91,9 @@ class LiveSession:
 
     # calls
 
-    async def execute(self, code: str, time_limit: float) -> ExecutionResult:
+    async def execute(self, code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
         """Run a cell when its turn comes."""
-        return await self._queue.submit(lambda job: self._execute(job, code, time_limit))
+        return await self._queue.submit(lambda job: self._execute(job, code, time_limit, ticket))
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
@@ -124,9 +125,9 @@ class LiveSession:
         """Begin a snapshot between two cells; with `first`, before the calls that wait."""
         await self._queue.submit(lambda _: self._incarnation.begin_to_save(), kind="next" if first else "yielding")
 
-    async def hibernate(self) -> bool:
-        """Save all and remove the sandbox, unless a call comes. Whether it was done."""
-        return await self._queue.submit(self._incarnation.hibernate, kind="yielding")
+    async def hibernate(self, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Save all and remove the sandbox, unless a call comes or it is `wanted` no more. Whether it was done."""
+        return await self._queue.submit(lambda job: self._incarnation.hibernate(job, wanted), kind="yielding")
 
     async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
         """Do that when nothing else happens in the session; it is asked to stop when a call comes."""
@@ -178,9 +179,11 @@ class LiveSession:
 
     # in the queue
 
-    async def _execute(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
+    async def _execute(
+        self, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket
+    ) -> ExecutionResult:
         job.can_be_stopped_by(self._incarnation.stop_waking)
-        agent = await self._incarnation.agent()
+        agent = await self._incarnation.agent(ticket)
         number = await self._book.open_execution()
         order = self._limits.order(number, code, time_limit)
         job.can_be_stopped_by(lambda: agent.interrupt(number))
@@ -190,7 +193,7 @@ class LiveSession:
             if job.stopped or not job.awaited:
                 self._book.owe_close(number, "interrupted")
                 return await self._answer(job, order, None, lambda told: not_run_result(order, told))
-            report = await self._run(agent, order)
+            report = await self._run(agent, order, ticket)
         except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             self._book.owe_close(number, "sandbox_lost", variable_count=0)
@@ -207,13 +210,13 @@ class LiveSession:
             report = replace(report, notes=(*report.notes, *await self._largest()))
         return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
 
-    async def _run(self, agent: Agent, order: CellOrder) -> CellReport:
+    async def _run(self, agent: Agent, order: CellOrder, ticket: Ticket) -> CellReport:
         try:
             return await agent.execute(order)
         except NamespaceLostError as error:
             # Nothing was run. The same number may be ordered again, since it never began.
             await self._incarnation.emptied(error.cause, before=order.execution, resumed=error.resumed)
-            again = await self._incarnation.agent()
+            again = await self._incarnation.agent(ticket)
             return await again.execute(order)
 
     async def _list(self) -> Namespace:

@@ -1,12 +1,16 @@
 """Sandboxes from their row to their row's end: written before the container exists, closed when it is proven absent."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from orchestrator.domain.errors import BusyError, ImageGoneError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records, SandboxImage
+from orchestrator.services.slots import Slot, Slots, Ticket
 from orchestrator.services.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -30,52 +34,74 @@ class Sandbox:
 class Sandboxes:
     """Makes and ends sandboxes; at most `limit` at a time, each for one session or one stateless call.
 
+    What counts is what the engine holds, and so the memory of the host: from before a container is made until the
+    engine has forgotten it. A sandbox that is being removed keeps its slot, and so does one that an earlier owner left.
+    Who finds no slot waits for one, `wait` seconds at most.
+
     Made when an owner takes over: for `create_bound` seconds from then on, a create of an earlier owner may succeed.
     """
 
     def __init__(
-        self, records: Records, engine: Engine, tasks: Tasks, *, limit: int, create_bound: float = CREATE_BOUND
+        self,
+        records: Records,
+        engine: Engine,
+        tasks: Tasks,
+        *,
+        limit: int,
+        wait: float = 30.0,
+        create_bound: float = CREATE_BOUND,
     ) -> None:
         self._records = records
         self._engine = engine
         self._tasks = tasks
         self._limit = limit
-        self._live = 0
+        self._wait = wait
+        self._slots = Slots(limit=limit, wait=wait)
+        self._slot_of: dict[str, Slot] = {}  # by row, until its container is proven gone
         self._creates_end = asyncio.get_running_loop().time() + create_bound
         self._ours: set[str] = set()  # rows that this object has made and not closed yet
         self._openings: set[asyncio.Task[None]] = set()
         self._removals: dict[str, asyncio.Task[None]] = {}
-        self._patient: set[str] = set()  # removals that wait for a create of an earlier owner
+        self._patient: set[str] = set()  # removals that wait for a create that nobody answered
+        self._stuck: set[str] = set()  # removals that the engine has refused so far
 
-    async def start(self, session: str | None, incarnation: int, environment: str | None = None) -> Sandbox:
+    @asynccontextmanager
+    async def slot(self, tenant: str, ticket: Ticket) -> AsyncGenerator[Slot, None]:
+        """Room for one sandbox, for which the call may wait; what is started in it keeps it, or else it is given back.
+
+        Raises BusyError where none came free in time, too many wait, or the ticket is given up.
+        """
+        slot = await self._slots.take(tenant, ticket)
+        if slot is None:
+            raise self._busy()
+        try:
+            yield slot
+        finally:
+            if slot not in self._slot_of.values():
+                slot.free()
+
+    async def start(self, slot: Slot, session: str | None, incarnation: int, environment: str | None = None) -> Sandbox:
         """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
 
         It has that environment (None: the default one) while the engine has it, else another, which it names. Raises
-        BusyError where the limit is reached or an image build takes long, EngineUnavailableError, StoreFullError.
-        Whatever was begun when it fails or is cancelled is removed in the background.
+        BusyError where an image build takes long, EngineUnavailableError, StoreFullError. Whatever was begun when it
+        fails or is cancelled is removed in the background.
         """
-        if self._live >= self._limit:
-            raise BusyError(
-                f"All {self._limit} sandboxes are in use.",
-                hint="Delete a session that is no longer needed, or try again when one has ended.",
-            )
-        self._live += 1
         try:
-            try:
-                return await self._start(await self._engine.prepare(environment), session, incarnation)
-            except ImageGoneError:  # removed since it was looked for
-                return await self._start(await self._engine.prepare(environment), session, incarnation)
-        except BaseException:
-            self._live -= 1
-            raise
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
+        except ImageGoneError:  # removed since it was looked for, so that no container was made
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
 
-    async def _start(self, image: SandboxImage, session: str | None, incarnation: int) -> Sandbox:
+    async def _start(self, slot: Slot, image: SandboxImage, session: str | None, incarnation: int) -> Sandbox:
         record = await self._open_row(image.tag)
+        self._slot_of[record.id] = slot
         agent: Agent | None = None
         try:
             handle, agent = await self._engine.launch(record, image)
             await self._claim(record, handle, agent, session, incarnation)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ImageGoneError):
+                del self._slot_of[record.id]
             self._remove(record.id, agent, SandboxState.FAILED)
             raise
         return Sandbox(record.id, agent, image.environment, image.python)
@@ -116,7 +142,6 @@ class Sandboxes:
 
     def end(self, sandbox: Sandbox) -> asyncio.Task[None]:
         """Destroy it in the background; call it once for each sandbox that was started."""
-        self._live -= 1
         return self._remove(sandbox.id, sandbox.agent, SandboxState.DESTROYING)
 
     @property
@@ -133,11 +158,29 @@ class Sandboxes:
         """Destroy one that a plan has found to be of no use; `end` may come for it all the same."""
         return self._remove(sandbox_id, None, SandboxState.DESTROYING)
 
+    @property
+    def wanted(self) -> int:
+        """How many sandboxes must end for all who wait now, beside those that are just being removed."""
+        ending = self._slot_of.keys() & self._removals.keys()
+        return self._slots.waiting - len(ending - self._stuck)
+
+    async def crowded(self) -> None:
+        """Return when somebody waits for a slot."""
+        await self._slots.crowded.wait()
+
+    def _busy(self) -> BusyError:
+        stuck = len(self._slot_of.keys() & self._stuck)
+        held = f" The engine has not removed {stuck} of them yet." if stuck else ""
+        return BusyError(
+            f"All {self._limit} sandboxes are in use, and none came free within {self._wait:g} s.{held}",
+            hint="Try again when other calls have ended: a session in which nothing runs makes room by itself.",
+        )
+
     async def removed(self, *, seconds: float) -> None:
         """Wait until all that is being removed is gone; what is not by then is left to the next owner, by its row.
 
-        Ends early where patience is lost. Nothing is removed any more afterwards. What an earlier owner may still be
-        creating is not waited for.
+        Ends early where patience is lost. Nothing is removed any more afterwards. Creates that were never answered
+        are not waited for.
         """
         deadline = asyncio.get_running_loop().time() + seconds
         while waited_for := self._under_way():
@@ -176,6 +219,8 @@ class Sandboxes:
         """
         for record in await self._records.sandboxes():
             if record.id not in self._ours:
+                if record.id not in self._removals:
+                    self._slot_of[record.id] = self._slots.occupy()
                 # One without a handle was being created: the engine may still be at it.
                 self._remove(record.id, None, SandboxState.DESTROYING, may_come=record.handle is None)
         # The engine first: a row is written before its container is made, so what has none by now has lost it.
@@ -207,23 +252,43 @@ class Sandboxes:
                     await self._records.sandbox_ending(sandbox_id, SandboxState.FAILED)
                 await self._records.sandbox_ending(sandbox_id, SandboxState.DESTROYING)
                 await self._engine.destroy(sandbox_id)
-                if may_come:
-                    await self._no_create_under_way(sandbox_id)
+                self._free_slot(sandbox_id)
+                if await self._may_have_come(sandbox_id, may_come=may_come):
                     await self._engine.destroy(sandbox_id)
                 await self._records.close_sandbox(sandbox_id)
             except Exception as error:
                 if attempt == 0:
                     unknown = None if isinstance(error, OrchestratorError) else error
                     logger.warning("sandbox %s cannot be removed yet: %s", sandbox_id, error, exc_info=unknown)
-                await asyncio.sleep(_REMOVAL_PAUSES[min(attempt, len(_REMOVAL_PAUSES) - 1)])
+                self._stuck.add(sandbox_id)
+                await self._pause(attempt)
                 attempt += 1
             else:
                 self._ours.discard(sandbox_id)
                 return
 
-    async def _no_create_under_way(self, sandbox_id: str) -> None:
+    def _free_slot(self, sandbox_id: str) -> None:
+        """Its container is gone. One that a late create still makes is never started, and so takes no memory."""
+        self._stuck.discard(sandbox_id)
+        slot = self._slot_of.pop(sandbox_id, None)
+        if slot is not None:
+            slot.free()
+
+    async def _may_have_come(self, sandbox_id: str, *, may_come: bool) -> bool:
+        """Whether a create that nobody answered, an earlier owner's (`may_come`) or ours, may have come through."""
         self._patient.add(sandbox_id)
         try:
-            await asyncio.sleep(self._creates_end - asyncio.get_running_loop().time())
+            if may_come:
+                await asyncio.sleep(self._creates_end - asyncio.get_running_loop().time())
+            return await self._engine.create_unanswered(sandbox_id) or may_come
         finally:
             self._patient.discard(sandbox_id)
+
+    async def _pause(self, attempt: int) -> None:
+        """Before the next attempt; cut short where somebody waits for the slot, since the engine may be back."""
+        await asyncio.sleep(_REMOVAL_PAUSES[0])
+        rest = _REMOVAL_PAUSES[min(attempt, len(_REMOVAL_PAUSES) - 1)] - _REMOVAL_PAUSES[0]
+        if rest > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._slots.crowded.wait()

@@ -14,7 +14,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.plan import ContainerRow
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.snapshots import SaveReport, SnapshotVoidedError, StoredSnapshot
-from orchestrator.services.saving_notes import pairs_note, refused_names, refused_notes
+from orchestrator.services.saving_notes import capped, pairs_note, refused_names, refused_notes
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,9 @@ class SavingLog:
         fresh = [name for name in refused if self._refused.get(name.name) != (name.reason, name.excerpt)]
         self._refused = {name.name: (name.reason, name.excerpt) for name in refused}
         # The last value of a cell is nobody's choice to keep: listings and wakes name it, the next answer does not.
-        self.pending += refused_notes([name for name in fresh if name.name != "_"])
-        self.pending += pairs_note("Saved only in part", [one for one in report.remarks if one not in self._remarks])
+        notes = refused_notes([name for name in fresh if name.name != "_"])
+        notes += pairs_note("Saved only in part", [one for one in report.remarks if one not in self._remarks])
+        self._tell(*notes)
         self._remarks = set(report.remarks)
 
     def failed(self, error: OrchestratorError, saved_through: int | None) -> None:
@@ -83,6 +84,7 @@ class SavingLog:
         held = "nothing of it is saved"
         if saved_through is not None:
             held = f"only what was there after execution {saved_through} is saved"
-        note = f"The session could not be saved ({error.message.rstrip('.')}): {held}. It is tried again."
-        if note not in self.pending:
-            self.pending.append(note)
+        self._tell(f"The session could not be saved ({error.message.rstrip('.')}): {held}. It is tried again.")
+
+    def _tell(self, *notes: str) -> None:
+        self.pending = [*capped((*self.pending, *notes))]

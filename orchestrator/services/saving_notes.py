@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from orchestrator.domain.snapshots import Manifest, SavedName, StoredSnapshot
 
 _MOST_NAMED = 20
+_MOST_NOTES = 100  # that wait to be told
 _LONGEST_EXCERPT = 160  # characters
 
 
@@ -45,6 +46,17 @@ def pairs_note(what: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     named = "; ".join(f"{name} ({why})" for name, why in pairs[:_MOST_NAMED])
     more = f"; and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
     return (f"{what}: {named}{more}.",)
+
+
+def capped(notes: Sequence[str]) -> tuple[str, ...]:
+    """Each once; of very many, which nobody has taken for long, the first."""
+    distinct = tuple(dict.fromkeys(notes))
+    if len(distinct) <= _MOST_NOTES:
+        return distinct
+    return (
+        *distinct[: _MOST_NOTES - 1],
+        "There were more notes than these; list the variables to see what is lacking.",
+    )
 
 
 def skipped_note(wanted: int, woken: StoredSnapshot, skipped: Collection[int]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.requests import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.results import Told, lost_result, result_of
+from orchestrator.services.slots import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +56,23 @@ class Sessions:
         session_id: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of the cell, enforced in the sandbox
         tenant: str = LOCAL_TENANT,
+        ticket: Ticket | None = None,
     ) -> ExecutionResult:
         """Run a cell in that session, made on first use; without a session id in a fresh sandbox of its own.
 
         `timeout` is in seconds of running, from above 0 to 3600 (None: 60). A cell that fails is a result with an
         `error`. Raises InvalidRequestError, BusyError, SessionDeletedError, EngineUnavailableError, StoreFullError and
-        ShuttingDownError where none ran. Cancelling interrupts the cell.
+        ShuttingDownError where none ran. Cancelling interrupts the cell. The `ticket` tells where the call stands
+        while it waits for a sandbox.
         """
         self._check_open()
         check_code(code, self._limits)
         time_limit = time_limit_of(timeout, self._limits)
+        ticket = ticket or Ticket()
         if not session_id:
-            return await self._execute_stateless(code, time_limit)
+            return await self._execute_stateless(code, time_limit, tenant, ticket)
         live = await self._use(tenant, session_id_of(session_id))
-        return await live.execute(code, time_limit)
+        return await live.execute(code, time_limit, ticket)
 
     async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
         """What the session's namespace holds; while a call runs or waits, what is known of it without asking.
@@ -197,17 +201,21 @@ class Sessions:
 
     # one call
 
-    async def _execute_stateless(self, code: str, time_limit: float) -> ExecutionResult:
+    async def _execute_stateless(self, code: str, time_limit: float, tenant: str, ticket: Ticket) -> ExecutionResult:
         job: Job[ExecutionResult] = Job()
-        work = carry_out(job, partial(self._run_alone, job, code, time_limit), shutting_down())
+        job.can_be_stopped_by(ticket.give_up)
+        work = carry_out(job, partial(self._run_alone, job, code, time_limit, tenant, ticket), shutting_down())
         task = self._tasks.spawn(work, "stateless call")
         self._stateless.add(task)
         task.add_done_callback(self._stateless.discard)
         task.add_done_callback(lambda _: job.fail(shutting_down()))  # where it was cancelled before its first step
         return await job.answer()
 
-    async def _run_alone(self, job: Job[ExecutionResult], code: str, time_limit: float) -> ExecutionResult:
-        sandbox = await self._sandboxes.start(None, 1)
+    async def _run_alone(
+        self, job: Job[ExecutionResult], code: str, time_limit: float, tenant: str, ticket: Ticket
+    ) -> ExecutionResult:
+        async with self._sandboxes.slot(tenant, ticket) as slot:
+            sandbox = await self._sandboxes.start(slot, None, 1)
         order = self._limits.order(1, code, time_limit)
         told = Told(None, None, self._limits.profile)
         began = self._clock.monotonic()

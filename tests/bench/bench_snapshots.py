@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.adapters.channel.link import AgentLink
 from orchestrator.app import Orchestrator
 from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.slots import Slot
 from orchestrator.settings import Settings
 from tests.bench.snapshot_limits import FRESH, HASHED, SPIN, UNPICKLED, VALUES, memcpy_s, sqlite_s
 
@@ -86,9 +87,9 @@ class Wakes:
         wakes, start = cls(), Sandboxes.start
 
         async def watched(
-            sandboxes: Sandboxes, session: str | None, incarnation: int, environment: str | None = None
+            sandboxes: Sandboxes, slot: Slot, session: str | None, incarnation: int, environment: str | None = None
         ) -> Sandbox:
-            sandbox = await start(sandboxes, session, incarnation, environment)
+            sandbox = await start(sandboxes, slot, session, incarnation, environment)
             await sandbox.agent.list_variables()  # its worker stands, and waits for its first request
             wakes.started = time.perf_counter()
             return sandbox

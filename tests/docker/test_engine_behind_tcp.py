@@ -1,10 +1,7 @@
-"""A real engine behind a TCP relay that the test can slow down: what is in flight when nobody waits any more."""
+"""A real engine behind a relay: what is in flight when nobody waits any more, and what one that hangs can hold up."""
 
 import asyncio
-import contextlib
 import secrets
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -12,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.engine import image_choice
-from orchestrator.adapters.engine.candidates import Endpoint
+from orchestrator.adapters.engine import image_choice, launch
 from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.adapters.engine.endpoint import Probe, api_client, dial, find_engine
+from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
@@ -24,58 +20,12 @@ from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import CellOrder, SandboxRecord, SandboxState
 from orchestrator.domain.ports import SandboxImage
 from tests import leaks
-
-
-class Relay:
-    """Carries each connection to the engine; requests that name `slow` are held back for `seconds` first."""
-
-    def __init__(self) -> None:
-        self.slow = b"/no such request/"
-        self.seconds = 0.0
-        self._engine = find_engine()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = [self._listener]
-        self._over = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def probe(self) -> Probe:
-        port = self._listener.getsockname()[1]
-        return Probe(Endpoint(f"tcp://127.0.0.1:{port}", "test"), "works", "", "", self._engine.api_version)
-
-    def close(self) -> None:
-        self._over.set()
-        for sock in self._open:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client = self._listener.accept()[0]
-                self._open.append(client)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            engine = dial(self._engine.endpoint, time.monotonic() + 5)
-            self._open.append(engine)
-            engine.settimeout(None)
-            threading.Thread(target=self._carry, args=(engine, client), daemon=True).start()
-            self._carry(client, engine)
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if self.slow in data:  # in any request: clients keep connections
-                    self._over.wait(self.seconds)
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+from tests.docker.engine_relay import EngineRelay
 
 
 @pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay()
+def relay() -> Iterator[EngineRelay]:
+    relay = EngineRelay()
     yield relay
     relay.close()
 
@@ -89,7 +39,7 @@ async def remembers(_key: str, _value: str) -> None:
 
 
 @pytest.fixture
-async def engine(relay: Relay, tmp_path: Path) -> AsyncIterator[DockerEngine]:
+async def engine(relay: EngineRelay, tmp_path: Path) -> AsyncIterator[DockerEngine]:
     installation = secrets.token_hex(16)
     engine = DockerEngine(
         installation=installation,
@@ -134,11 +84,11 @@ async def test_engine_reached_by_tcp_serves_sandboxes_over_its_attach_stream(eng
 
 
 async def test_create_that_the_engine_does_after_its_caller_has_gone_is_waited_out_by_destroy(
-    engine: DockerEngine, relay: Relay
+    engine: DockerEngine, relay: EngineRelay
 ) -> None:
     image = await engine.prepare()
     row = record(image)
-    relay.slow, relay.seconds = b"/containers/create", 1.0
+    relay.fault("POST /containers/create", "hold", seconds=1.0)
     began = time.monotonic()
     launching = asyncio.create_task(engine.launch(row, image))
     await asyncio.sleep(0.2)
@@ -151,11 +101,45 @@ async def test_create_that_the_engine_does_after_its_caller_has_gone_is_waited_o
 
 
 async def test_engine_that_answers_nothing_holds_a_caller_for_its_bound_and_all_callers_once(
-    engine: DockerEngine, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    engine: DockerEngine, relay: EngineRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_choice, "FIND_SECONDS", 0.3)
-    relay.slow, relay.seconds = b"GET", 3.0
+    relay.fault("GET /", "hold", seconds=3.0)
     began = time.monotonic()
     answers = await asyncio.gather(*(engine.prepare() for _ in range(8)), return_exceptions=True)
     assert all(isinstance(answer, EngineUnavailableError) for answer in answers)
     assert time.monotonic() - began < 1.5
+
+
+async def test_questions_that_hang_hold_up_no_removal_and_no_listing(engine: DockerEngine, relay: EngineRelay) -> None:
+    """More looks at images and containers than any lane is wide, while the engine still removes and lists."""
+    image = await engine.prepare()
+    row = record(image)
+    await engine.launch(row, image)
+    fault = relay.fault("GET /images/", "hold")
+    looking = [asyncio.create_task(engine.prepare(f"environment {number}")) for number in range(12)]
+    async with asyncio.timeout(20):
+        while fault.met < 4:  # noqa: ASYNC110 - it is counted in threads of the relay
+            await asyncio.sleep(0.01)
+        assert [container.sandbox_id for container in await engine.containers()] == [row.id]
+        await engine.destroy(row.id)
+        assert await engine.containers() == []
+    assert not any(task.done() for task in looking)
+    fault.end()
+    assert await asyncio.gather(*looking) == [image] * 12
+
+
+async def test_attach_that_hangs_ends_a_launch_in_bounded_time_and_holds_up_nothing_else(
+    engine: DockerEngine, relay: EngineRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = await engine.prepare()
+    monkeypatch.setattr(launch, "LAUNCH_SECONDS", 1.0)
+    fault = relay.fault("POST /containers/[^/]*/attach", "hold")
+    async with asyncio.timeout(20):
+        for _ in range(6):
+            row = record(image)
+            with pytest.raises(EngineUnavailableError, match="did not come up"):
+                await engine.launch(row, image)
+            await engine.destroy(row.id)
+        assert await engine.containers() == []
+    assert fault.met >= 6

@@ -26,9 +26,10 @@ from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import RECORDS_NAME, build_engine
 from orchestrator.domain.errors import BusyError, ImageGoneError
 from orchestrator.domain.images import LABEL_ENVIRONMENT, LABEL_INPUTS, LABEL_KIND, digest, tag
-from orchestrator.domain.model import CellOrder
+from orchestrator.domain.model import LOCAL_TENANT, CellOrder
 from orchestrator.domain.ports import SandboxImage
-from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.slots import Ticket
 from orchestrator.services.tasks import Tasks
 from orchestrator.settings import Settings
 from tests import leaks
@@ -123,6 +124,11 @@ async def sandboxes_of(records: SqliteRecords, engine: DockerEngine) -> AsyncIte
         await sandboxes.removed(seconds=20)
 
 
+async def started(sandboxes: Sandboxes, environment: str) -> Sandbox:
+    async with sandboxes.slot(LOCAL_TENANT, Ticket()) as slot:
+        return await sandboxes.start(slot, None, 1, environment)
+
+
 def files_of(api: docker.APIClient, image: str, folder: str) -> set[str]:
     made = api.create_container(image, entrypoint=["true"])["Id"]
     try:
@@ -141,7 +147,7 @@ async def test_current_agent_is_put_on_an_environment_that_has_none_and_a_sessio
     assert (image.environment, image.agent, image.python) == (images.environment, default.agent, default.python)
     assert image.tag != default.tag
     async with sandboxes_of(records, sandboxed) as sandboxes:
-        sandbox = await sandboxes.start(None, 1, images.environment)
+        sandbox = await started(sandboxes, images.environment)
         assert (sandbox.environment, sandbox.python) == (images.environment, default.python)
         assert sandbox.agent.hello.agent == default.agent
         code = "import numpy; int(numpy.arange(4).sum())"
@@ -189,7 +195,7 @@ async def test_environment_that_is_gone_is_answered_with_the_default_one(
     gone = digest({"gone": secrets.token_hex(8)})
     assert await sandboxed.prepare(gone) == default
     async with sandboxes_of(records, sandboxed) as sandboxes:
-        sandbox = await sandboxes.start(None, 1, gone)
+        sandbox = await started(sandboxes, gone)
         assert sandbox.environment == default.environment
         sandboxes.end(sandbox)
 
@@ -228,11 +234,11 @@ async def test_image_that_was_removed_meanwhile_is_made_anew_when_a_sandbox_need
     images.api.remove_image(image.tag)
     assert await sandboxed.prepare(images.environment) == image  # nobody has noticed
     async with sandboxes_of(records, sandboxed) as sandboxes:
-        sandbox = await sandboxes.start(None, 1, images.environment)
+        sandbox = await started(sandboxes, images.environment)
         assert sandbox.environment == images.environment
         await sandboxes.end(sandbox)
         images.remove()
-        with_default = await sandboxes.start(None, 1, images.environment)
+        with_default = await started(sandboxes, images.environment)
         assert with_default.environment == images.default.environment
         sandboxes.end(with_default)
 

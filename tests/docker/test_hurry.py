@@ -16,7 +16,7 @@ from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.conftest import records_left
-from tests.docker.test_engine_behind_tcp import Relay
+from tests.docker.engine_relay import EngineRelay
 
 
 def changed(settings: Settings, **fields: object) -> Settings:
@@ -26,13 +26,13 @@ def changed(settings: Settings, **fields: object) -> Settings:
 async def test_who_hurries_waits_for_no_removal_and_the_next_owner_makes_up_for_it(
     settings: Settings, engine: docker.APIClient
 ) -> None:
-    relay = Relay()
-    slow = changed(settings, docker_host=relay.probe().endpoint.base_url, channel="attach")
+    relay = EngineRelay()
+    slow = changed(settings, docker_host=relay.address, channel="attach")
     try:
         async with Orchestrator.open(slow) as opened:
             await opened.execute("x = 1", session_id="s")
             installation, _ = records_left(settings.data_dir / RECORDS_NAME)
-            relay.slow, relay.seconds = b"DELETE /", 60.0
+            relay.fault("DELETE /", "hold", seconds=60.0)
             asyncio.get_running_loop().call_later(1, opened.hurry)
             began = time.monotonic()
         assert 1 <= time.monotonic() - began < 5

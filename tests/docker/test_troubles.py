@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
-from orchestrator.domain.errors import BusyError, EngineUnavailableError, OwnedError
+from orchestrator.domain.errors import BusyError, EngineUnavailableError, OwnedError, SessionDeletedError
 from orchestrator.domain.hardening import LABEL_INSTALLATION
 from orchestrator.settings import Settings
 from tests import leaks
@@ -54,14 +54,46 @@ async def test_without_the_image_calls_say_how_to_build_it(settings: Settings, e
 
 
 async def test_a_full_house_is_busy_and_a_freed_place_is_used(settings: Settings) -> None:
-    async with Orchestrator.open(changed(settings, max_sandboxes=1)) as orchestrator:
-        await orchestrator.execute("x = 1", session_id="a")
+    async with Orchestrator.open(changed(settings, max_sandboxes=1, sandbox_wait=0.3)) as orchestrator:
+        running = asyncio.create_task(orchestrator.execute("import time\ntime.sleep(60)", session_id="a"))
+        await until_there(orchestrator, 1)
         with pytest.raises(BusyError, match="1 sandboxes are in use"):
             await orchestrator.execute("x = 1", session_id="b")
         with pytest.raises(BusyError):
             await orchestrator.execute("1")
         await orchestrator.delete("a")
+        with pytest.raises(SessionDeletedError):
+            await running
         assert (await orchestrator.execute("2", session_id="b")).value == "2"
+
+
+async def test_more_sessions_than_sandboxes_take_turns_and_none_loses_anything(settings: Settings) -> None:
+    """Six sessions in two places, called all at once, again and again."""
+    names = [f"s{number}" for number in range(6)]
+    async with Orchestrator.open(changed(settings, max_sandboxes=2, sandbox_wait=300)) as orchestrator:
+        for turn in range(3):
+            code = "x = 0" if turn == 0 else "x += 1"
+            answers = await asyncio.gather(*(orchestrator.execute(code, session_id=name) for name in names))
+            assert [answer.status for answer in answers] == ["ok"] * 6
+            assert len(leaks_now(settings)) <= 2
+        values = await asyncio.gather(*(orchestrator.execute("x", session_id=name) for name in names))
+        assert [(answer.value, answer.notes) for answer in values] == [("2", ())] * 6
+        assert orchestrator.sessions._sandboxes._slots.held <= 2
+
+
+def leaks_now(settings: Settings) -> list[str]:
+    with closing(api_client(find_engine())) as api:
+        return leaks.containers(api, installation_of(settings))
+
+
+async def until_there(orchestrator: Orchestrator, number: int) -> None:
+    """So many executions have begun."""
+    for _ in range(400):
+        sessions = await orchestrator.list_sessions()
+        if sum(session.total_executions for session in sessions) >= number:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nothing runs")
 
 
 async def test_a_full_queue_is_busy_and_what_waits_is_answered(settings: Settings) -> None:

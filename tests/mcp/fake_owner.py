@@ -28,6 +28,7 @@ from orchestrator.domain.model import (
     Variable,
 )
 from orchestrator.owner_process import run_owner
+from orchestrator.services.slots import Ticket
 from orchestrator.settings import Settings
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00\x00\x10\x00\x00\x00\x10"
@@ -59,7 +60,8 @@ def answered(code: str, session_id: str | None, **fields: object) -> ExecutionRe
 
 @dataclass
 class FakeSessions:
-    """Sessions without sandboxes. `code` is an order: `sleep 5`, `raise`, `figures 3`, `crash`, `busy`, or an echo.
+    """Sessions without sandboxes. `code` is an order, such as `sleep 5`, `wait 5` (for a sandbox, as number 3 in line),
+    `raise`, `figures 3`, `crash`, `busy`, or an echo.
 
     What happens is appended to `events`, a file, so that a test sees it from another process.
     """
@@ -74,6 +76,7 @@ class FakeSessions:
         session_id: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the service's signature
         tenant: str = LOCAL_TENANT,
+        ticket: Ticket | None = None,
     ) -> ExecutionResult:
         """Follow the order in `code`."""
         if session_id is not None:
@@ -82,7 +85,9 @@ class FakeSessions:
         if any("\ud800" <= character <= "\udfff" for character in code):
             raise InvalidRequestError("The code has a lone surrogate.", hint="Send valid Unicode.")
         order, _, argument = code.partition(" ")
-        if order == "sleep":
+        if order == "wait" and ticket is not None:
+            ticket.waits(lambda: 3, lambda: None)
+        if order in {"sleep", "wait"}:
             await self._sleep(float(argument), session_id)
         if order == "arguments":
             value = json.dumps({"session_id": session_id, "timeout": timeout, "tenant": tenant})

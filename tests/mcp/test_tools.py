@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,6 +244,40 @@ async def test_progress_is_told_while_a_call_runs(client: Client) -> None:
     assert len(told) >= 3
     assert [progress for progress, _ in told] == sorted(progress for progress, _ in told)
     assert all(message is not None and "'s'" in message for _, message in told)
+
+
+@pytest.mark.usefixtures("client")
+async def test_client_beyond_the_bound_is_told_so_and_served_when_another_has_left(tmp_path: Path) -> None:
+    async def greeted() -> tuple[dict[str, Any], asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(b'{"protocol":"mcp","version":1}\n')
+        return json.loads(await reader.readline()), writer
+
+    others = [await greeted() for _ in range(3)]  # beside the fixture's
+    assert [answer["ok"] for answer, _ in others] == [True] * 3
+    refused, refusing = await greeted()
+    assert refused == {"ok": False, "error": "4 clients are connected already; close one of them."}
+    others[0][1].close()
+    async with asyncio.timeout(PATIENCE):
+        while not (again := await greeted())[0]["ok"]:
+            again[1].close()
+    for writer in (refusing, again[1], *(writer for _, writer in others)):
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_progress_tells_the_place_in_line_of_a_call_that_waits_for_a_sandbox(client: Client) -> None:
+    told: list[str | None] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        del progress, total
+        told.append(message)
+
+    await client.call_tool("python_repl", {"code": "wait 0.5", "session_id": "s"}, progress_callback=on_progress)
+    assert told
+    wanted = " s in session 's', waiting for a sandbox: number 3 in line"
+    assert all(message is not None and message.endswith(wanted) for message in told), told
 
 
 async def test_figures_are_images_and_too_many_are_named(client: Client) -> None:

@@ -13,15 +13,17 @@ import pytest
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.errors import ImageGoneError, StoreFullError
-from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
+from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Engine, OwnedContainer, SandboxImage
 from orchestrator.services.equipment import Equipment, Limits
+from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import Histories
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
-from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.slots import Ticket
 from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock
@@ -46,6 +48,7 @@ class FakeEngine(Engine):
         self.images: dict[str | None, SandboxImage] = {}
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
+        self.unanswered: dict[str, asyncio.Event] = {}
 
     @property
     def agent(self) -> FakeAgent:
@@ -75,6 +78,12 @@ class FakeEngine(Engine):
         if agent is not None:
             agent.lose("its container was removed")
 
+    async def create_unanswered(self, sandbox_id: str) -> bool:
+        if sandbox_id not in self.unanswered:
+            return False
+        await self.unanswered.pop(sandbox_id).wait()
+        return True
+
     async def containers(self) -> Sequence[OwnedContainer]:
         return [OwnedContainer(f"handle-{name}", name, True, datetime.now(UTC), False) for name in self.there]
 
@@ -93,6 +102,8 @@ class House:
         tasks: Tasks,
         limits: Limits,
         clock: ManualClock,
+        sandboxes: int,
+        wait: float,
     ) -> None:
         self.path = path
         self.records = records
@@ -100,12 +111,13 @@ class House:
         self.engine = FakeEngine()
         self.tasks = tasks
         self.clock = clock
-        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
+        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=sandboxes, wait=wait, create_bound=0.3)
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
         self.sweeper = Sweeper(self.sessions, self.engine, equipment)
+        self.eviction = Eviction(self.sessions.in_use, self.sandboxes, tasks, self.clock)
 
     @property
     def agent(self) -> FakeAgent:
@@ -118,6 +130,10 @@ class House:
     async def run(self, code: str, session_id: str | None = "s") -> ExecutionResult:
         async with asyncio.timeout(5):
             return await self.sessions.execute(code, session_id=session_id)
+
+    async def start(self, environment: str | None = None) -> Sandbox:
+        async with self.sandboxes.slot(LOCAL_TENANT, Ticket()) as slot:
+            return await self.sandboxes.start(slot, None, 1, environment)
 
     async def value(self, name: str, session_id: str = "s") -> str | None:
         return (await self.run(name, session_id)).value
@@ -171,7 +187,7 @@ class House:
 
     async def _sandboxes_are(self, wanted: int) -> bool:
         rows = await self.records.sandboxes()
-        return len(rows) == len(self.engine.there) == self.sandboxes._live == wanted
+        return len(rows) == len(self.engine.there) == self.sandboxes._slots.held == wanted
 
 
 @asynccontextmanager
@@ -183,6 +199,8 @@ async def house(
     stop_seconds: float = 5,
     pieces_policy: PiecesPolicy | None = None,
     clock: ManualClock | None = None,
+    sandboxes: int = 2,
+    wait: float = 0.2,
 ) -> AsyncIterator[House]:
     clock = clock or ManualClock()
     policy = pieces_policy or PiecesPolicy(floor_bytes=0)
@@ -191,10 +209,21 @@ async def house(
         await recover(records, records, pieces, OWNER_ENDED)
         async with asyncio.TaskGroup() as group:
             limits = limits or Limits(queue=queue)
-            opened = House(path, records, pieces, tasks=Tasks(group), limits=limits, clock=clock)
+            opened = House(
+                path,
+                records,
+                pieces,
+                tasks=Tasks(group),
+                limits=limits,
+                clock=clock,
+                sandboxes=sandboxes,
+                wait=wait,
+            )
+            evicting = opened.tasks.spawn(opened.eviction.run(), "make room")
             try:
                 yield opened
             finally:
+                evicting.cancel()
                 await opened.sessions.close(seconds=stop_seconds)
         assert not pieces._writers
         assert not pieces._reading

@@ -14,6 +14,7 @@ from orchestrator.domain.model import ExecutionResult, Session, SessionState
 from orchestrator.domain.ticks import Counted
 from orchestrator.domain.upkeep import Due
 from orchestrator.services.equipment import Limits
+from orchestrator.services.slots import Ticket
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_engine import FullOnce, House, house, until
 
@@ -281,7 +282,7 @@ async def test_who_holds_a_session_that_was_deleted_is_told_so(tmp_path: Path) -
         live = await opened.live()
         await opened.sweep(0)
         with pytest.raises(SessionDeletedError, match="for its age"):
-            await live.execute("x", 1)
+            await live.execute("x", 1, Ticket())
         with pytest.raises(SessionNotFoundError):
             await opened.sessions.list_variables("s")
 

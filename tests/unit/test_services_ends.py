@@ -71,7 +71,7 @@ async def test_a_row_whose_caller_went_away_while_it_was_made_is_closed(
             return record
 
         monkeypatch.setattr(opened.records, "open_sandbox", slow)
-        starting = asyncio.create_task(opened.sandboxes.start(None, 1))
+        starting = asyncio.create_task(opened.start())
         await held.wait()
         starting.cancel()
         await asyncio.wait([starting])
@@ -176,9 +176,9 @@ async def test_calls_that_race_with_the_end_are_told_that_it_is_the_end(tmp_path
 async def test_sandbox_says_which_environment_it_got(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         older = opened.engine.images["older"] = SandboxImage("older", "o" * 64, "a" * 64, "3.12")
-        kept = await opened.sandboxes.start(None, 1, "older")
+        kept = await opened.start("older")
         assert (kept.environment, kept.python) == (older.environment, "3.12")
-        default = await opened.sandboxes.start(None, 1, "gone")
+        default = await opened.start("gone")
         assert (default.environment, default.python) == (IMAGE.environment, "3.11")
         for sandbox in (kept, default):
             opened.sandboxes.end(sandbox)
@@ -188,13 +188,13 @@ async def test_image_removed_since_it_was_found_is_looked_for_once_more(tmp_path
     async with house(tmp_path) as opened:
         opened.engine.images["older"] = SandboxImage("older", "o" * 64, "a" * 64, "3.12")
         opened.engine.removed_images = ["older"]
-        sandbox = await opened.sandboxes.start(None, 1, "older")
+        sandbox = await opened.start("older")
         assert sandbox.environment == IMAGE.environment
         await opened.sandboxes.end(sandbox)
         opened.engine.removed_images = [IMAGE.tag, IMAGE.tag]
         with pytest.raises(EngineUnavailableError):
-            await opened.sandboxes.start(None, 1)
-        both = [await opened.sandboxes.start(None, 1) for _ in range(2)]  # nothing counts that is not there
+            await opened.start()
+        both = [await opened.start() for _ in range(2)]  # nothing counts that is not there
         for sandbox in both:
             opened.sandboxes.end(sandbox)
     assert opened.engine.there == {}

@@ -187,6 +187,21 @@ async def test_a_sandbox_that_is_found_lost_gives_its_place_to_others(tmp_path: 
         assert (await opened.row("t")).untold_loss is not None
 
 
+async def test_notes_that_nobody_takes_do_not_pile_up_without_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()  # so that all that follows the answer is done
+        live = await opened.live()
+        for number in range(150):
+            live._saver.failed(SaveFailedError(f"Failure {number}."))
+            live._book.owe_notes([f"Note {number}."])
+        notes = (await opened.run("x")).notes
+        assert len(notes) == 2 * 100 - 1  # both kinds of them have the same last one
+        assert "Note 0." in notes
+        assert any(note.startswith("There were more notes than these") for note in notes)
+        assert (await opened.run("x")).notes == ()
+
+
 async def test_names_that_no_snapshot_holds_are_told_once_with_the_line_that_bound_them(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         await opened.run(f"x = 1\n{REFUSED}")

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 READ_SECONDS: Final = 30.0  # of the SDK: for each read, not for the call
 GONE_SECONDS: Final = 30.0
+REMOVE_AGAIN_SECONDS: Final = 2.0  # a container that is there for so long is asked to go once more
 _POLL_SECONDS: Final = 0.02
 
 
@@ -74,15 +75,18 @@ class EngineAccess:
             with contextlib.suppress(NotFound):
                 api.remove_container(handle, force=True, v=True)
 
-        # A conflict: somebody else's removal of it is under way.
-        with contextlib.suppress(EngineConflictError):
-            self.ask("Removing a sandbox", remove)
-        while self.inspect(handle) is not None:
-            if time.monotonic() > deadline:
-                raise EngineUnavailableError(
-                    f"The engine still has the container {name} after its removal.", hint="Look at the engine's log."
-                )
-            time.sleep(_POLL_SECONDS)
+        while time.monotonic() < deadline:
+            # A conflict: somebody else's removal of it is under way, or the engine said so and gave it up.
+            with contextlib.suppress(EngineConflictError):
+                self.ask("Removing a sandbox", remove)
+            again = time.monotonic() + REMOVE_AGAIN_SECONDS
+            while time.monotonic() < min(again, deadline):
+                if self.inspect(handle) is None:
+                    return
+                time.sleep(_POLL_SECONDS)
+        raise EngineUnavailableError(
+            f"The engine still has the container {name} after its removal.", hint="Look at the engine's log."
+        )
 
     def attach(self, name: str, deadline: float) -> socket.socket:
         """The raw attach stream of that container."""

@@ -6,9 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
-
-import docker
+from typing import Any, Final, Literal
 
 from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.channel.unix_transport import channel_directory, remove_channel_directory
@@ -30,8 +28,6 @@ ASK_SECONDS: Final = 15.0
 # Of the throw-away sandboxes that the channel is probed with; they run no user code and live a moment.
 PROBE_UID: Final = 65_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-T = TypeVar("T")
 
 
 class DockerEngine:
@@ -62,10 +58,12 @@ class DockerEngine:
         self._recall = recall
         self._remember = remember
         self._access = EngineAccess(find)
-        self._tending = Lane("tend", limit=4)  # reserved, so that a crowd of starts holds up no removal
+        # Reserved for removing and listing: no crowd of starts or questions holds these up, be the engine stuck there.
+        self._tending = Lane("tend", limit=4)
+        self._asking = Lane("ask", limit=4)
         self._launcher = Launcher(
             self._access,
-            self._tending,
+            self._asking,
             installation=installation,
             profile=profile,
             channel_parent=channel_parent,
@@ -74,8 +72,9 @@ class DockerEngine:
         self._launches: dict[str, Launch] = {}
         self._tidying: set[asyncio.Task[None]] = set()
         self._images = ImageChoice(
-            self._access, self._tending, find=image_of, put_agent=put_agent, settle=self._choose_kind
+            self._access, self._asking, find=image_of, put_agent=put_agent, settle=self._choose_kind
         )
+        self._closing = Lane("close", limit=1)  # at the end nothing that hangs may be in its way
         self._kinds: dict[str, ChannelKind] = {}
 
     async def prepare(self, environment: str | None = None) -> SandboxImage:
@@ -104,13 +103,26 @@ class DockerEngine:
             remove_channel_directory(directory)
 
         await self._tending.call(remove, seconds=REMOVE_SECONDS, doing="Removing a sandbox")
+        if launch is None or not launch.create_unanswered:
+            self._launches.pop(sandbox_id, None)
+
+    async def create_unanswered(self, sandbox_id: str) -> bool:
+        """Whether the engine has left a create of it without an answer, asked after `destroy`."""
+        launch = self._launches.get(sandbox_id)
+        if launch is None or not launch.create_unanswered:
+            return False
+        await launch.create_bound_passed()
         self._launches.pop(sandbox_id, None)
+        return True
 
     async def containers(self) -> Sequence[OwnedContainer]:
         """All containers with this installation's label, by one request."""
         label = f"{LABEL_INSTALLATION}={self._installation}"
-        rows = await self._ask(
-            "Listing the sandboxes", lambda api: api.containers(all=True, filters={"label": [label]})
+        doing = "Listing the sandboxes"
+        rows = await self._tending.call(
+            lambda: self._access.ask(doing, lambda api: api.containers(all=True, filters={"label": [label]})),
+            seconds=ASK_SECONDS,
+            doing=doing,
         )
         return [_owned(row, self._launches) for row in rows]
 
@@ -132,7 +144,7 @@ class DockerEngine:
             launch.end("its connection was closed")
         await asyncio.gather(*(channel.close() for channel in channels))
         with contextlib.suppress(EngineUnavailableError):  # stuck calls, which end with the process
-            await self._tending.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
+            await self._closing.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
 
     async def _launch(
         self, record: SandboxRecord, image: SandboxImage, kind: ChannelKind, *, hello_seconds: float
@@ -152,8 +164,11 @@ class DockerEngine:
         return kind
 
     async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
-        engine = await self._ask("Asking the engine who it is", lambda api: str(api.info().get("ID", "")))
-        boot = await self._tending.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
+        doing = "Asking the engine who it is"
+        engine = await self._asking.call(
+            lambda: self._access.ask(doing, lambda api: str(api.info().get("ID", ""))), seconds=ASK_SECONDS, doing=doing
+        )
+        boot = await self._asking.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
 
         async def attempt(kind: ChannelKind) -> None:
             await self._try_channel(kind, image)
@@ -177,13 +192,15 @@ class DockerEngine:
             await channel.close()
         finally:
             # Cancelled or not: what is not in the records, nobody else would remove.
-            tidying = asyncio.create_task(self.destroy(record.id), name="channel-probe-removal")
+            tidying = asyncio.create_task(self._tidy(record.id), name="channel-probe-removal")
             self._tidying.add(tidying)
             tidying.add_done_callback(self._tidying.discard)
             await asyncio.shield(tidying)
 
-    async def _ask(self, doing: str, function: Callable[[docker.APIClient], T]) -> T:
-        return await self._tending.call(lambda: self._access.ask(doing, function), seconds=ASK_SECONDS, doing=doing)
+    async def _tidy(self, sandbox_id: str) -> None:
+        await self.destroy(sandbox_id)
+        if await self.create_unanswered(sandbox_id):
+            await self.destroy(sandbox_id)
 
 
 def _owned(row: dict[str, Any], launches: Container[str]) -> OwnedContainer:

@@ -1,6 +1,7 @@
 """What the SDK raises, as one sentence about what was being done; and which failures pass by themselves."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
 _CONFLICT = 409
 _SERVER_ERROR = 500
 _LOOK = "Look whether the engine runs: `orchestrator engine ensure`."
+_FULL = os.strerror(errno.ENOSPC).lower()
+_MAKE_ROOM = "Make room on the engine's disk; `docker system df` says what takes it."
 _NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
@@ -21,6 +24,10 @@ class EngineUnreachableError(EngineUnavailableError):
 
 class EngineFaltersError(EngineUnavailableError):
     """The engine failed or hung up midway; only what is idempotent may be asked again."""
+
+
+class EngineSilentError(EngineFaltersError):
+    """It took the request and gave no answer in time, or none at all: what was asked for may yet be done."""
 
 
 class EngineConflictError(EngineUnavailableError):
@@ -43,7 +50,7 @@ def engine_failures(doing: str) -> Iterator[None]:
     except (DockerException, RequestException, OSError) as failure:
         if _nobody_there(failure):
             raise EngineUnreachableError(f"{doing} failed: no Docker Engine answers.", hint=_LOOK) from failure
-        raise EngineFaltersError(f"{doing} failed: {_first_line(failure)}.", hint=_LOOK) from failure
+        raise EngineSilentError(f"{doing} failed: {_first_line(failure)}.", hint=_LOOK) from failure
 
 
 def _of_answer(doing: str, failure: APIError) -> EngineUnavailableError:
@@ -52,7 +59,8 @@ def _of_answer(doing: str, failure: APIError) -> EngineUnavailableError:
     if status == _CONFLICT:
         return EngineConflictError(sentence)
     if status >= _SERVER_ERROR:
-        return EngineFaltersError(sentence, hint="Look at the engine's log.")
+        full = _FULL in sentence
+        return EngineFaltersError(sentence, hint=_MAKE_ROOM if full else "Look at the engine's log.")
     return EngineUnavailableError(sentence, hint="The engine may be too old or lack a feature; see its log.")
 
 

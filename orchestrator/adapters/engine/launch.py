@@ -15,6 +15,7 @@ from orchestrator.adapters.channel.transport import Transport, TransportError
 from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.adapters.engine.access import EngineAccess
 from orchestrator.adapters.engine.channel_probe import ChannelKind
+from orchestrator.adapters.engine.failures import EngineSilentError
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
 from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
@@ -30,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class Launcher:
-    """What all launches of an installation have in common. `tending` is the lane for calls that no start may delay."""
+    """What all launches of an installation have in common. `asking` is the lane for looks at containers."""
 
     def __init__(
         self,
         access: EngineAccess,
-        tending: Lane,
+        asking: Lane,
         *,
         installation: str,
         profile: SandboxProfile,
@@ -43,7 +44,7 @@ class Launcher:
         clock: Clock,
     ) -> None:
         self.access = access
-        self.tending = tending
+        self.asking = asking
         self.starting = Lane("start", limit=_STARTS_AT_ONCE)
         self._installation = installation
         self._profile = profile
@@ -119,8 +120,23 @@ class Launch:
     async def create_settled(self) -> None:
         """Wait until it is known whether the container exists: the engine has answered, or will not any more."""
         if self._creating is not None and not self._creating.done():
-            left = self._began + CREATE_BOUND - time.monotonic()
-            await asyncio.wait({self._creating}, timeout=max(0.0, left))
+            await asyncio.wait({self._creating}, timeout=self._until_create_bound())
+
+    @property
+    def create_unanswered(self) -> bool:
+        """Whether a container may appear although nobody waits for an answer any more."""
+        return self._creating is not None and (
+            not self._creating.done()
+            or self._creating.cancelled()
+            or isinstance(self._creating.exception(), EngineSilentError)
+        )
+
+    async def create_bound_passed(self) -> None:
+        """Wait until a create that was never answered has come through or never will."""
+        await asyncio.sleep(self._until_create_bound())
+
+    def _until_create_bound(self) -> float:
+        return max(0.0, self._began + CREATE_BOUND - time.monotonic())
 
     async def _create(self, image: SandboxImage) -> str:
         spec = self._launcher.spec(self._record, image, self._transport)
@@ -144,7 +160,8 @@ class Launch:
             return time.monotonic() < self._looked_at_from or await self._is_running(handle)
 
         def start() -> int:
-            self._launcher.access.change("Starting a sandbox", lambda api: api.start(handle))
+            # Asked again as often as it falters: starting what runs already changes nothing.
+            self._launcher.access.ask("Starting a sandbox", lambda api: api.start(handle))
             found = self._launcher.access.inspect(handle)
             return int(found["State"]["Pid"]) if found else 0
 
@@ -165,7 +182,7 @@ class Launch:
             raise
 
     async def _is_running(self, handle: str) -> bool:
-        found = await self._launcher.tending.call(
+        found = await self._launcher.asking.call(
             lambda: self._launcher.access.inspect(handle), seconds=INSPECT_SECONDS, doing="Looking at a sandbox"
         )
         return bool(found and found["State"]["Running"])
