@@ -117,7 +117,8 @@ class Savepoints:
             copy = self._coming = SavepointCopy(self._reactor, standing, self._copy_says, self._copy_ended)
         except OSError:
             return
-        self._workers.send({"type": "savepoint"}, descriptors=copy.passed())
+        order = {"type": "savepoint", "execution": standing.execution}
+        self._workers.send(order, descriptors=copy.passed())
         self._reactor.after(_FORK_BOUND, lambda: self._overdue(copy))
         self._reactor.after(_STAND_BOUND, lambda: self._overdue(copy))
 

@@ -85,7 +85,7 @@ class Worker:
             elif header["type"] == "restore":
                 self._restore(header, parts[0])
             elif header["type"] == "savepoint":
-                self._savepoint(self._descriptors.pop(0), self._descriptors.pop(0))
+                self._savepoint(header, self._descriptors.pop(0), self._descriptors.pop(0))
             elif header["type"] == "resume" and self._forked is not None:
                 forked, self._forked = self._forked, None
                 said = worker_savepoints.resume(forked, self._interpreter.forget_loop())
@@ -159,8 +159,8 @@ class Worker:
         named = [pair for pair in self._interpreter.namespace.copy().items() if type(pair[0]) is str]
         return sum(1 for name, value in named if countable(name) and not is_module(value))
 
-    def _savepoint(self, link: int, answers: int) -> None:
-        forked = worker_savepoints.fork(lambda **said: self._send({"type": "forked", **said}))
+    def _savepoint(self, header: Header, link: int, answers: int) -> None:
+        forked = worker_savepoints.fork(header["execution"], lambda **said: self._send({"type": "forked", **said}))
         try:
             if forked is not None:
                 self._stand_by(forked, link, answers)
