@@ -60,9 +60,9 @@ class SavedSandbox:
         self.sent = 0  # bytes of pieces in the last save
         self._init: int | None = None
 
-    async def kept(self, code: str) -> str | None:
+    async def kept(self, code: str, *, limit: float = 20.0) -> str | None:
         """The value of a cell that has to succeed, once a savepoint stands that was made after it."""
-        value = await self.value(code)
+        value = await self.value(code, limit=limit)
         await self.savepoint()
         return value
 
@@ -99,9 +99,9 @@ class SavedSandbox:
         order = CellOrder(self.execution, code, time_limit=limit, grace=0.5, output_head=20_000, output_tail=1_000)
         return await self.agent.execute(order)
 
-    async def value(self, code: str) -> str | None:
+    async def value(self, code: str, *, limit: float = 20.0) -> str | None:
         """The value of a cell that has to succeed."""
-        report = await self.run(code)
+        report = await self.run(code, limit=limit)
         assert report.outcome == "ok", (report.outcome, report.traceback)
         return report.value
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.channel import agent_channel
 from orchestrator.domain.errors import SandboxLostError
 from orchestrator.domain.hardening import MIB, SandboxProfile
 from orchestrator.domain.snapshots import SaveFailedError
@@ -73,12 +74,14 @@ async def test_cell_that_takes_more_and_more_has_a_snapshot_given_up(tmp_path: P
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-async def test_session_answers_after_bombs_and_says_what_it_stands_at(fresh: Fresh, bomb: str) -> None:
+async def test_session_answers_after_bombs_and_says_what_it_stands_at(
+    fresh: Fresh, bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_channel, "EXECUTE_MARGIN_SECONDS", 60.0)  # hundreds of processes end at their own pace
     async with fresh() as box:
         await box.kept("kept = 1")
         for _ in range(4):
-            async with asyncio.timeout(60):
-                report = await box.run(BOMBS[bomb], limit=5.0)
+            report = await box.run(BOMBS[bomb], limit=5.0)
             if not report.namespace_kept:
                 assert report.outcome in ("oom", "timeout")
                 there = await box.value("'kept' in globals()")

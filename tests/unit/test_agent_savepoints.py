@@ -209,7 +209,7 @@ def test_killed_savepoint_is_made_again_after_the_next_cell(rig: Rig, killed: li
     rig.forked()
     rig.parked(1, PIDS[1])
     assert rig.savepoints.pids() == {PIDS[1]}
-    assert killed == [PIDS[0]]
+    assert killed == [], "its number may be another process's by then"
 
 
 def test_worker_that_is_used_is_not_forked_and_later_is(rig: Rig) -> None:
