@@ -19,6 +19,7 @@ _LINES_BOUND = 0.1  # seconds for a cell that is about to be killed to say where
 _LINES_LOOK = 0.002  # seconds between two looks
 _DESCRIBED = 3  # parts of the worker before its displays
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
+_KILLED_FOR_MEMORY = "The memory limit was reached: a process that the cell had started was killed."
 _OUT_OF_MEMORY = "the memory limit was reached and its process was killed"
 
 
@@ -144,7 +145,7 @@ class Executions:
             notes.append(f"The cell was asked to stop ({cell.verdict}) and ended by itself all the same.")
         peak = self._memory.end_cell() if cell.started is not None else 0
         if self._oom.new() and not self._savepoints.was_killed():
-            notes.append("The memory limit was reached: a process that the cell had started was killed.")
+            notes.append(_KILLED_FOR_MEMORY)
         if cell.started is not None:
             self._workers.forget_lines()
             self._savepoints.cell_ended(header.get("faults"), cell.duration())
@@ -258,6 +259,8 @@ class Executions:
     def _answer_killed(self, ending: Ending, resumed: int | None, notes: list[str]) -> None:
         cell = ending.cell
         if cell is not None:
+            if self._oom.new() and not ending.oom:
+                notes = [*notes, _KILLED_FOR_MEMORY]
             verdict = _verdict(ending.verdict, self.standing.variables, ending.peak)
             verdict.update(namespace_kept=False, cause=ending.cause, resumed=resumed)
             self._answer(cell, verdict, (b"", b"", ending.lines), notes)

@@ -117,7 +117,8 @@ class Savepoints:
             copy = self._coming = SavepointCopy(self._reactor, standing, self._copy_says, self._copy_ended)
         except OSError:
             return
-        self._workers.send({"type": "savepoint"}, descriptors=copy.passed())
+        order = {"type": "savepoint", "execution": standing.execution}
+        self._workers.send(order, descriptors=copy.passed())
         self._reactor.after(_FORK_BOUND, lambda: self._overdue(copy))
         self._reactor.after(_STAND_BOUND, lambda: self._overdue(copy))
 
@@ -173,8 +174,10 @@ class Savepoints:
 
     def process_ended(self, pid: int) -> None:
         """A process was reaped."""
-        if self._standing is not None and self._standing.pid == pid:
-            self._copy_ended(self._standing)
+        copy = self._standing
+        if copy is not None and copy.pid == pid:
+            copy.pid = None  # the number may be another process's soon
+            self._copy_ended(copy)
 
     def was_killed(self) -> bool:
         """Whether the savepoint has just ended, as when memory ran out: that is told, and not as the cell's matter."""

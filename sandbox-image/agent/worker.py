@@ -83,11 +83,10 @@ class Worker:
             elif header["type"] == "restore":
                 self._restore(header, parts[0])
             elif header["type"] == "savepoint":
-                self._savepoint(self._descriptors.pop(0), self._descriptors.pop(0))
+                self._savepoint(header, self._descriptors.pop(0), self._descriptors.pop(0))
             elif header["type"] == "resume" and self._forked is not None:
                 forked, self._forked = self._forked, None
-                said = worker_savepoints.resume(forked, self._interpreter.forget_loop())
-                self._send({"type": "resumed", **said})
+                self._resume(forked)
 
     def _receive(self, flags: int) -> None:
         # Not by socket.recv_fds: it ignores the flags that it is given (CPython's issue 107898), and would wait here.
@@ -157,14 +156,22 @@ class Worker:
         named = [pair for pair in self._interpreter.namespace.copy().items() if type(pair[0]) is str]
         return sum(1 for name, value in named if countable(name) and not is_module(value))
 
-    def _savepoint(self, link: int, answers: int) -> None:
-        forked = worker_savepoints.fork(lambda **said: self._send({"type": "forked", **said}))
-        try:
-            if forked is not None:
+    def _savepoint(self, header: Header, link: int, answers: int) -> None:
+        forked = worker_savepoints.fork(header["execution"], lambda **said: self._send({"type": "forked", **said}))
+        if forked is not None:
+            try:
                 self._stand_by(forked, link, answers)
-        finally:
-            pristine.close(link)
-            pristine.close(answers)
+            except BaseException:
+                pristine.leave(1)  # a copy that ends as Python does would run the session's own clean-up
+        pristine.close(link)
+        pristine.close(answers)
+
+    def _resume(self, forked: worker_savepoints.Forked) -> None:
+        try:
+            said = worker_savepoints.resume(forked, self._interpreter.forget_loop())
+        except BaseException:
+            pristine.leave(1)
+        self._send({"type": "resumed", **said})
 
     def _stand_by(self, forked: worker_savepoints.Forked, link: int, answers: int) -> None:
         """This is the copy: nothing of it reaches what is the worker's. Where the supervisor lets go of it, it ends."""

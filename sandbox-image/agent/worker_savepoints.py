@@ -15,6 +15,7 @@ __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _OOM_SCORE = 500  # dies before supervisor, zygote and savepoint, where the kernel heeds it
 _OOM_SCORE_STANDING_BY = 100
+_NAME = "python"  # of a worker's process
 
 Tell = Callable[[Header], None]
 
@@ -22,7 +23,8 @@ Tell = Callable[[Header], None]
 class Forked:
     """What the copy has to know of the moment of its fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, execution: int) -> None:
+        self.execution = execution
         self.threads = len(other_threads())
         self.random = random_state()
 
@@ -30,10 +32,11 @@ class Forked:
         """In the copy: out of the reach of what ends the worker."""
         pristine.setsid()  # a cell that kills its process group does not reach it
         set_oom_score(_OOM_SCORE_STANDING_BY)
+        _show_as(f"savepoint {self.execution}")
         process_state.apply(self.random)
 
 
-def fork(tell: Callable[..., None]) -> Forked | None:
+def fork(execution: int, tell: Callable[..., None]) -> Forked | None:
     """Fork a copy, and say what that took; in the copy what it has to know, in the worker None."""
     began = pristine.thread_time()
     try:
@@ -42,7 +45,7 @@ def fork(tell: Callable[..., None]) -> Forked | None:
             return None
         open_mp.pause()
         open_files.flush()
-        forked = Forked()
+        forked = Forked(execution)
         # Twice, so that the copy is PID 1's to reap, and no wait() of the user's sees it.
         intermediate = pristine.fork()
         if intermediate == 0:
@@ -71,4 +74,15 @@ def resume(forked: Forked, tasks: int | None) -> dict[str, Any]:
     check()
     renew()
     set_oom_score(_OOM_SCORE)
+    _show_as(_NAME)
     return {"threads": forked.threads, "tasks": tasks}
+
+
+def _show_as(name: str) -> None:
+    """In lists of processes."""
+    try:
+        fd = pristine.open_descriptor("/proc/self/comm", pristine.O_WRONLY)
+        pristine.write(fd, name.encode())
+        pristine.close(fd)
+    except OSError:
+        pass  # nothing depends on it

@@ -110,7 +110,6 @@ class Workers:
         self._end_all()
         self.pid, self._adopted = copy.pid, copy
         self._stream = copy.becomes_worker(self._frame, self._channel_broken)
-        self._overdue = self._reactor.after(_CHECK_BOUND, lambda: self._unfit("it did not come back in time"))
         # A zygote that is just being made again can be looked into: another one is made when the copy stands.
         spared = set() if self._revival.forget() else self.zygotes()
         self._handle_ended(kill_all_but({*spared, copy.pid or 0}))
@@ -119,6 +118,7 @@ class Workers:
         if oom and not self._gauge.has_room():
             self._unfit("there is no memory left for it")
         else:
+            self._overdue = self._reactor.after(_CHECK_BOUND, lambda: self._unfit("it did not come back in time"))
             self.send({"type": "resume"})
 
     def _end_all(self) -> None:

@@ -73,18 +73,18 @@ def _fork(supervisor: socket.socket, act: Callable[..., NoReturn], descriptors: 
 
 
 def _work(link: int, answers: int, crash_report: int) -> NoReturn:
+    set_dumpable(dumpable=True)  # first: /proc/self belongs to root until then
     set_oom_score(_WORKER_OOM_SCORE)
     os.nice(_WORKER_NICENESS)
-    set_dumpable(dumpable=True)
     worker.main(link, answers, crash_report)
 
 
 def _rehearse(connection: int) -> NoReturn:
     """What a fresh worker would make of a snapshot's groups. Its standard streams lead nowhere, as the zygote's do."""
+    set_dumpable(dumpable=True)  # first: as above
     set_oom_score(_REHEARSAL_OOM_SCORE)
     os.nice(_REHEARSAL_NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (_REHEARSAL_CPU, _REHEARSAL_CPU))
-    set_dumpable(dumpable=True)
     worker.clean_path()
     process_state.mark()
     try:

@@ -33,7 +33,6 @@ from tests import leaks
 SEED = 2**63 + 7
 ROOMY = 1 << 40
 _UIDS = count(71_000)
-_STANDING_BY = 100  # the OOM score of a savepoint
 
 Pieces = dict[str, Piece]
 
@@ -60,33 +59,39 @@ class SavedSandbox:
         self.sequence = 0
         self.sent = 0  # bytes of pieces in the last save
         self._init: int | None = None
-        self._seen: set[int] = set()
 
-    async def kept(self, code: str) -> str | None:
+    async def kept(self, code: str, *, limit: float = 20.0) -> str | None:
         """The value of a cell that has to succeed, once a savepoint stands that was made after it."""
-        value = await self.value(code)
+        value = await self.value(code, limit=limit)
         await self.savepoint()
         return value
 
-    async def savepoint(self) -> None:
-        """Wait until one stands that is newer than the last one that was waited for."""
+    async def savepoint(self, execution: int | None = None) -> None:
+        """Wait until the one as of that execution stands, and no other; without a number as of the last cell."""
+        await self._stands([self.execution if execution is None else execution])
+
+    async def no_savepoint(self) -> None:
+        """Wait until none stands."""
+        await self._stands([])
+
+    async def _stands(self, executions: list[int]) -> None:
         async with asyncio.timeout(30):
-            while len(standing := self.standing_by()) != 1 or standing == self._seen:  # noqa: ASYNC110 - another process
+            while self.standing_by() != executions:  # noqa: ASYNC110 - other processes decide
                 await asyncio.sleep(0.01)
-        self._seen = standing
 
     def exit_code(self) -> int:
         """Of the container, once it has ended."""
         with closing(api_client(find_engine())) as api:
             return int(api.inspect_container(self.handle)["State"]["ExitCode"])
 
-    def standing_by(self) -> set[int]:
-        """The processes of savepoints, as the host sees them: by their score, which no other process of ours has."""
+    def standing_by(self) -> list[int]:
+        """The executions of savepoints that stand, by the names of their processes, as the host sees them."""
         if self._init is None:
             with closing(api_client(find_engine())) as api:
                 self._init = int(api.inspect_container(self.handle)["State"]["Pid"])
         children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
-        return {int(pid) for pid in children if _oom_score(pid) == _STANDING_BY}
+        names = [_name_of(pid).split() for pid in children]
+        return sorted(int(name[1]) for name in names if name[:1] == ["savepoint"])
 
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""
@@ -94,9 +99,9 @@ class SavedSandbox:
         order = CellOrder(self.execution, code, time_limit=limit, grace=0.5, output_head=20_000, output_tail=1_000)
         return await self.agent.execute(order)
 
-    async def value(self, code: str) -> str | None:
+    async def value(self, code: str, *, limit: float = 20.0) -> str | None:
         """The value of a cell that has to succeed."""
-        report = await self.run(code)
+        report = await self.run(code, limit=limit)
         assert report.outcome == "ok", (report.outcome, report.traceback)
         return report.value
 
@@ -230,11 +235,14 @@ def lose_connection(agent: AgentChannel) -> None:
     agent._link._transport.abort()
 
 
-def _oom_score(pid: str) -> int | None:
+def _name_of(pid: str) -> str:
+    """Of a process that lives."""
     try:
-        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
-    except OSError:  # it has ended
-        return None
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    name, _, state = stat.partition("(")[2].rpartition(") ")
+    return "" if state.startswith(("Z", "X")) else name
 
 
 def statuses(saved: SaveReport) -> dict[str, str]:

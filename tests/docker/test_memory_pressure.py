@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.adapters.channel import agent_channel
 from orchestrator.domain.errors import SandboxLostError
 from orchestrator.domain.hardening import MIB, SandboxProfile
 from orchestrator.domain.snapshots import SaveFailedError
@@ -52,7 +53,7 @@ async def test_session_over_half_of_memory_keeps_no_savepoint_and_says_so_once(t
         await box.kept("import numpy as np")
         large = await box.run("a = np.ones(300_000_000, dtype=np.uint8)")
         assert [note for note in large.notes if "No savepoint is kept" in note]
-        assert not box.standing_by()
+        await box.no_savepoint()
         again = await box.run("a += 1")
         assert not [note for note in again.notes if "savepoint" in note]
         assert (await box.run("import os\nos._exit(3)")).resumed is None
@@ -73,33 +74,49 @@ async def test_cell_that_takes_more_and_more_has_a_snapshot_given_up(tmp_path: P
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-async def test_session_answers_after_bombs_and_says_what_it_stands_at(fresh: Fresh, bomb: str) -> None:
+async def test_session_answers_after_bombs_and_says_what_it_stands_at(
+    fresh: Fresh, bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_channel, "EXECUTE_MARGIN_SECONDS", 60.0)  # hundreds of processes end at their own pace
     async with fresh() as box:
-        value = "1"
-        await box.kept(f"x = {value}")
+        await box.kept("kept = 1")
         for _ in range(4):
-            async with asyncio.timeout(60):
-                report = await box.run(BOMBS[bomb], limit=5.0)
-            assert report.outcome in ("oom", "timeout", "ok")
-            if report.namespace_kept:
-                continue
-            if report.resumed is None:
-                assert await box.value("'x' in globals()") == "False"
-                await box.kept(f"x = {value}")
-            else:
-                assert await box.value("x") == value
-                await box.savepoint()
+            report = await box.run(BOMBS[bomb], limit=5.0)
+            if not report.namespace_kept:
+                assert report.outcome in ("oom", "timeout")
+                there = await box.value("'kept' in globals()")
+                assert there == str(report.resumed is not None)
+                await box.kept("kept = 1")
 
 
-async def test_sandbox_whose_files_fill_its_memory_ends_itself(tmp_path: Path) -> None:
-    """No kill frees what lies in files: after a second of waiting nothing can go on."""
+async def test_sandbox_that_files_fill_answers_or_ends_and_never_hangs(tmp_path: Path) -> None:
+    """No kill frees what lies in files. Something small that is not the first to die goes on filling meanwhile."""
     profile = SandboxProfile(memory=128 * MIB, workspace=256 * MIB)
-    fill = "f = open('fill', 'wb')\nwhile True:\n    f.write(bytes(1_000_000))\n    f.flush()"
+    fill = """
+import subprocess
+fill = "open('/proc/self/oom_score_adj', 'w').write('0'); import os; os.execvp('dd', ['dd', 'if=/dev/zero', 'of=fill'])"
+subprocess.run(["python", "-c", fill])
+"""
     async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
         await box.value("x = 1")
-        with pytest.raises(SandboxLostError):
-            await box.run(fill, limit=20)
-        assert box.exit_code() == 71
+        try:
+            async with asyncio.timeout(60):
+                report = await box.run(fill, limit=20)
+                assert report.outcome == "oom"
+                assert (await box.run("import os\nos.remove('fill')")).outcome == "ok"
+        except SandboxLostError:
+            assert box.exit_code() in (71, 137), "its own end, or the kernel's choice"
+
+
+async def test_kernel_is_told_whom_to_spare(fresh: Fresh) -> None:
+    scores = "sorted(int(open(f'/proc/{p}/oom_score_adj').read()) for p in os.listdir('/proc') if p.isdigit())"
+    async with fresh() as box:
+        await box.kept("import os")
+        assert await box.value(scores) == "[0, 0, 100, 500]", "supervisor, zygote, savepoint, worker"
+        await box.savepoint()
+        assert (await box.run("os._exit(3)")).resumed == 2
+        await box.savepoint(2)
+        assert await box.value(scores) == "[0, 0, 100, 500]"
 
 
 async def test_memory_peak_is_of_its_cell(fresh: Fresh) -> None:

@@ -63,6 +63,7 @@ PROGRAMS = {
     "sqlite in memory": (TABLE.replace("PLACE", "':memory:'"), SUM, ""),
     "sqlite in a file": (TABLE.replace("PLACE", "'f.db'"), SUM, ""),
 }
+PATIENCE = 150.0  # seconds: what is imported and computed here is slow where others compute
 ENDS = "import os\nos._exit(3)"
 
 
@@ -72,15 +73,15 @@ async def test_library_goes_on_in_a_savepoint(tmp_path: Path, program: str, thre
     prepare, run, told = PROGRAMS[program]
     profile = SandboxProfile(threads=threads, cpus=float(threads))
     async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
-        await box.kept(prepare)
-        expected = await box.value(run)
+        await box.kept(prepare, limit=PATIENCE)
+        expected = await box.value(run, limit=PATIENCE)
         await box.savepoint()
         for _ in range(2):
             ended = await box.run(ENDS)
             assert (ended.outcome, ended.resumed is None) == ("crashed", False)
             assert told in " ".join(ended.notes)
             told = ""  # what is gone with the first takeover is not gone again
-            assert await box.value(run) == expected
+            assert await box.value(run, limit=PATIENCE) == expected
 
 
 async def test_random_numbers_go_on_where_they_were(fresh: Fresh) -> None:

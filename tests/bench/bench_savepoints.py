@@ -1,0 +1,117 @@
+"""Savepoints in a real sandbox: what a fork costs, what calls back to back lose, what a copy costs a cell, a takeover.
+
+Run by `make bench`. All figures are of one run; the ratios stand beside them. The sandbox without savepoints is one
+whose session fills more than half of its memory with a file.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from orchestrator.domain.hardening import MIB, SandboxProfile
+from tests.docker.saved_sandbox import SavedSandbox, sandbox, snapshot_engine
+
+CALLS = 1_000
+WARM_UP = 100
+ROUNDS = 7
+IN_PLACE_MB = 200
+SESSIONS = {
+    "bare": "x = 0",
+    "pandas": "x = 0\nimport pandas",
+    "200 MB in arrays": "x = 0\nimport numpy as np\nkept = np.ones(200_000_000, dtype=np.uint8)",
+    "1 000 000 objects": "x = 0\nkept = [[n] for n in range(500_000)]",
+}
+# In a fork of the worker's own, twice, as it is done for a savepoint.
+FORK = """
+import os, time
+def fork_twice():
+    began = time.perf_counter()
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0: time.sleep(0.05)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return time.perf_counter() - began
+took = sorted(fork_twice() for _ in range(9))[4]
+"""
+# More than half of 1 GiB with what a session has: no savepoint is kept beside it.
+FILL = "open('/workspace/fill', 'wb').write(bytes(250_000_000))\nfill = bytearray(300_000_000)"
+UNFILL = "import os\nos.remove('/workspace/fill')\ndel fill"
+PROFILE = SandboxProfile(memory=1024 * MIB, workspace=256 * MIB)
+
+
+async def calls(box: SavedSandbox) -> float:
+    """Seconds for each of many calls back to back."""
+    for _ in range(WARM_UP):
+        await box.value("x += 1")
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        await box.value("x += 1")
+    return (time.perf_counter() - began) / CALLS
+
+
+async def timed(box: SavedSandbox, code: str) -> float:
+    """Seconds that a cell ran."""
+    report = await box.run(code)
+    assert report.outcome == "ok", report.error_message
+    return report.duration
+
+
+async def back_to_back(box: SavedSandbox) -> str:
+    """With and without in turn, so that a busy machine is busy for both."""
+    beside, without = [], []
+    for _ in range(3):
+        beside.append(await calls(box))
+        await box.value(FILL)
+        without.append(await calls(box))
+        await box.value(UNFILL)
+        await asyncio.sleep(0.5)
+    with_, alone = statistics.median(beside), statistics.median(without)
+    return f"{alone * 1e6:7.0f} {with_ * 1e6:7.0f}   {with_ / alone:5.2f}"
+
+
+async def takeovers(box: SavedSandbox) -> float:
+    """Seconds from the end of a worker to the next answer's beginning."""
+    took = []
+    for _ in range(ROUNDS):
+        await box.kept("x += 1")
+        began = time.perf_counter()
+        ended = await box.run("import os\nos._exit(3)")
+        took.append(time.perf_counter() - began)
+        assert ended.resumed == box.execution - 1
+        await box.savepoint(box.execution - 1)
+    return statistics.median(took)
+
+
+async def in_place(box: SavedSandbox) -> str:
+    """An array that is rewritten, right after a fork and again."""
+    await box.kept(f"import numpy as np\na = np.ones({IN_PLACE_MB} * 1_000_000, dtype=np.uint8)")
+    first = await timed(box, "a += 1")
+    again = statistics.median([await timed(box, "a += 1") for _ in range(3)])
+    rest = [await timed(box, "a += 1") for _ in range(20)]
+    return f"{again * 1e3:7.1f} {first * 1e3:7.1f} {statistics.mean(rest) * 1e3:7.1f}   {first / again:5.1f}"
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="so-") as scratch:
+        async with snapshot_engine(Path(scratch) / "c", profile=PROFILE) as engine:
+            print(
+                "session                 two forks ms   takeover ms   calls µs: alone  beside  ratio (aim: at most 1.1)"
+            )
+            for name, code in SESSIONS.items():
+                async with sandbox(engine, {}) as box:
+                    await box.kept(code)
+                    fork = float(await box.value(FORK + "took") or 0)
+                    took = await takeovers(box)
+                    print(f"{name:24}{fork * 1e3:12.1f}{took * 1e3:14.1f}            {await back_to_back(box)}")
+            async with sandbox(engine, {}) as box:
+                print(
+                    f"{IN_PLACE_MB} MB in place, ms: alone, right after a fork, mean of 20 more; ratio of the first two"
+                )
+                print(await in_place(box))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
