@@ -27,17 +27,17 @@ from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
-from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
 from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import CREATE_BOUND, Clock, Engine, Records, SandboxImage
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
+from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.history import CheckReport, Histories
-from orchestrator.services.live_session import Equipment, Limits
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
-from orchestrator.services.saving import SavingLimits
+from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.settings import Settings
@@ -83,11 +83,12 @@ class Orchestrator:
                 open_records(settings.data_dir / RECORDS_NAME, clock) as records,
                 open_pieces(settings.data_dir, clock, pieces_policy_of(settings)) as pieces,
             ):
-                await recover(records, records, pieces, _OWNER_GONE)
+                survivors = await recover(records, records, pieces, _OWNER_GONE)
                 engine = build_engine(settings, records, clock)
                 patience = Patience()
                 try:
-                    async with _running(settings, Store(records, pieces), engine, clock, patience) as sessions:
+                    store = Store(records, pieces, survivors)
+                    async with _running(settings, store, engine, clock, patience) as sessions:
                         yield cls(*sessions, patience)
                 finally:
                     await _closed(engine, patience)
@@ -155,6 +156,7 @@ class Store:
 
     records: SqliteRecords
     pieces: Pieces
+    survivors: Sequence[SandboxRecord]  # what an earlier owner may have left alive
 
 
 @asynccontextmanager
@@ -164,12 +166,13 @@ async def _running(
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes)
+        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes, survivors=store.survivors)
         limits = limits_of(settings)
         equipment = Equipment(store.records, store.records, store.pieces, sandboxes, tasks, clock, limits)
         sessions = Sessions(engine, equipment)
         reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
         background = [
+            tasks.spawn(sessions.adopt_all(), "adopt what lives"),
             tasks.spawn(_clear_leftovers(sandboxes), "clear leftovers"),
             tasks.spawn(reaper.run(), "do what is due"),
         ]

@@ -17,7 +17,7 @@ from orchestrator.domain.snapshots import (
     SnapshotSummary,
     StoredSnapshot,
 )
-from orchestrator.services.live_session import Equipment
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.sessions import Sessions, not_found
 
 logger = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from orchestrator.domain.snapshots import (
 )
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.saved_manifest import with_files, with_origins
+from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.saving_log import SavingLog
 from orchestrator.services.saving_notes import refused_names
 from orchestrator.services.tasks import Tasks
@@ -37,17 +38,6 @@ _HOLD = 0.05  # seconds that a cell may wait for files to be read
 _HOLD_FOR_FIRST = 5.0  # where the head's files cannot stand in for those that are not read
 _BOUND_REPLACING = 30.0  # for files and an empty namespace, while the caller of a clear waits
 _ENDED_BOUND = 30.0  # seconds for a save whose sandbox is gone, or that was abandoned; then it is cut short
-
-
-@dataclass(frozen=True, slots=True)
-class SavingLimits:
-    """How much of a session is saved, and for how long that may take. Sizes in bytes, times in seconds."""
-
-    variable: int = 10_000_000
-    session: int = 100_000_000
-    bound: float = 900.0
-    restore_bound: float = 30.0  # for each group of values
-    most_bytes: int = 1_000_000_000  # that a sandbox may send for one snapshot, whatever it says of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +130,17 @@ class Saver:
         self._ended.clear()
         self._found_gone = None
         self.log.begins()
+
+    def adopts(self, stored: StoredSnapshot | None, *, environment: str) -> None:
+        """A sandbox of an earlier owner's goes on; the head, where it can be read, is `stored`.
+
+        It may hold more than that, and know its pieces or not: an agent sends what it does not know to be in the very
+        snapshot that is named to it.
+        """
+        covered = 0 if self._record is None or stored is None else self._record.head_activity
+        self.begins(stored, whole=True, environment=environment)
+        if self._book.session.activity > covered:
+            self._ended.append((self._book.session.executions, self._clock.monotonic()))
 
     def replaced(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
         """A clear, a rollback or a fork has made a head of its own."""

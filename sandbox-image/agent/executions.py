@@ -14,6 +14,7 @@ from agent.workers import Workers
 _MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
 _NUDGE = 0.05  # seconds between reminders to a cell that was asked to stop
 _DESCRIBED = 3  # parts of the worker before its displays
+_REPLACED = "its process was replaced by a fresh one, for an orchestrator that has ended"
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
 
 
@@ -34,6 +35,8 @@ class Executions:
         self._variables = 0
         self._oom = OomCounter()
         self._tasks = TaskCounter()
+        self._kept: tuple[int, bytes] | None = None  # the reply to the last cell that has ended, and its number
+        self._awaited: list[int] = []  # requests for the reply to the present cell, beside its own
         self._capture: Capture | None = None  # its pipe has no writer but the worker: the next cell may have it
         self.cell: Cell | None = None
 
@@ -70,6 +73,21 @@ class Executions:
             self.finish({"status": "interrupted"}, _NOTHING_DESCRIBED)
         else:
             self._stop(cell, "interrupted")
+
+    def result(self, request: int, number: object) -> None:
+        """Answer as the order of that number was answered, or will be; it may be another host that asks."""
+        if self.cell is not None and self.cell.number == number:
+            self._awaited.append(request)
+        elif self._kept is not None and self._kept[0] == number:
+            self._channel.reply_alike(request, self._kept[1])
+        else:
+            self._channel.refuse(request, "forgotten", "no reply to an execution of that number is kept")
+
+    def tell_again(self) -> None:
+        """Another host asks, which cannot know what this worker lacks, whoever was told of it."""
+        if not self._used:
+            self.hollow = self.hollow or _REPLACED
+            self._untold = True
 
     def forget_namespace(self) -> None:
         """A fresh worker is wanted: what runs ends as interrupted, and no loss is told of."""
@@ -151,6 +169,9 @@ class Executions:
             self.cell = None
             self.last = cell.number - 1
             self._channel.refuse(cell.request, "lost", self.untold_loss() or "")
+            for request in self._awaited:
+                self._channel.refuse(request, "forgotten", "it was not run")
+            self._awaited.clear()
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""
@@ -209,10 +230,14 @@ class Executions:
         # The worker sends detail, value, traceback and displays; output goes in between.
         detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED
         try:
-            self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
+            reply = self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
         except ValueError:
             header["notes"].append("What the cell left to describe was too large to be sent.")
-            self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
+            reply = self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
+        self._kept = cell.number, reply
+        for request in self._awaited:
+            self._channel.reply_alike(request, reply)
+        self._awaited.clear()
 
     def _new_capture(self) -> tuple[Capture, int]:
         capture = Capture()

@@ -85,6 +85,8 @@ class Supervisor:
             self._claim(request, header)
         elif kind == "execute":
             self._execute(request, header, parts)
+        elif kind == "result":
+            self._result(request, header.get("execution"))
         elif kind == "list":
             self._list(request)
         elif kind == "clear":
@@ -123,6 +125,8 @@ class Supervisor:
         elif self._session not in (None, session) or incarnation < self._incarnation:
             self._channel.refuse(request, "stale", "another session or a later incarnation has claimed this sandbox")
         else:
+            if self._session is not None:
+                self._executions.tell_again()
             self._session, self._incarnation = session, incarnation
             self._channel.reply(request, {"ok": True})
 
@@ -133,6 +137,12 @@ class Supervisor:
             return
         self._saves.needed()
         self._executions.begin(Cell(request, header, parts[0]), held=self._saves.holding)
+
+    def _result(self, request: int, execution: object) -> None:
+        if type(execution) is not int:
+            self._channel.refuse(request, "malformed", "a request for a result names an execution")
+        else:
+            self._executions.result(request, execution)
 
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
         numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]

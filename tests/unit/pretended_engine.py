@@ -13,11 +13,12 @@ import pytest
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.errors import ImageGoneError, StoreFullError
+from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError, SandboxGoneError, StoreFullError
 from orchestrator.domain.model import ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Clock, Engine, OwnedContainer, SandboxImage
+from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.history import Histories
-from orchestrator.services.live_session import Equipment, Limits, LiveSession
+from orchestrator.services.live_session import LiveSession
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
@@ -30,6 +31,9 @@ from tests.unit.pretended_faults import Faults
 IMAGE = SandboxImage("image", "e" * 64, "a" * 64, "3.11")
 RECORDS_NAME = "records.sqlite3"
 OWNER_ENDED = "its owner ended"
+# Where an owner was killed, and the next one finds its sandbox gone.
+REMOVED = "its container was removed"
+SANDBOX_GONE = f"its orchestrator had ended, and its sandbox did not outlive that: {REMOVED}"
 
 
 class FakeEngine(Engine):
@@ -45,6 +49,16 @@ class FakeEngine(Engine):
         self.images: dict[str | None, SandboxImage] = {}
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
+        self.is_away = False  # nobody answers when a sandbox is to be adopted
+        self.may_adopt = asyncio.Event()
+        self.may_adopt.set()
+
+    def as_it_is(self) -> "FakeEngine":
+        """Another engine, with what this one has now: as after a kill of its host."""
+        twin = FakeEngine()
+        twin.there = {name: agent.as_it_is(twin.faults) for name, agent in self.there.items()}
+        twin.images = dict(self.images)
+        return twin
 
     @property
     def agent(self) -> FakeAgent:
@@ -65,6 +79,20 @@ class FakeEngine(Engine):
         self.agents.append(agent)
         return f"handle-{record.id}", agent
 
+    async def adopt(self, record: SandboxRecord) -> tuple[str, Agent]:
+        await self.may_adopt.wait()
+        if self.is_away:
+            raise EngineUnavailableError("No engine answers.")
+        agent = self.there.get(record.id)
+        if agent is None:
+            raise SandboxGoneError("It is gone.", cause="its container was removed")
+        if agent.lost is not None and not agent.closed:
+            raise SandboxGoneError("It is gone.", cause=agent.lost)
+        assert agent.incarnation == record.incarnation
+        again = self.there[record.id] = agent.reached_anew(self.faults)
+        self.agents.append(again)
+        return IMAGE.environment, again
+
     async def destroy(self, sandbox_id: str) -> None:
         await self.may_destroy.wait()
         self.destroyed.append(sandbox_id)
@@ -83,14 +111,24 @@ class FakeEngine(Engine):
 class House:
     """The services over the data directory of one test."""
 
-    def __init__(self, path: Path, records: SqliteRecords, pieces: SqlitePieces, tasks: Tasks, limits: Limits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        records: SqliteRecords,
+        pieces: SqlitePieces,
+        tasks: Tasks,
+        limits: Limits,
+        *,
+        engine: FakeEngine,
+        survivors: Sequence[SandboxRecord],
+    ) -> None:
         self.path = path
         self.records = records
         self.pieces = pieces
-        self.engine = FakeEngine()
+        self.engine = engine
         self.tasks = tasks
         self.clock = ManualClock()
-        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, create_bound=0.3)
+        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=2, survivors=survivors, create_bound=0.3)
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
@@ -165,14 +203,19 @@ async def house(
     queue: int = 16,
     stop_seconds: float = 5,
     pieces_policy: PiecesPolicy | None = None,
+    engine: FakeEngine | None = None,
 ) -> AsyncIterator[House]:
+    """An owner's life. Without an engine of an earlier one, what was in its sandboxes is gone."""
     clock: Clock = SystemClock()
     policy = pieces_policy or PiecesPolicy(floor_bytes=0)
     before = asyncio.all_tasks()
     async with open_records(path / RECORDS_NAME, clock) as records, open_pieces(path, clock, policy) as pieces:
-        await recover(records, records, pieces, OWNER_ENDED)
+        survivors = await recover(records, records, pieces, OWNER_ENDED)
         async with asyncio.TaskGroup() as group:
-            opened = House(path, records, pieces, Tasks(group), limits or Limits(queue=queue))
+            tasks = Tasks(group)
+            limits = limits or Limits(queue=queue)
+            engine = engine or FakeEngine()
+            opened = House(path, records, pieces, tasks, limits, engine=engine, survivors=survivors)
             try:
                 yield opened
             finally:

@@ -13,6 +13,7 @@ class Sufferer(Protocol):
 
     namespace: dict[str, object]
     fresh: bool
+    restored: bool
     abandoned: bool
 
     @property
@@ -38,7 +39,7 @@ async def lose(agent: Sufferer) -> None:
 
 async def vanish(agent: Sufferer) -> None:
     """The worker is gone, and with it the namespace."""
-    agent.namespace, agent.fresh = {}, True
+    agent.namespace, agent.fresh, agent.restored = {}, True, False
     raise NamespaceLostError("The worker is gone.", cause="its process ended between two cells")
 
 

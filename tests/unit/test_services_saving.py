@@ -15,7 +15,7 @@ from orchestrator.domain.snapshots import (
     SnapshotNotFoundError,
     SnapshotRefusedError,
 )
-from orchestrator.services.live_session import Limits
+from orchestrator.services.equipment import Limits
 from tests.unit.pretended_agent import ENDLESS, OPEN_FILE
 from tests.unit.pretended_engine import FullOnce, House, house, runs, until
 from tests.unit.pretended_faults import Hang, Sufferer, fail, lose

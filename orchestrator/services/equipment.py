@@ -1,0 +1,45 @@
+"""What every session works with, and what bounds it."""
+
+from dataclasses import dataclass, field
+
+from orchestrator.domain.hardening import SandboxProfile
+from orchestrator.domain.model import CellOrder
+from orchestrator.domain.plan import SavingPolicy
+from orchestrator.domain.ports import Clock, Records
+from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
+from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.saving_limits import SavingLimits
+from orchestrator.services.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds every session. Times in seconds, sizes in bytes."""
+
+    time_limit: float = 60.0  # where the caller names none
+    max_time_limit: float = 3600.0
+    grace: float = 2.0
+    output_head: int = 48 * 1024
+    output_tail: int = 16 * 1024
+    max_code: int = 1024 * 1024
+    queue: int = 16
+    profile: SandboxProfile = field(default_factory=SandboxProfile)
+    policy: SavingPolicy = field(default_factory=SavingPolicy)
+    saving: SavingLimits = field(default_factory=SavingLimits)
+
+    def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
+        """What the agent is told."""
+        return CellOrder(execution, code, time_limit, self.grace, self.output_head, self.output_tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What every session works with."""
+
+    records: Records
+    snapshots: SnapshotRecords
+    pieces: Pieces
+    sandboxes: Sandboxes
+    tasks: Tasks
+    clock: Clock
+    limits: Limits
