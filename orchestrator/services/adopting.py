@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from orchestrator.domain.errors import (
+    EngineUnavailableError,
     NamespaceLostError,
     OrchestratorError,
     SandboxGoneError,
@@ -67,10 +68,17 @@ class Adopting:
         """Whether there is a sandbox of which nobody knows yet whether it lives."""
         return self._sandboxes.left_to(self._book.session.key)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it was tried to decide, in vain."""
+        return self.undecided and self._obstacle is not None
+
     def require_decided(self) -> None:
         """Raises what keeps it undecided."""
-        if self.undecided and self._obstacle is not None:
-            raise self._obstacle
+        if self.undecided:
+            raise self._obstacle or EngineUnavailableError(
+                "The session's sandbox was not reached yet.", hint="Call again."
+            )
 
     async def adopt(self, job: Job[None]) -> None:
         """Decide, where that can be done now, and wait for the cell that is found running; stopping interrupts it."""
@@ -80,6 +88,9 @@ class Adopting:
         except OrchestratorError as error:
             self._obstacle = error
             logger.warning("session %s: not known yet whether it lives: %s", self._book.session.key, error)
+        except Exception:
+            self._obstacle = OrchestratorError("Something unexpected happened; it is in the log.")
+            logger.exception("session %s: taking over its sandbox failed", self._book.session.key)
 
     async def _decide(self, job: Job[None]) -> None:
         session = await self._book.look()

@@ -164,6 +164,10 @@ class JobQueue:
             raise self._ended
         if self._running is not None and (kind == "interrupting" or self._running.kind == "yielding"):
             self._running.job.stop()
+        if kind == "interrupting":
+            for waiting in self._waiting:
+                if waiting.kind == "next":  # it goes before this one
+                    waiting.job.stop()
         if sum(waiting.kind == kind for waiting in self._waiting) >= self._limit:
             raise BusyError(
                 f"{self._limit} calls wait for this session already.",

@@ -92,7 +92,8 @@ class LiveSession:
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
-        if self._queue.busy or self._incarnation.hibernating or self._adopting.under_way:
+        if self._queue.busy or self._incarnation.hibernating or self._adopting.under_way or self._adopting.stuck:
+            self.adopt()
             listing = await self._snapshots.saved_listing_of(self.session.key)
             names = await self._book.binding_executions()
             return last_known(listing, names)

@@ -3,6 +3,7 @@ execution under way is answered to whoever asks, and what does not live is said 
 """
 
 import asyncio
+import errno
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import docker
 import pytest
 
+from orchestrator.adapters.channel import unix_transport
 from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.failures import EngineConflictError
-from orchestrator.domain.errors import NamespaceLostError, SandboxGoneError, SandboxLostError
+from orchestrator.domain.errors import EngineUnavailableError, NamespaceLostError, SandboxGoneError, SandboxLostError
 from orchestrator.domain.hardening import container_name
 from orchestrator.domain.model import SandboxRecord
 from tests.docker.test_docker_engine import Make, api, make, record, run
@@ -189,3 +191,40 @@ async def test_channel_is_found_where_the_last_owner_had_it(make: Make, tmp_path
     assert [path.name for path in (tmp_path / "c").rglob("*")] in (["old"], ["old", "new"])
     for path in (tmp_path / "c").iterdir():
         path.rmdir()
+
+
+async def test_what_is_paused_is_not_gone(make: Make, api: docker.APIClient) -> None:
+    engine = make()
+    row, _ = await left(engine)
+    await engine.close()
+    later = make(installation=engine._installation)
+    api.pause(container_name(row.id))
+    try:
+        with pytest.raises(EngineUnavailableError, match="paused") as paused:
+            await later.adopt(row)
+        assert paused.value.hint == f"Let it go on: docker unpause {container_name(row.id)}"
+        api.unpause(container_name(row.id))
+        _, found = await later.adopt(row)
+        assert (await run(found, 1, "1")).value == "1"
+    finally:
+        await later.destroy(row.id)
+
+
+async def test_host_that_has_no_descriptors_left_gives_nobody_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    row, _ = await left(engine)
+    await engine.close()
+    later = make(installation=engine._installation)
+
+    def bind(_listener: object, _path: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(unix_transport, "_bind", bind)
+            with pytest.raises(EngineUnavailableError, match="Too many open files"):
+                await later.adopt(row)
+        _, found = await later.adopt(row)
+        assert (await run(found, 1, "1")).value == "1"
+    finally:
+        await later.destroy(row.id)

@@ -29,11 +29,11 @@ from tests import leaks
 class Relay:
     """Carries each connection to the engine; requests that name `slow` are held back for `seconds` first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.slow = b"/no such request/"
         self.seconds = 0.0
         self._engine = find_engine()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._open: list[socket.socket] = [self._listener]
         self._over = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()

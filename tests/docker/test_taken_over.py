@@ -210,14 +210,25 @@ async def test_an_engine_that_is_down_at_the_start_costs_nobody_anything(
     relay = Relay()
     address = relay.probe().endpoint.base_url
     relay.close()
-    async with Orchestrator.open(changed(settings, docker_host=address)) as orchestrator:
+    away = changed(settings, docker_host=address)
+    async with Orchestrator.open(away) as orchestrator:
         with pytest.raises(EngineUnavailableError):
             await orchestrator.execute("x", session_id="s")
         assert [one.state for one in await orchestrator.list_sessions()] == ["ready"]
     assert len(containers(engine, settings)) == 1
-    async with next_owner(settings, engine) as orchestrator:
+    async with Orchestrator.open(away) as orchestrator:
+        with pytest.raises(EngineUnavailableError):
+            await orchestrator.execute("x", session_id="s")
+        relay = Relay(port=int(address.rpartition(":")[2]))
+
+        async def decided() -> bool:
+            return not orchestrator.sessions._sandboxes.undecided
+
+        await until(decided)  # by itself
         found = await orchestrator.execute("x", session_id="s")
         assert (found.value, found.execution, found.notes) == ("1", 2, (alive_note(1),))
+    relay.close()
+    assert containers(engine, settings) == records_left(settings.data_dir / RECORDS_NAME)[1] == []
 
 
 async def test_a_container_that_is_gone_costs_what_no_snapshot_has_and_the_answer_says_so(

@@ -15,6 +15,10 @@ class TransportError(Exception):
     """No proven connection came about. The text is a clause that says why."""
 
 
+class UnreachableError(TransportError):
+    """It could not even be tried, for something on our side or the engine's: it says nothing of the agent."""
+
+
 class ContainerEndedError(TransportError):
     """The container does not run any more, and the engine knows why; `for_memory` where that was its memory limit."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.adapters.channel.agent_channel import AgentChannel
-from orchestrator.adapters.channel.transport import ContainerEndedError, Transport
+from orchestrator.adapters.channel.transport import ContainerEndedError, Transport, UnreachableError
 from orchestrator.adapters.channel.unix_transport import channel_directory
 from orchestrator.adapters.engine.endings import require_running
 from orchestrator.adapters.engine.launch import Launcher
@@ -48,12 +48,20 @@ class Survivor:
                 found = await self._launcher.look(name)
                 require_running(found)
                 transport, environment = self._way_to(found or {})
+                self._require_going(name, found or {})
                 self._transport = transport
                 self.channel = await AgentChannel.open(
                     transport, seconds=HELLO_SECONDS, is_running=runs, incarnation=self._record.incarnation
                 )
         except ContainerEndedError as error:
             raise SandboxGoneError(f"The sandbox is gone: {error}.", cause=str(error)) from error
+        except SandboxGoneError as error:
+            self.end("it was not reached")
+            if isinstance(error.__cause__, UnreachableError):
+                raise EngineUnavailableError(
+                    f"A sandbox could not be reached: {error.cause}.", hint="Try again."
+                ) from error
+            raise
         except TimeoutError as error:
             self.end("it was not reached in time")
             raise EngineUnavailableError("A sandbox was not reached in time.", hint="Try again.") from error
@@ -76,6 +84,12 @@ class Survivor:
 
     async def create_settled(self) -> None:
         """Nobody is creating it any more."""
+
+    def _require_going(self, name: str, found: Mapping[str, Any]) -> None:
+        if found["State"].get("Paused"):
+            raise EngineUnavailableError(
+                f"The session's container is paused ({name}).", hint=f"Let it go on: docker unpause {name}"
+            )
 
     def _way_to(self, found: Mapping[str, Any]) -> tuple[Transport, str]:
         """How that container's agent is reached: as its owner had it made, whatever is usual here by now."""
