@@ -27,18 +27,19 @@ from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.errors import InvalidRequestError
-from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
 from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
-from orchestrator.services.equipment import Equipment, Limits, SavingLimits
+from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Patience, Tasks
@@ -84,11 +85,12 @@ class Orchestrator:
                 open_records(settings.data_dir / RECORDS_NAME, clock) as records,
                 open_pieces(settings.data_dir, clock, pieces_policy_of(settings)) as pieces,
             ):
-                await recover(records, records, pieces, _OWNER_GONE)
+                survivors = await recover(records, records, pieces, _OWNER_GONE)
                 engine = build_engine(settings, records, clock)
                 patience = Patience()
                 try:
-                    async with _running(settings, Store(records, pieces), engine, clock, patience) as services:
+                    store = Store(records, pieces, survivors)
+                    async with _running(settings, store, engine, clock, patience) as services:
                         yield cls(services, patience)
                 finally:
                     await _closed(engine, patience)
@@ -161,6 +163,7 @@ class Store:
 
     records: SqliteRecords
     pieces: Pieces
+    survivors: Sequence[SandboxRecord]  # what an earlier owner may have left alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,14 @@ async def _running(
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(store.records, engine, tasks, limit=settings.max_sandboxes, wait=settings.sandbox_wait)
+        sandboxes = Sandboxes(
+            store.records,
+            engine,
+            tasks,
+            limit=settings.max_sandboxes,
+            wait=settings.sandbox_wait,
+            survivors=store.survivors,
+        )
         limits = limits_of(settings)
         equipment = Equipment(
             store.records, store.records, store.pieces, sandboxes, tasks, clock, limits, store.records.upkeep
@@ -190,6 +200,7 @@ async def _running(
         sweeper = Sweeper(sessions, engine, equipment)
         eviction = Eviction(sessions.in_use, sandboxes, tasks, clock)
         background = [
+            tasks.spawn(sessions.adopt_all(), "adopt what lives"),
             tasks.spawn(sandboxes.clear_leftovers(), "clear leftovers"),
             tasks.spawn(reaper.run(), "do what is due"),
             tasks.spawn(sweeper.run(), "sweep"),

@@ -78,6 +78,14 @@ class SandboxLostError(OrchestratorError):
     retryable = True
 
 
+class SandboxGoneError(SandboxLostError):
+    """A sandbox could not be reached: it does not live, or does not answer. `cause` is a clause that says why."""
+
+    def __init__(self, message: str, *, cause: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
+
+
 class NamespaceLostError(OrchestratorError):
     """The worker that held the namespace is gone while its sandbox lives; nothing was run. `cause` is a clause.
 

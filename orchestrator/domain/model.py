@@ -36,6 +36,10 @@ class SandboxState(StrEnum):
 Outcome = Literal["ok", "exception", "timeout", "interrupted", "oom", "crashed", "disk_full", "sandbox_lost", "deleted"]
 
 
+# How a row of the ledger ends. Without an answer: the cell never began, or nobody can tell what became of it.
+Ending = Outcome | Literal["never_arrived", "outcome_unknown"]
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A session's record. Times are aware and in UTC."""
@@ -88,7 +92,7 @@ class ExecutionRecord:
 
     number: int
     incarnation: int
-    outcome: Outcome | Literal["never_arrived", "outcome_unknown"] | None  # None while it is open
+    outcome: Ending | None  # None while it is open
     started_at: datetime
     finished_at: datetime | None
     bound: tuple[str, ...]

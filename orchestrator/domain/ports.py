@@ -61,8 +61,9 @@ class AgentHello:
     agent: str
     python: str
     incarnation: int
-    last_execution: int
+    last_execution: int  # the highest number that it was ever told to run
     running: int | None
+    last_request: int  # the highest id that any host's request ever bore
 
 
 class Agent(Protocol):
@@ -80,14 +81,25 @@ class Agent(Protocol):
     def lost(self) -> str | None:
         """Why the sandbox is gone, in a clause such as 'its container was removed'; None while it lives."""
 
+    @property
+    def lost_to_memory(self) -> bool:
+        """Whether it is gone because its memory did not suffice."""
+
     async def claim(self, session: str, incarnation: int) -> None:
-        """Bind the sandbox to a session, once; the same again is harmless, another raises SandboxLostError."""
+        """Bind the sandbox to a session, once; another raises SandboxLostError. The same again is another host's: what
+        the worker lacks is told by the next `execute`, whoever was told of it before.
+        """
 
     async def execute(self, order: CellOrder) -> CellReport:
         """Run a cell and wait for its report, at most its limit, its grace and a margin.
 
         Raises NamespaceLostError, once, where the worker had ended since the last cell: nothing was run, and the same
         number may be ordered again, after a `restore` or without one.
+        """
+
+    async def result(self, execution: int, *, seconds: float) -> CellReport | None:
+        """The report of a cell that another host has ordered: at once, or when it ends, which must be within `seconds`.
+        None where the agent does not have it: it keeps that of the last cell. `interrupt` works as for `execute`.
         """
 
     def interrupt(self, execution: int) -> None:
@@ -164,6 +176,14 @@ class Engine(Protocol):
         A second launch of one record is a conflict, never a twin. Raises ImageGoneError where the image was removed
         since `prepare`, which then looks anew. When it fails or is cancelled, a container may
         exist or still appear: the caller marks the record and calls `destroy`.
+        """
+
+    async def adopt(self, record: SandboxRecord) -> tuple[str, Agent]:
+        """Reach a container that an earlier owner has left alive for that record, which is claimed: (the digest of its
+        environment, agent). The container itself tells over which channel.
+
+        Bounded. Raises SandboxGoneError where it does not live, is not ours, or does not answer; EngineUnavailableError
+        where nobody can say, so that it may be tried again. When it fails or is cancelled, the container stays.
         """
 
     async def destroy(self, sandbox_id: str) -> None:

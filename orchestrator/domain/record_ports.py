@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.domain.model import (
+    Ending,
     ExecutionRecord,
     Loss,
-    Outcome,
     SandboxRecord,
     SandboxState,
     Session,
@@ -78,13 +78,13 @@ class Records(Protocol):
         came after it is lost, and the names that it holds are those of the head and of the ledger up to there.
 
         The loss spans the executions of the namespace after the one that the head holds, with the names that these
-        bound last and did not remove since. Each such execution makes a loss, whatever it bound: it may have changed
-        an object or a file. None is in two losses, unless the session fell back to a savepoint first and behind that
-        later: the second loss then spans both. It stays `untold_loss` until `loss_told`, joined with one that was
-        untold before. Returns what is untold now; None where there is nothing to tell, or the incarnation is another.
-        The next execution begins a new namespace; names and the variable count become what the head holds. With
-        `before`, the namespace went before that execution, still open, began: it is not in the loss, and the first of
-        the new namespace.
+        bound last and did not remove since. Each such execution that began makes a loss, whatever it bound: it may
+        have changed an object or a file. None is in two losses, unless the session fell back to a savepoint first and
+        behind that later: the second loss then spans both. It stays `untold_loss` until `loss_told`, joined with one
+        that was untold before. Returns what is untold now; None where there is nothing to tell, or the incarnation is
+        another. The next execution begins a new namespace; names and the variable count become what the head holds.
+        With `before`, the namespace went before that execution, still open, began: it is not in the loss, and the
+        first of the new namespace.
         """
 
     async def loss_told(self, key: str) -> None:
@@ -110,7 +110,7 @@ class Records(Protocol):
         self,
         key: str,
         number: int,
-        outcome: Outcome,
+        outcome: Ending,
         *,
         bound: Sequence[str],
         removed: Sequence[str],
@@ -118,7 +118,7 @@ class Records(Protocol):
     ) -> None:
         """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
         are noted only while the namespace that the execution saw is the present one; a count of None leaves the
-        last one. Trims the ledger to the last 200 executions.
+        last one. When one ended of which nobody can tell is not noted. Trims the ledger to the last 200 executions.
         """
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:
@@ -155,13 +155,18 @@ class Records(Protocol):
 
     # recovery
 
-    async def recover(self, cause: str) -> int:
-        """For an owner that has just taken over a data directory: no session has a sandbox any more.
+    async def recover(self, cause: str) -> Sequence[SandboxRecord]:
+        """For an owner that has just taken over a data directory: what need not be asked of any sandbox is decided.
 
-        Sessions that were `creating`, `ready` or `snapshotting` become `hibernated` with their namespace lost for
-        `cause`; open executions become `outcome_unknown`; sandbox rows become `destroying`; sessions in `destroying`
-        are deleted. Snapshots that were committed and not yet head are adopted before
-        (`SnapshotRecords.adopt_snapshot`), so that they are not told as lost. Returns how many sessions were touched.
+        A session that is `ready` or `snapshotting` may have outlived its owner where a sandbox is `claimed` by its
+        present incarnation: it stays as it is, its open executions and that row, which is among those returned. Not so
+        where its head replaced what that sandbox holds, and nothing has happened since: a rollback or a clear was cut
+        short, which loses nothing.
+
+        Other sessions that were `creating`, `ready` or `snapshotting` become `hibernated` with their namespace lost for
+        `cause`; other open executions become `outcome_unknown`, other sandbox rows `destroying`; sessions in
+        `destroying` are deleted. Snapshots that were committed and not yet head are adopted before
+        (`SnapshotRecords.adopt_snapshot`), so that they are not told as lost. The same again changes nothing.
         """
 
     async def close(self) -> None:

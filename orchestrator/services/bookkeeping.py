@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
 from orchestrator.domain.lifecycle import ASLEEP
-from orchestrator.domain.model import Outcome, Session, SessionState
+from orchestrator.domain.model import Ending, Session, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.snapshot_ports import SnapshotRecords
 from orchestrator.services.saving_notes import capped
@@ -39,7 +39,7 @@ class Bookkeeping:
     def owe_close(
         self,
         number: int,
-        outcome: Outcome,
+        outcome: Ending,
         *,
         bound: Sequence[str] = (),
         removed: Sequence[str] = (),
@@ -171,6 +171,12 @@ class Bookkeeping:
         if number is None:
             raise await self.refused()
         return number
+
+    async def open_executions(self) -> Sequence[int]:
+        """The numbers of those that this incarnation has not answered, in their order."""
+        session = self.session
+        rows = await self._records.executions(session.tenant, session.session_id)
+        return sorted(row.number for row in rows if row.outcome is None and row.incarnation == session.incarnation)
 
     async def snapshotting(self) -> int | None:
         """The session is going to be hibernated: the activity that must be saved; None where it may not be."""

@@ -10,18 +10,8 @@ from orchestrator.domain.ports import Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.upkeep import UpkeepRecords
 from orchestrator.services.sandboxes import Sandboxes
+from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.tasks import Tasks
-
-
-@dataclass(frozen=True, slots=True)
-class SavingLimits:
-    """How much of a session is saved, and for how long that may take. Sizes in bytes, times in seconds."""
-
-    variable: int = 10_000_000
-    session: int = 100_000_000
-    bound: float = 900.0
-    restore_bound: float = 30.0  # for each group of values
-    most_bytes: int = 1_000_000_000  # that a sandbox may send for one snapshot, whatever it says of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,9 +135,10 @@ class Incarnation:
             except StoreUnreachableError:
                 raise  # it may be whole: the session stays asleep, and the next call tries again
             except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
-                await sandbox.agent.clear()  # a part of it may have come
                 stuck = isinstance(error, StoreUnusableError)
                 self._book.owe_notes([unreadable_note(record.head, error.message, stuck=stuck)])
+                await self._book.try_to_settle()  # before the agent forgets that it lacks something
+                await sandbox.agent.clear()  # a part of it may have come
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
                 self._book.owe_notes(woken.notes(record.head, python=sandbox.python, environment=sandbox.environment))
@@ -146,12 +147,14 @@ class Incarnation:
 
     # losses
 
-    async def lost(self, reason: str) -> ResumedFrom:
-        """The sandbox is gone, and with it what no snapshot holds: where the session stands. Idempotent."""
+    async def lost(self, reason: str, *, told: str | None = None) -> ResumedFrom:
+        """The sandbox is gone, and with it what no snapshot holds: where the session stands. `told` is what callers
+        hear of why. Idempotent.
+        """
         if self.sandbox is not None:
             await self._saver.ended()  # it may have come through, and then less is lost
             self.drop()
-            self._book.owe_loss(f"its sandbox was lost: {reason}")
+            self._book.owe_loss(told or f"its sandbox was lost: {reason}")
             self._book.owe_hibernation()
         return ResumedFrom("new_sandbox", self._saver.stands_at)
 
@@ -299,12 +302,25 @@ class Incarnation:
             self._book.owe_hibernation()
             await self._book.settle()
 
+    def adopt(self, sandbox: Sandbox) -> None:
+        """A sandbox that was found alive is the session's; what its worker lacks, its agent says."""
+        self.sandbox = sandbox
+        self._sandboxes.adopted(self._book.session.key)
+
+    async def let_go(self) -> None:
+        """The owner ends: the sandbox lives on, and what it holds, for the next one to adopt."""
+        sandbox, self.sandbox = self.sandbox, None
+        if sandbox is not None:
+            await self._sandboxes.let_go(sandbox)
+
     def drop(self) -> None:
-        """Destroy the sandbox in the background."""
+        """Destroy the sandbox in the background, also one that was left and that nobody has decided on."""
         self._saver.abandon()
         if self.sandbox is not None:
             self._removal = self._sandboxes.end(self.sandbox)
             self.sandbox = None
+        elif self._sandboxes.left_to(self._book.session.key):
+            self._removal = self._sandboxes.give_up(self._book.session.key)
         self._hollow = False
 
     async def removed(self) -> None:

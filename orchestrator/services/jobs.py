@@ -64,6 +64,10 @@ class Job(Generic[T]):
         """Do that within this job's turn when it has been answered, whoever took the answer."""
         self._afterwards = then
 
+    def unwatched(self) -> None:
+        """Nobody asks for the answer."""
+        self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
     async def answer(self) -> T:
         """Wait; being cancelled here stops the work. To be awaited at once, and once."""
         received = False
@@ -127,6 +131,11 @@ class JobQueue:
         self._ended: OrchestratorError | None = None
 
     @property
+    def is_ended(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._ended is not None
+
+    @property
     def busy(self) -> bool:
         """Whether somebody waits for a call that runs or waits."""
         places = [place for place in (self._running, *self._waiting) if place is not None]
@@ -137,6 +146,20 @@ class JobQueue:
 
         Raises BusyError where too many of a kind wait, ShuttingDownError, and what the queue was ended with.
         """
+        place = self._place(work, kind)
+        try:
+            answer: T = await place.job.answer()
+            return answer  # noqa: TRY300 - the place is left where it is
+        except asyncio.CancelledError:
+            if place in self._waiting:  # else it had its turn
+                self._waiting.remove(place)
+            raise
+
+    def begin(self, work: Callable[[Job[None]], Awaitable[None]]) -> None:
+        """Have that done before all that waits; nobody waits for it. Raises like `submit`."""
+        self._place(work, "next").job.unwatched()
+
+    def _place(self, work: Callable[[Job[T]], Awaitable[T]], kind: Kind) -> _Waiting:
         if self._ended is not None:
             raise self._ended
         # Work of ours ends no other: what is due beside a hibernation comes after it, and finds nothing to do.
@@ -144,6 +167,10 @@ class JobQueue:
             kind == "interrupting" or (kind == "call" and self._running.kind == "yielding")
         ):
             self._running.job.stop()
+        if kind == "interrupting":
+            for waiting in self._waiting:
+                if waiting.kind == "next":  # it goes before this one
+                    waiting.job.stop()
         if sum(waiting.kind == kind for waiting in self._waiting) >= self._limit:
             raise BusyError(
                 f"{self._limit} calls wait for this session already.",
@@ -157,12 +184,7 @@ class JobQueue:
             self._waiting.appendleft(place)
         else:
             self._waiting.append(place)
-        try:
-            return await job.answer()
-        except asyncio.CancelledError:
-            if place in self._waiting:  # else it had its turn
-                self._waiting.remove(place)
-            raise
+        return place
 
     def end(self, error: OrchestratorError) -> None:
         """Answer every call with `error`, now and from now on; what runs is asked to end early."""

@@ -18,10 +18,11 @@ from orchestrator.domain.model import (
 from orchestrator.domain.plan import ContainerRow, SessionRow
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.services.adopting import Adopting
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
-from orchestrator.services.jobs import Job, JobQueue
+from orchestrator.services.jobs import Job, JobQueue, Kind
 from orchestrator.services.listings import last_known, saved_namespace, with_notes
 from orchestrator.services.replacing import Replacing
 from orchestrator.services.results import (
@@ -68,8 +69,17 @@ class LiveSession:
         self._replacing = Replacing(
             self._book, self._saver, self._incarnation, snapshots=equipment.snapshots, pieces=equipment.pieces
         )
+        self._adopting = Adopting(
+            self._book,
+            self._saver,
+            self._incarnation,
+            sandboxes=equipment.sandboxes,
+            pieces=equipment.pieces,
+            longest=limits.max_time_limit + limits.grace,
+        )
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
         self._active_at = equipment.clock.monotonic()
+        self.adopt()
 
     @property
     def session(self) -> Session:
@@ -79,10 +89,9 @@ class LiveSession:
     @property
     def row(self) -> SessionRow:
         """What plans ask of it."""
-        now = self._clock.monotonic()
-        return SessionRow(
-            self.session.key, self._queue.busy, now if self._queue.busy else self._active_at, self._saver.unsaved_since
-        )
+        busy = self._queue.busy or self._adopting.under_way
+        active_at = self._clock.monotonic() if busy else self._active_at
+        return SessionRow(self.session.key, busy, active_at, self._saver.unsaved_since)
 
     @property
     def container(self) -> ContainerRow | None:
@@ -93,45 +102,67 @@ class LiveSession:
 
     async def execute(self, code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
         """Run a cell when its turn comes."""
-        return await self._queue.submit(lambda job: self._execute(job, code, time_limit, ticket))
+        return await self._submit(lambda job: self._execute(job, code, time_limit, ticket))
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
-        if self._queue.busy or self._incarnation.hibernating:
+        if self._queue.busy or self._incarnation.hibernating or self._adopting.under_way or self._adopting.stuck:
+            self.adopt()
             listing = await self._snapshots.saved_listing_of(self.session.key)
             names = await self._book.binding_executions()
             return last_known(listing, names)
-        return await self._queue.submit(lambda _: self._list())
+        return await self._submit(lambda _: self._list())
 
     async def clear(self) -> None:
         """Interrupt what runs, and empty the namespace when its turn comes."""
-        await self._queue.submit(lambda _: self._replacing.clear(), kind="interrupting")
+        await self._submit(lambda _: self._replacing.clear(), kind="interrupting")
 
     async def save(self) -> StoredSnapshot:
         """Save now, and wait for it. Raises SnapshotNotFoundError for a session that never held anything."""
-        return await self._queue.submit(lambda _: self._save())
+        return await self._submit(lambda _: self._save())
 
     async def roll_back(self, sequence: int) -> StoredSnapshot:
         """Interrupt what runs, and let the session stand at that snapshot."""
-        return await self._queue.submit(lambda _: self._replacing.roll_back(sequence), kind="interrupting")
+        return await self._submit(lambda _: self._replacing.roll_back(sequence), kind="interrupting")
 
     async def fork_from(self, source: str, sequence: int) -> StoredSnapshot:
         """Begin as a copy of another session's snapshot."""
-        return await self._queue.submit(lambda _: self._replacing.fork_from(source, sequence))
+        return await self._submit(lambda _: self._replacing.fork_from(source, sequence))
+
+    async def _submit(self, work: Callable[[Job[T]], Awaitable[T]], *, kind: Kind = "call") -> T:
+        self.adopt()
+
+        async def in_turn(job: Job[T]) -> T:
+            self._adopting.require_decided()
+            return await work(job)
+
+        return await self._queue.submit(in_turn, kind=kind)
+
+    def adopt(self) -> None:
+        """Decide on the sandbox that an earlier owner has left to it, if there is one, before anything else."""
+        if self._adopting.undecided and not self._adopting.under_way and not self._queue.is_ended:
+            self._queue.begin(self._adopt)
+            self._adopting.under_way = True
+
+    async def _adopt(self, job: Job[None]) -> None:
+        try:
+            await self._adopting.adopt(job)
+        finally:
+            self._adopting.under_way = False
 
     # what plans want
 
     async def save_when_due(self, *, first: bool) -> None:
         """Begin a snapshot between two cells; with `first`, before the calls that wait."""
-        await self._queue.submit(lambda _: self._incarnation.begin_to_save(), kind="next" if first else "yielding")
+        await self._submit(lambda _: self._incarnation.begin_to_save(), kind="next" if first else "yielding")
 
     async def hibernate(self, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Save all and remove the sandbox, unless a call comes or it is `wanted` no more. Whether it was done."""
-        return await self._queue.submit(lambda job: self._incarnation.hibernate(job, wanted), kind="yielding")
+        return await self._submit(lambda job: self._incarnation.hibernate(job, wanted), kind="yielding")
 
     async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
         """Do that when nothing else happens in the session; it is asked to stop when a call comes."""
-        return await self._queue.submit(lambda job: work(job, self._incarnation), kind="yielding")
+        return await self._submit(lambda job: work(job, self._incarnation), kind="yielding")
 
     # ends
 
@@ -141,15 +172,24 @@ class LiveSession:
         self._queue.end(error)
 
     async def retire(self, error: OrchestratorError) -> None:
-        """Answer all calls with `error` and hibernate; what cannot be saved is recorded as lost."""
+        """Answer all calls with `error` and hibernate, where that can be done; `let_go` does the rest."""
         self._queue.end(error)
         if self._incarnation.sandbox is None:
             self._queue.abort()  # a start under way is of no use any more
         await self._queue.ended()
         await self._saver.ended()
-        if not await self._incarnation.hibernate(Job()) and self._incarnation.sandbox is not None:
-            await self._incarnation.lost("the orchestrator was stopped before it could save the session")
+        await self._incarnation.hibernate(Job())
         await self._saver.texts.write()
+        await self._book.try_to_settle()
+
+    async def let_go(self, error: OrchestratorError) -> None:
+        """Answer all calls with `error`, and leave the sandbox alive to the next owner, with what runs in it."""
+        self._queue.end(error)
+        self.abort()  # first: what runs must not take the end of the connection for that of the sandbox
+        await self._queue.ended()
+        await self._saver.ended()
+        await self._incarnation.let_go()
+        self._book.owe_notes(self._saver.log.taken())
         await self._book.try_to_settle()
 
     async def end(self, error: OrchestratorError) -> None:
@@ -196,9 +236,12 @@ class LiveSession:
             report = await self._run(agent, order, ticket)
         except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
-            self._book.owe_close(number, "sandbox_lost", variable_count=0)
+            memory = agent.lost_to_memory
+            self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0)
             gone = await self._incarnation.lost(reason)
-            return await self._answer(job, order, gone, lambda told: lost_result(reason, order, told, duration))
+            return await self._answer(
+                job, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
+            )
         except OrchestratorError:
             self._book.owe_close(number, "interrupted")  # it never began
             raise

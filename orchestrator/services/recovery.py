@@ -1,10 +1,11 @@
 """What an owner does first: whatever the one before it left half done is decided, by what is on the disk."""
 
 import logging
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from orchestrator.domain.errors import OrchestratorError, StoreUnusableError
-from orchestrator.domain.model import SessionState
+from orchestrator.domain.model import SandboxRecord, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError
@@ -12,9 +13,11 @@ from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFound
 logger = logging.getLogger(__name__)
 
 
-async def recover(records: Records, snapshots: SnapshotRecords, pieces: Pieces, cause: str) -> None:
+async def recover(records: Records, snapshots: SnapshotRecords, pieces: Pieces, cause: str) -> Sequence[SandboxRecord]:
     """Adopt snapshots that were committed and not yet made head; remove the files of sessions that were being deleted;
     tell what was lost for `cause`, and set aside the files of no session. May be cut short anywhere, and begun again.
+
+    Returns the sandboxes that may have outlived that owner, for `Sandboxes`.
     """
     for record in await snapshots.snapshot_records():
         if record.intended is None:
@@ -33,8 +36,9 @@ async def recover(records: Records, snapshots: SnapshotRecords, pieces: Pieces, 
         except StoreUnusableError as error:  # no reason not to start
             logger.warning("the snapshots of a session that was deleted are not removed: %s", error)
     # After the adoptions: what they hold is not lost.
-    await records.recover(cause)
+    survivors = await records.recover(cause)
     await _set_aside(pieces, {session.key for session in await records.all_sessions()} | doomed)
+    return survivors
 
 
 async def _set_aside(pieces: Pieces, known: AbstractSet[str]) -> None:

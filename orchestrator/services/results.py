@@ -43,13 +43,9 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
     notes = list(report.notes)
     if told.loss is not None:
         notes.insert(0, loss_note(told.loss))
-    output = report.output_head + report.output_tail
-    if report.output_left_out:
-        gap = f"\n… {report.output_left_out:,} of {report.output_bytes:,} bytes left out …\n"
-        output = report.output_head + gap + report.output_tail
     return ExecutionResult(
         status="ok" if report.outcome == "ok" else "error",
-        output=output,
+        output=output_of(report),
         truncated=report.output_left_out > 0,
         output_bytes=report.output_bytes,
         value=report.value,
@@ -67,15 +63,47 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
     )
 
 
-def lost_result(reason: str, order: CellOrder, told: Told, duration: float) -> ExecutionResult:
-    """The answer to a call whose sandbox went away under its cell. `duration` in seconds."""
-    stateful = told.session_id is not None
+def output_of(report: CellReport) -> str:
+    """What a cell wrote, with what was left out of it counted."""
+    if not report.output_left_out:
+        return report.output_head + report.output_tail
+    gap = f"\n… {report.output_left_out:,} of {report.output_bytes:,} bytes left out …\n"
+    return report.output_head + gap + report.output_tail
+
+
+def why_killed(report: CellReport) -> str:
+    """Why a cell's process was ended, in a clause."""
+    reasons = {
+        "timeout": "a cell outran its time limit and had to be killed",
+        "interrupted": "a cell was interrupted and had to be killed",
+        "oom": "a cell reached the memory limit",
+    }
+    return reasons.get(report.outcome, f"a cell ended its process ({report.error_message or report.outcome})")
+
+
+def lost_result(
+    reason: str, order: CellOrder, told: Told, duration: float, *, for_memory: bool = False
+) -> ExecutionResult:
+    """The answer to a call whose sandbox went away under its cell, `for_memory` where that did not suffice.
+
+    `duration` in seconds.
+    """
+    how = f"The sandbox was lost while the cell ran: {reason}"
+    again = (
+        f"Call again: a new sandbox will be started{_with_what(told)}."
+        if told.session_id is not None
+        else "Call again."
+    )
+    if for_memory:
+        limit = told.profile.memory // MIB
+        how = f"The cell needed more than the sandbox's {limit} MiB of memory, which ended the whole sandbox: {reason}"
+        again = f"Work on smaller pieces. {again}"
     error = CellError(
-        code="sandbox_lost",
+        code="oom" if for_memory else "sandbox_lost",
         type=None,
-        message=f"The sandbox was lost while the cell ran: {reason}. What the cell did is unknown.",
+        message=f"{how}. What the cell did is unknown.",
         traceback=None,
-        hint=f"Call again: a new sandbox will be started{_with_what(told)}." if stateful else "Call again.",
+        hint=again,
     )
     return _without_report(error, order, told, duration)
 
@@ -175,13 +203,3 @@ def _explanation(report: CellReport, order: CellOrder, told: Told) -> tuple[str,
             return f"{cause} (the sandbox has {size})", "Remove files that are not needed, or write less."
         case _:
             return report.error_message or report.error_type or report.outcome, None
-
-
-def why_killed(report: CellReport) -> str:
-    """The cause of the loss, as a clause."""
-    reasons = {
-        "timeout": "a cell outran its time limit and had to be killed",
-        "interrupted": "a cell was interrupted and had to be killed",
-        "oom": "a cell reached the memory limit",
-    }
-    return reasons.get(report.outcome, f"a cell ended its process ({report.error_message or report.outcome})")

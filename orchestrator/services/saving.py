@@ -24,8 +24,8 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
-from orchestrator.services.equipment import SavingLimits
 from orchestrator.services.saved_manifest import with_files, with_origins
+from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.saving_log import SavingLog
 from orchestrator.services.saving_notes import refused_names
 from orchestrator.services.tasks import Tasks
@@ -135,6 +135,17 @@ class Saver:
         self._ended.clear()
         self._found_gone = None
         self.log.begins()
+
+    def adopts(self, stored: StoredSnapshot | None, *, environment: str) -> None:
+        """A sandbox of an earlier owner's goes on; the head, where it can be read, is `stored`.
+
+        It may hold more than that, and know its pieces or not: an agent sends what it does not know to be in the very
+        snapshot that is named to it.
+        """
+        covered = 0 if self._record is None or stored is None else self._record.head_activity
+        self.begins(stored, whole=True, environment=environment)
+        if self._book.session.activity > covered:
+            self._ended.append((self._book.session.executions, self._clock.monotonic()))
 
     def replaced(self, intent: SnapshotIntent, stored: StoredSnapshot) -> None:
         """A clear, a rollback or a fork has made a head of its own."""

@@ -14,7 +14,7 @@ from orchestrator.domain.errors import (
     StoreUnusableError,
 )
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionSummary
+from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionState, SessionSummary
 from orchestrator.domain.ports import Engine
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
@@ -22,12 +22,14 @@ from orchestrator.services.live_session import LiveSession
 from orchestrator.services.requests import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.results import Told, lost_result, result_of
 from orchestrator.services.slots import Ticket
+from orchestrator.services.tasks import Patience
 
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 20.0  # that a close may take
 _SAVING_SHARE = 0.7  # of the time that a close may take, for saving
 _ABORT_PATIENCE = 5.0  # seconds for calls that were cut short
+_ADOPTION_PAUSE = 10.0  # seconds between tries to reach sandboxes of an earlier owner
 _DELETE_PATIENCE = 15.0  # seconds that a delete waits for the engine; the rest happens behind it
 
 
@@ -118,11 +120,11 @@ class Sessions:
         await asyncio.wait([await job.answer()], timeout=_DELETE_PATIENCE)
 
     async def close(self, *, seconds: float = STOP_SECONDS) -> None:
-        """End all calls, save and hibernate all sessions, and remove all sandboxes. Idempotent.
+        """End all calls, save and hibernate all sessions, and remove their sandboxes. Idempotent.
 
-        Ends in bounded time: a session that is not saved in most of `seconds`, or when patience is lost, loses what no
-        snapshot holds, and its next caller is told; what the engine has not removed after them is left to the next
-        owner, as are rows that cannot be written.
+        Ends in bounded time: the sandbox of a session that is not saved in most of `seconds`, or when patience is lost,
+        is left alive with all that it holds, for the next owner to adopt; what the engine has not removed after them is
+        left to that owner, too, as are rows that cannot be written.
         """
         self._closing = True
         deadline = asyncio.get_running_loop().time() + seconds
@@ -131,14 +133,17 @@ class Sessions:
         lives, self._live = list(self._live.values()), {}
         # A part of the time is the engine's, for what was not saved in the rest.
         await self._all_of([live.retire(shutting_down()) for live in lives], seconds * _SAVING_SHARE)
-        await self._all_of([live.end(shutting_down()) for live in lives], _ABORT_PATIENCE)
+        # However great the hurry: it waits for nobody.
+        await self._all_of([live.let_go(shutting_down()) for live in lives], _ABORT_PATIENCE, patience=Patience())
         await self._sandboxes.removed(seconds=deadline - asyncio.get_running_loop().time())
         for live in lives:
             live.abort()
 
-    async def _all_of(self, works: Sequence[Coroutine[Any, Any, None]], seconds: float) -> None:
+    async def _all_of(
+        self, works: Sequence[Coroutine[Any, Any, None]], seconds: float, *, patience: Patience | None = None
+    ) -> None:
         tasks = [asyncio.create_task(work, name="close a session") for work in works]
-        await self._tasks.patience.wait(tasks, seconds=seconds)
+        await (patience or self._tasks.patience).wait(tasks, seconds=seconds)
         late = [task for task in tasks if not task.done()]
         for task in late:
             task.cancel()
@@ -199,6 +204,19 @@ class Sessions:
         """Whether that session is just being deleted."""
         return key in self._ending
 
+    async def adopt_all(self) -> None:
+        """Have every session decide on the sandbox that an earlier owner has left to it, called or not, so that no
+        lease runs out; what the engine does not answer for is tried again.
+        """
+        while undecided := self._sandboxes.undecided:
+            try:
+                for session in await self._records.all_sessions():
+                    if session.key in undecided and session.state is not SessionState.DESTROYING:
+                        (self._live.get((session.tenant, session.session_id)) or self._enliven(session)).adopt()
+            except OrchestratorError as error:
+                logger.warning("what an earlier owner has left alive cannot be looked for yet: %s", error)
+            await asyncio.sleep(_ADOPTION_PAUSE)
+
     # one call
 
     async def _execute_stateless(self, code: str, time_limit: float, tenant: str, ticket: Ticket) -> ExecutionResult:
@@ -225,7 +243,8 @@ class Sessions:
                 raise shutting_down()  # nobody reads it
             return result_of(await sandbox.agent.execute(order), order, told)
         except SandboxLostError as error:
-            return lost_result(sandbox.agent.lost or error.message, order, told, self._clock.monotonic() - began)
+            agent, duration = sandbox.agent, self._clock.monotonic() - began
+            return lost_result(agent.lost or error.message, order, told, duration, for_memory=agent.lost_to_memory)
         finally:
             self._sandboxes.end(sandbox)
 

@@ -55,4 +55,5 @@ class Texts:
                 found.update({text.number: text.code for text in await self._pieces.cells(self._key, others)})
             except OrchestratorError as error:
                 logger.warning("session %s: the text of cells cannot be read: %s", self._key, error)
-        return found
+        # Of one that outlived its owner nobody has the code any more.
+        return {number: code for number, code in found.items() if code}

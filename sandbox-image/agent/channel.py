@@ -7,7 +7,7 @@ from _collections_abc import Sequence  # collections is dear, too
 
 from agent.framestream import READ_SIZE, FrameStream
 from agent.reactor import Reactor
-from agent.wire import Header, encode, proof, proven
+from agent.wire import Header, encode, proof, proven, readdressed
 
 CHANNEL_DIRECTORY = "/run/channel"
 TYPE_CHECKING = False  # typing is dear to import before the hello
@@ -92,9 +92,20 @@ class Channel:
         if self._stream is not None and self._proven:
             self._stream.send_encoded(frame)
 
-    def reply(self, request: int, header: Header, parts: Sequence[bytes] = ()) -> None:
-        """Answer a request, now and whenever it is asked again."""
+    def reply(self, request: int, header: Header, parts: Sequence[bytes] = ()) -> bytes:
+        """Answer a request, now and whenever it is asked again: the frame that does so."""
         frame = encode({"type": "reply", "id": request, **header}, parts)
+        self._answer(request, frame)
+        return frame
+
+    def reply_alike(self, request: int, frame: bytes) -> None:
+        """Answer a request with what was the reply to another one."""
+        try:
+            self._answer(request, readdressed(frame, request))
+        except ValueError:
+            self.refuse(request, "forgotten", "its reply does not fit into a frame under this id")
+
+    def _answer(self, request: int, frame: bytes) -> None:
         self._at_work.discard(request)
         self._replies[request] = frame
         while len(self._replies) > _KEPT_REPLIES or sum(map(len, self._replies.values())) > _KEPT_BYTES:
@@ -123,7 +134,8 @@ class Channel:
         if kind == "challenge" and isinstance(header.get("nonce"), str):
             self._nonce = os.urandom(16).hex()
             proof_of_agent = proof(self._secret, "agent", header["nonce"])
-            self._send({"type": "hello", "proof": proof_of_agent, "nonce": self._nonce, **self._served.identity()})
+            identity = {**self._served.identity(), "last_request": self._highest_id}
+            self._send({"type": "hello", "proof": proof_of_agent, "nonce": self._nonce, **identity})
             self._served.greeted()
         elif kind == "welcome" and self._nonce and proven(self._secret, "host", self._nonce, header.get("proof")):
             self._proven = True

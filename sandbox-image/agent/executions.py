@@ -63,6 +63,8 @@ class Executions:
         self._ending: Ending | None = None
         self.standing = Standing()
         self.last = 0  # the highest number that was ever to be run
+        self._kept: tuple[int, bytes] | None = None  # the reply to the last cell that has ended, and its number
+        self._awaited: list[int] = []  # requests for the reply to the present cell, beside its own
         self.cell: Cell | None = None
 
     @property
@@ -98,6 +100,15 @@ class Executions:
             self.finish({"status": "interrupted"}, _NOTHING_DESCRIBED)
         else:
             self._stop(cell, "interrupted")
+
+    def result(self, request: int, number: object) -> None:
+        """Answer as the order of that number was answered, or will be; it may be another host that asks."""
+        if self.cell is not None and self.cell.number == number:
+            self._awaited.append(request)
+        elif self._kept is not None and self._kept[0] == number:
+            self._channel.reply_alike(request, self._kept[1])
+        else:
+            self._channel.refuse(request, "forgotten", "no reply to an execution of that number is kept")
 
     def forget_namespace(self) -> None:
         """A fresh worker is wanted: what runs ends as interrupted, and no loss is told of."""
@@ -166,7 +177,8 @@ class Executions:
         ending, self._ending = self._ending, None
         if ending is not None:
             told_by_reply = ending.cell is not None or not ending.lost
-            self.standing = standing.taken_over(None if told_by_reply else f"between two cells {ending.cause}")
+            cause = ending.cause if ending.cell is not None else f"between two cells {ending.cause}"
+            self.standing = standing.taken_over(cause, told=told_by_reply)
             self._tell(ending, standing.execution, notes)
             self._outputs.drop_all()
             self._settled()
@@ -215,6 +227,9 @@ class Executions:
             self.last = cell.number - 1
             why, resumed = self.standing.loss("execute") or ("", None)
             self._channel.refuse(cell.request, "lost", why, resumed)
+            for request in self._awaited:
+                self._channel.refuse(request, "forgotten", "it was not run")
+            self._awaited.clear()
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""
@@ -283,10 +298,14 @@ class Executions:
         # The worker sends detail, value, traceback and displays; output goes in between.
         detail, value, trace, *displays = parts if len(parts) >= _DESCRIBED else _NOTHING_DESCRIBED
         try:
-            self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
+            reply = self._channel.reply(cell.request, header, [detail, head, tail, value, trace, *displays])
         except ValueError:
             told.append("What the cell left to describe was too large to be sent.")
-            self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
+            reply = self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
+        self._kept = cell.number, reply
+        for request in self._awaited:
+            self._channel.reply_alike(request, reply)
+        self._awaited.clear()
 
 
 def _verdict(outcome: str, variables: int, peak: int) -> dict[str, Any]:

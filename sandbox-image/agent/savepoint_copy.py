@@ -27,7 +27,7 @@ class SavepointCopy:
         ended: Callable[["SavepointCopy"], None],
     ) -> None:
         """Raises OSError."""
-        self.standing = standing.taken_over(None)
+        self.standing = standing.copy()
         self.began = time.monotonic()
         self.forked = False  # the worker goes on; the copy itself may yet have to say that it stands
         self.pid: int | None = None  # once it has said so

@@ -1,5 +1,7 @@
 """What the supervisor knows of the namespace in a worker. A savepoint keeps this as of its moment."""
 
+_REPLACED = "its process was replaced by a fresh one, for an orchestrator that has ended"
+
 
 class Standing:
     """Of one worker; a fresh one has nothing."""
@@ -9,26 +11,40 @@ class Standing:
         self.ran = False  # whether any cell has run in it
         self.variables = 0
         self.hollow = lost  # why it lacks the session's namespace, until it is given one
-        self.untold: str | None = None  # how the one before it ended between two cells, which no reply has said
+        self.untold: str | None = None  # how the one before it ended, which no reply to this host has said
+        self.replaced: str | None = None  # how it ended, as long as no cell has run since
 
     def began(self, execution: int) -> None:
         """A cell runs in it: the host knows of all before, and goes on with what there is."""
         self.execution = execution
         self.ran = True
-        self.hollow = self.untold = None
+        self.hollow = self.untold = self.replaced = None
 
     def restored(self, variables: int) -> None:
         """It was given the namespace that cells before it have made."""
         self.execution = 0
         self.variables = variables
-        self.hollow = self.untold = None
+        self.hollow = self.untold = self.replaced = None
 
-    def taken_over(self, untold: str | None) -> "Standing":
-        """The same for the copy that goes on in its place."""
+    def copy(self) -> "Standing":
+        """The same, of a fork of the worker."""
         copy = Standing()
         copy.execution, copy.ran, copy.variables = self.execution, self.ran, self.variables
-        copy.untold = untold
         return copy
+
+    def taken_over(self, cause: str, *, told: bool) -> "Standing":
+        """The same for the copy that goes on in its place; whether a reply says so."""
+        copy = self.copy()
+        copy.replaced = cause
+        copy.untold = None if told else cause
+        return copy
+
+    def asked_by_another(self) -> None:
+        """Another host cannot know what this worker lacks, whoever was told of it."""
+        if self.execution is None:
+            self.untold = self.hollow = self.hollow or _REPLACED
+        else:
+            self.untold = self.replaced
 
     def loss(self, kind: str) -> tuple[str, int | None] | None:
         """Whether a request of this kind is to be told that the worker ended: why, and what the present one stands at.

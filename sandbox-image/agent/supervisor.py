@@ -86,6 +86,8 @@ class Supervisor:
             self._claim(request, header)
         elif kind == "execute":
             self._execute(request, header, parts)
+        elif kind == "result":
+            self._result(request, header.get("execution"))
         elif kind == "list":
             self._list(request)
         elif kind == "clear":
@@ -124,6 +126,8 @@ class Supervisor:
         elif self._session not in (None, session) or incarnation < self._incarnation:
             self._channel.refuse(request, "stale", "another session or a later incarnation has claimed this sandbox")
         else:
+            if self._session is not None:
+                self._executions.standing.asked_by_another()
             self._session, self._incarnation = session, incarnation
             self._channel.reply(request, {"ok": True})
 
@@ -141,6 +145,12 @@ class Supervisor:
         held = self._saves.holding or self._savepoints.forking or bool(self._clearing)
         if self._workers.ready and not held:
             self._executions.start()
+
+    def _result(self, request: int, execution: object) -> None:
+        if type(execution) is not int:
+            self._channel.refuse(request, "malformed", "a request for a result names an execution")
+        else:
+            self._executions.result(request, execution)
 
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
         numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]

@@ -77,6 +77,17 @@ def encode(header: Header, parts: Sequence[bytes] = ()) -> bytes:
     return b"".join((PREFIX.pack(MAGIC, VERSION, len(encoded), body), encoded, *parts))
 
 
+def readdressed(frame: bytes, request: int) -> bytes:
+    """A reply of ours once more, as the one to another request. Raises ValueError where that would exceed the caps."""
+    _, _, header_length, body_length = PREFIX.unpack_from(frame)
+    body_start = PREFIX.size + header_length
+    header, _ = _json_value(frame[PREFIX.size : body_start].decode("ascii"), 0)
+    encoded = "".join(_json_texts({**header, "id": request}, 0)).encode("ascii")
+    if len(encoded) > MAX_HEADER:
+        raise ValueError(f"a header of {len(encoded)} bytes is over the protocol's caps")
+    return b"".join((PREFIX.pack(MAGIC, VERSION, len(encoded), body_length), encoded, memoryview(frame)[body_start:]))
+
+
 class Decoder:
     """Cuts a byte stream into frames.
 

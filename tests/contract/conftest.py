@@ -66,9 +66,14 @@ async def channel_over(reach: Reach) -> AsyncIterator[Open]:
         seconds: float = 5.0,
         reconnect_seconds: float = 5.0,
         is_running: Callable[[], Awaitable[bool]] = runs,
+        incarnation: int = 0,
     ) -> AgentChannel:
         channel = await AgentChannel.open(
-            reach.transport, seconds=seconds, is_running=is_running, reconnect_seconds=reconnect_seconds
+            reach.transport,
+            seconds=seconds,
+            is_running=is_running,
+            reconnect_seconds=reconnect_seconds,
+            incarnation=incarnation,
         )
         opened.append(channel)
         return channel

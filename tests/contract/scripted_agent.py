@@ -156,6 +156,7 @@ class ScriptedAgent:
             "last_execution": 0,
             "running": None,
             "lease": 1800,
+            "last_request": 0,
             **identity,
         }
         self._end = end

@@ -17,7 +17,7 @@ from tests.contract.scripted_agent import Reach, ScriptedAgent, result
 
 async def test_cell_is_sent_as_ordered_and_its_result_comes_back(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
-    assert channel.hello == AgentHello("digest", "3.11.2", 0, 0, None)
+    assert channel.hello == AgentHello("digest", "3.11.2", 0, 0, None, 0)
     running = asyncio.create_task(channel.execute(order(code="'\ud800é'")))
     request = await agent.next()
     assert request.parts == ("'\ud800é'".encode("utf-8", "surrogatepass"),)
@@ -53,7 +53,16 @@ async def test_answers_find_their_requests_in_whatever_order_they_come(reach: Re
 
 @pytest.mark.parametrize(
     "lie",
-    [{"secret": "00" * 32}, {"proof": None}, {"proof": "\ud800"}, {"sandbox": "other"}, {"running": "x"}, {"nonce": 5}],
+    [
+        {"secret": "00" * 32},
+        {"last_request": -1},
+        {"last_request": None},
+        {"proof": None},
+        {"proof": "\ud800"},
+        {"sandbox": "other"},
+        {"running": "x"},
+        {"nonce": 5},
+    ],
 )
 async def test_hello_that_is_not_proven_or_not_well_formed_is_no_hello(
     reach: Reach, channel_over: Open, lie: dict[str, str]

@@ -49,10 +49,10 @@ class Fault:
 class EngineRelay:
     """Listens on a TCP port of its own."""
 
-    def __init__(self, engine: Probe | None = None) -> None:
+    def __init__(self, engine: Probe | None = None, *, port: int = 0) -> None:
         self._engine = engine or find_engine()
         self._faults: list[Fault] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._open: list[socket.socket] = [self._listener]
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -1,8 +1,8 @@
 """Owners that end themselves with SIGKILL at a named step: each line on standard input is one of them.
 
-A line is JSON: [scenario, step, data directory, runtime directory]. The answer is the signal that ended that owner, or
-0 where it came to the end of its scenario. The steps are patched in here, in a child forked for each line; the product
-knows nothing of them.
+A line is JSON: [scenario, step, data directory, runtime directory, channel]. The answer is the signal that ended that
+owner, or 0 where it came to the end of its scenario. The steps are patched in here, in a child forked for each line;
+the product knows nothing of them.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
+from orchestrator.adapters.channel import replies
 from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.store import snapshots
@@ -32,13 +33,18 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 SESSION = "s"
-# Each replaces half of the megabytes, a shared list's end, a name and a file, so that a mixture of two shows.
+# Each replaces half of the megabytes, a shared list's end, a name and a file, so that a mixture of two shows; and it
+# counts itself.
 CELLS = {
     1: "import random\nx = [1]; y = x; z = 'one'; a = random.Random(1).randbytes(2_000_000)\n"
-    "b = random.Random(2).randbytes(1_500_000)\nopen('f', 'w').write('1')",
-    2: "x.append(2); z = 'two'; a = random.Random(3).randbytes(2_000_000)\nopen('f', 'w').write('2')",
-    3: "x.append(3); z = 'three'; b = random.Random(4).randbytes(1_500_000)\nopen('f', 'w').write('3')",
+    "b = random.Random(2).randbytes(1_500_000)\nopen('f', 'w').write('1')\nopen('count', 'a').write('1 ');",
+    2: "x.append(2); z = 'two'; a = random.Random(3).randbytes(2_000_000)\nopen('f', 'w').write('2')\n"
+    "open('count', 'a').write('2 ');",
+    3: "x.append(3); z = 'three'; b = random.Random(4).randbytes(1_500_000)\nopen('f', 'w').write('3')\n"
+    "open('count', 'a').write('3 ');",
 }
+# Time enough for its owner to die and the next one to come.
+SLOW = "import time; time.sleep(4)\n" + CELLS[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,36 @@ class Scenarios:
     def __init__(self, orchestrator: Orchestrator, arm: Callable[[], None]) -> None:
         self._orchestrator = orchestrator
         self._arm = arm
+
+    async def idle(self) -> None:
+        """Execution 1 is saved, execution 2 is not, and nobody calls."""
+        await self._two()
+        self._arm()
+        self.answered()
+
+    async def run(self) -> None:
+        """Likewise, and execution 3 is ordered, which takes its time."""
+        await self._two()
+        self._arm()
+        asyncio.get_running_loop().call_later(1.0, self.runs)
+        await self._orchestrator.execute(SLOW, session_id=SESSION)
+        await asyncio.sleep(30)
+
+    def runs(self) -> None:
+        """Execution 3 does."""
+
+    async def start(self) -> None:
+        """The very first call."""
+        self._arm()
+        await self._run(1)
+        await asyncio.sleep(30)
+
+    async def remove(self) -> None:
+        """Execution 1 is saved, execution 2 is not, and the session is deleted."""
+        await self._two()
+        self._arm()
+        await self._orchestrator.delete(SESSION)
+        await asyncio.sleep(30)
 
     async def save(self) -> None:
         """Execution 1 is saved, execution 2 is being saved."""
@@ -166,7 +202,36 @@ SAVING: Mapping[str, Step] = {
     "inside the head's change": Step(snapshots, "_list", "after"),
     "after the head": Step(SqliteRecords, "snapshot_committed", "after"),
 }
+STARTING: Mapping[str, Step] = {
+    "after creating": Step(SqliteRecords, "begin_creating", "after"),
+    "after the sandbox's row": Step(SqliteRecords, "open_sandbox", "after"),
+    "after the sandbox's start": Step(DockerEngine, "launch", "after"),
+    "after the claim's row": Step(SqliteRecords, "sandbox_claimed", "after"),
+    "after the claim": Step(AgentChannel, "claim", "after"),
+}
+REMOVING: Mapping[str, Step] = {
+    "before the sandbox goes": Step(DockerEngine, "destroy", "before"),
+    "after the sandbox went": Step(DockerEngine, "destroy", "after"),
+}
 STEPS: Mapping[str, Mapping[str, Step]] = {
+    "idle": {"between two calls": Step(Scenarios, "answered", "after")},
+    "run": {
+        "after the execution's row": Step(SqliteRecords, "open_execution", "after"),
+        "while it runs": Step(Scenarios, "runs", "after"),
+        "after the reply": Step(replies, "cell_report", "after"),
+        "before the execution's end": Step(SqliteRecords, "close_execution", "before"),
+        "after the execution's end": Step(SqliteRecords, "close_execution", "after"),
+    },
+    "start": {
+        **STARTING,
+        "after ready": Step(SqliteRecords, "session_ready", "after"),
+        "after the execution's row": Step(SqliteRecords, "open_execution", "after"),
+    },
+    "remove": {
+        "after destroying": Step(SqliteRecords, "session_destroying", "after"),
+        **REMOVING,
+        "after its file": Step(SqlitePieces, "delete", "after"),
+    },
     "save": SAVING,
     "quiet": {"before collecting": Step(SqlitePieces, "collect", "before")},
     "hibernate": {
@@ -174,14 +239,10 @@ STEPS: Mapping[str, Mapping[str, Step]] = {
         **{name: SAVING[name] for name in ("after frozen", "amid the pieces", "between commit and head")},
         "before hibernated": Step(SqliteRecords, "hibernate_saved", "before"),
         "after hibernated": Step(SqliteRecords, "hibernate_saved", "after"),
-        "before the sandbox goes": Step(DockerEngine, "destroy", "before"),
-        "after the sandbox went": Step(DockerEngine, "destroy", "after"),
+        **REMOVING,
     },
     "wake": {
-        "after creating": Step(SqliteRecords, "begin_creating", "after"),
-        "after the sandbox's row": Step(SqliteRecords, "open_sandbox", "after"),
-        "after the sandbox's start": Step(DockerEngine, "launch", "after"),
-        "after the claim": Step(AgentChannel, "claim", "after"),
+        **STARTING,
         "after the workspace": Step(AgentChannel, "restore", "after"),
         "amid the namespace": Step(AgentChannel, "_restored", "after", 3),
         "after the namespace": Step(AgentChannel, "restore", "after", 2),
@@ -233,7 +294,7 @@ def _with_counted_pieces() -> None:
     AgentChannel.restore = restore  # type: ignore[method-assign]
 
 
-async def _live(scenario: str, step: str, data: str, runtime: str) -> None:
+async def _live(scenario: str, step: str, data: str, runtime: str, channel: str) -> None:
     writer.BATCH_BYTES = 1_000_000  # type: ignore[misc] # so that a snapshot is written in several turns
     _with_counted_pieces()
     killer = Killer(STEPS[scenario][step])
@@ -241,7 +302,7 @@ async def _live(scenario: str, step: str, data: str, runtime: str) -> None:
     def arm() -> None:
         killer.armed = True
 
-    settings = Settings.load(data_dir=data, runtime_dir=runtime, channel="unix", snapshot_after=1000)
+    settings = Settings.load(data_dir=data, runtime_dir=runtime, channel=channel, snapshot_after=1000)
     async with Orchestrator.open(settings) as orchestrator:
         await getattr(Scenarios(orchestrator, arm), scenario.replace(" ", "_"))()
 

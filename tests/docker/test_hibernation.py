@@ -365,7 +365,7 @@ async def test_a_call_that_comes_while_a_session_falls_asleep_is_served(orchestr
     await hibernating
 
 
-async def test_the_owner_is_killed_and_the_next_one_finds_what_was_saved(
+async def test_the_owner_and_its_container_are_killed_and_the_next_one_finds_what_was_saved(
     settings: Settings, engine: docker.APIClient
 ) -> None:
     process = await asyncio.create_subprocess_exec(
@@ -381,6 +381,7 @@ async def test_the_owner_is_killed_and_the_next_one_finds_what_was_saved(
         assert await process.stdout.readline() == b"ready\n"
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
+    kill_all(installation_of(settings))
 
     async with reopened(settings, engine) as orchestrator:
         woken = await orchestrator.execute("x, 'y' in globals()", session_id="s")

@@ -4,12 +4,14 @@ Cells are lines such as `x = 1`, `del x`, `x`, `file a.txt hello`, and the speci
 """
 
 import asyncio
+import copy
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from typing import Self
 
-from orchestrator.domain.errors import SandboxLostError
+from orchestrator.domain.errors import NamespaceLostError, SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace, Variable
 from orchestrator.domain.ports import Agent, AgentHello
 from orchestrator.domain.snapshots import (
@@ -34,6 +36,7 @@ KILLED_BACK = "killed back"  # of one that ends its worker, whose savepoint take
 FORK = "fork"  # a line after which the cell's end is followed by a savepoint
 LOST = "lost"  # of one that takes the sandbox with it
 ENDLESS = "endless"  # of one that ends when it is interrupted
+STARVED = "starved"  # of one that takes the sandbox with it, for its memory
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
 DEADLY = "<deadly>"  # a value that ends every worker which loads it; a careful one does not try
 DEADLY_AND_PLAIN = "<deadly and plain>"  # one that a careful worker tries all the same
@@ -48,6 +51,13 @@ class FakeAgent(Agent):
         self.files: dict[str, str] = {}
         self.savepoint: tuple[int, dict[str, object]] | None = None  # after which execution, and what it holds
         self.fresh = True  # the worker has seen no cell
+        self.restored = False  # nor need it: it was given a namespace
+        self.untold = False  # a host does not know that it lacks one
+        self.digest = "a" * 64
+        self.incarnation = 0
+        self.last = 0  # the last execution that was begun
+        self.order: CellOrder | None = None  # of the one that runs
+        self.kept: tuple[int, CellReport] | None = None  # what the last one was answered with
         self.reads_files = True
         self.abandoned = False
         self.orders: list[SaveOrder] = []
@@ -56,15 +66,42 @@ class FakeAgent(Agent):
         self._faults = faults
         self._known: tuple[int | None, frozenset[str]] = (None, frozenset())
         self._lost: str | None = None
+        self.starved = False
+        self.closed = False  # the connection is gone; the container lives
         self._interrupted = asyncio.Event()
+        self._hello = self._says()
+
+    def _says(self) -> AgentHello:
+        running = self.order.execution if self.order is not None else None
+        return AgentHello(self.digest, "3.11.2", self.incarnation, self.last, running, 0)
+
+    def reached_anew(self, faults: Faults) -> Self:
+        """The same container, over another connection; cells go on."""
+        again = copy.copy(self)
+        again._faults, again._lost, again.closed = faults, None, False
+        again._interrupted = asyncio.Event()
+        again._hello = again._says()
+        return again
+
+    def as_it_is(self, faults: Faults) -> Self:
+        """Another container that is what this one is now, with no host."""
+        twin = self.reached_anew(faults)
+        twin.namespace, twin.files, twin.ran = dict(self.namespace), dict(self.files), list(self.ran)
+        twin.orders, twin.restores = list(self.orders), list(self.restores)
+        twin._lost, twin.closed = ("closed", True) if self._lost is None or self.closed else (self._lost, False)
+        return twin
 
     @property
     def hello(self) -> AgentHello:
-        return AgentHello("a" * 64, "3.11", 1, 0, None)
+        return self._hello
 
     @property
     def lost(self) -> str | None:
         return self._lost
+
+    @property
+    def lost_to_memory(self) -> bool:
+        return self.starved
 
     def lose(self, why: str) -> None:
         self._lost = self._lost or why
@@ -83,28 +120,53 @@ class FakeAgent(Agent):
         if fault is not None:
             await fault(self)
 
-    async def claim(self, session: str, incarnation: int) -> None: ...
+    async def claim(self, session: str, incarnation: int) -> None:  # noqa: ARG002 - the port's
+        await self.reach("claim")
+        self.untold = self.incarnation > 0 and self.fresh and not self.restored
+        self.incarnation = incarnation
 
     async def execute(self, order: CellOrder) -> CellReport:
         await self.reach("execute")
+        if self.untold:
+            self.untold = False
+            raise NamespaceLostError("The worker is another.", cause="its process was replaced by a fresh one")
+        assert order.execution > self.last, "a number that was begun before"
         self.ran.append(order.code)
         self.fresh = False
-        if order.code == LOST:
+        self.last, self.order = order.execution, order
+        if order.code in (LOST, STARVED):
+            self.starved = order.code == STARVED
             self.lose("it was killed")
-        if order.code == KILLED:
-            self.namespace, self.savepoint, self.fresh = {}, None, True
-            return _report(outcome="oom", namespace_kept=False, variable_count=0)
-        if order.code == KILLED_BACK:
-            assert self.savepoint is not None
-            execution, self.namespace = self.savepoint[0], dict(self.savepoint[1])
-            count = len(self.namespace)
-            return _report(outcome="oom", namespace_kept=False, resumed=execution, variable_count=count)
+        return await self._end_of(order)
+
+    async def result(self, execution: int, *, seconds: float) -> CellReport | None:  # noqa: ARG002 - the port's
+        await self.reach("result")
+        if self.order is not None and self.order.execution == execution:
+            return await self._end_of(self.order)
+        return self.kept[1] if self.kept is not None and self.kept[0] == execution else None
+
+    async def _end_of(self, order: CellOrder) -> CellReport:
         if order.code == ENDLESS:
             await self._interrupted.wait()
             self._interrupted.clear()
-            return _report(outcome="interrupted", variable_count=len(self.namespace))
         self.require_alive()
-        return self._run(order)
+        return self.end_cell(order)
+
+    def end_cell(self, order: CellOrder) -> CellReport:
+        """What runs ends, whether anybody waits for it or not."""
+        if order.code == KILLED:
+            self.namespace, self.savepoint, self.fresh, self.restored = {}, None, True, False
+            report = _report(outcome="oom", namespace_kept=False, variable_count=0)
+        elif order.code == KILLED_BACK:
+            assert self.savepoint is not None
+            execution, self.namespace = self.savepoint[0], dict(self.savepoint[1])
+            report = _report(outcome="oom", namespace_kept=False, resumed=execution, variable_count=len(self.namespace))
+        elif order.code == ENDLESS:
+            report = _report(outcome="interrupted", variable_count=len(self.namespace))
+        else:
+            report = self._run(order)
+        self.order, self.kept = None, (order.execution, report)
+        return report
 
     def _run(self, order: CellOrder) -> CellReport:
         bound, removed, value = [], [], None
@@ -137,7 +199,8 @@ class FakeAgent(Agent):
 
     async def clear(self) -> None:
         await self.reach("clear")
-        self.namespace, self.savepoint, self.fresh = {}, None, True
+        self.namespace, self.savepoint = {}, None
+        self.fresh, self.restored, self.untold = True, False, False
 
     async def save(self, order: SaveOrder) -> "FakeSaving":
         self.abandoned = False
@@ -176,12 +239,13 @@ class FakeAgent(Agent):
             if value in (DEADLY, DEADLY_AND_PLAIN):
                 return RestoreReport(crashed=(group, "it ended the process that loaded it"))
         if order.section == "namespace":
-            self.namespace = into
+            self.namespace, self.restored, self.untold = into, True, False
         else:
             self.files = {path: str(text) for path, text in into.items()}
         return RestoreReport(restored=len(into), lost=tuple(lost))
 
     async def close(self) -> None:
+        self.closed = self.closed or self._lost is None
         self.lose("closed")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
-from orchestrator.domain.errors import ImageGoneError, StoreFullError
+from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError, SandboxGoneError, StoreFullError
 from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Engine, OwnedContainer, SandboxImage
 from orchestrator.services.equipment import Equipment, Limits
@@ -33,6 +33,9 @@ from tests.unit.pretended_faults import Faults
 IMAGE = SandboxImage("image", "e" * 64, "a" * 64, "3.11")
 RECORDS_NAME = "records.sqlite3"
 OWNER_ENDED = "its owner ended"
+# Where an owner was killed, and the next one finds its sandbox gone.
+REMOVED = "its container was removed"
+SANDBOX_GONE = f"its orchestrator had ended, and its sandbox did not outlive that: {REMOVED}"
 
 
 class FakeEngine(Engine):
@@ -49,6 +52,16 @@ class FakeEngine(Engine):
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
         self.unanswered: dict[str, asyncio.Event] = {}
+        self.is_away = False  # nobody answers when a sandbox is to be adopted
+        self.may_adopt = asyncio.Event()
+        self.may_adopt.set()
+
+    def as_it_is(self) -> "FakeEngine":
+        """Another engine, with what this one has now: as after a kill of its host."""
+        twin = FakeEngine()
+        twin.there = {name: agent.as_it_is(twin.faults) for name, agent in self.there.items()}
+        twin.images = dict(self.images)
+        return twin
 
     @property
     def agent(self) -> FakeAgent:
@@ -68,6 +81,20 @@ class FakeEngine(Engine):
         agent = self.there[record.id] = FakeAgent(self.faults)
         self.agents.append(agent)
         return f"handle-{record.id}", agent
+
+    async def adopt(self, record: SandboxRecord) -> tuple[str, Agent]:
+        await self.may_adopt.wait()
+        if self.is_away:
+            raise EngineUnavailableError("No engine answers.")
+        agent = self.there.get(record.id)
+        if agent is None:
+            raise SandboxGoneError("It is gone.", cause="its container was removed")
+        if agent.lost is not None and not agent.closed:
+            raise SandboxGoneError("It is gone.", cause=agent.lost)
+        assert agent.incarnation == record.incarnation
+        again = self.there[record.id] = agent.reached_anew(self.faults)
+        self.agents.append(again)
+        return IMAGE.environment, again
 
     async def destroy(self, sandbox_id: str) -> None:
         await self.may_destroy.wait()
@@ -104,14 +131,18 @@ class House:
         clock: ManualClock,
         sandboxes: int,
         wait: float,
+        engine: FakeEngine,
+        survivors: Sequence[SandboxRecord],
     ) -> None:
         self.path = path
         self.records = records
         self.pieces = pieces
-        self.engine = FakeEngine()
+        self.engine = engine
         self.tasks = tasks
         self.clock = clock
-        self.sandboxes = Sandboxes(records, self.engine, tasks, limit=sandboxes, wait=wait, create_bound=0.3)
+        self.sandboxes = Sandboxes(
+            records, self.engine, tasks, limit=sandboxes, wait=wait, survivors=survivors, create_bound=0.3
+        )
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
@@ -201,23 +232,29 @@ async def house(
     clock: ManualClock | None = None,
     sandboxes: int = 2,
     wait: float = 0.2,
+    engine: FakeEngine | None = None,
 ) -> AsyncIterator[House]:
+    """An owner's life. Without an engine of an earlier one, what was in its sandboxes is gone."""
     clock = clock or ManualClock()
     policy = pieces_policy or PiecesPolicy(floor_bytes=0)
     before = asyncio.all_tasks()
     async with open_records(path / RECORDS_NAME, clock) as records, open_pieces(path, clock, policy) as pieces:
-        await recover(records, records, pieces, OWNER_ENDED)
+        survivors = await recover(records, records, pieces, OWNER_ENDED)
         async with asyncio.TaskGroup() as group:
+            tasks = Tasks(group)
+            engine = engine or FakeEngine()
             limits = limits or Limits(queue=queue)
             opened = House(
                 path,
                 records,
                 pieces,
-                tasks=Tasks(group),
+                tasks=tasks,
                 limits=limits,
                 clock=clock,
                 sandboxes=sandboxes,
                 wait=wait,
+                engine=engine,
+                survivors=survivors,
             )
             evicting = opened.tasks.spawn(opened.eviction.run(), "make room")
             try:

@@ -14,6 +14,7 @@ class Sufferer(Protocol):
     namespace: dict[str, object]
     savepoint: tuple[int, dict[str, object]] | None
     fresh: bool
+    restored: bool
     abandoned: bool
 
     @property
@@ -39,7 +40,7 @@ async def lose(agent: Sufferer) -> None:
 
 async def vanish(agent: Sufferer) -> None:
     """The worker is gone, and with it the namespace."""
-    agent.namespace, agent.fresh = {}, True
+    agent.namespace, agent.fresh, agent.restored = {}, True, False
     raise NamespaceLostError("The worker is gone.", cause="its process ended between two cells")
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.app import RECORDS_NAME
 from orchestrator.domain.snapshots import StoredSnapshot
-from tests.unit.pretended_engine import OWNER_ENDED, House, house
+from orchestrator.services.adoption_notes import gone_note
+from tests.unit.pretended_engine import REMOVED, SANDBOX_GONE, House, house
 from tests.unit.pretended_faults import Fault, Sufferer
 
 
@@ -37,7 +38,7 @@ async def test_a_snapshot_committed_by_the_dead_owner_is_adopted_and_not_told_as
     async with house(found[0]) as again:
         assert (await again.row()).saved_through == 2
         result = await again.run("x")
-        assert (result.value, result.notes) == ("2", ())
+        assert (result.value, result.notes) == ("2", (gone_note(REMOVED, 2),))
 
 
 async def test_a_loss_excludes_what_was_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ async def test_a_loss_excludes_what_was_adopted(tmp_path: Path, monkeypatch: pyt
     async with house(found[0]) as again:
         result = await again.run("x")
         assert result.value == "2"
-        assert result.notes == (f"Lost: the effects of execution 3, because {OWNER_ENDED}.",)
+        assert result.notes == (f"Lost: the effects of execution 3, because {SANDBOX_GONE}.",)
 
 
 @pytest.mark.parametrize("point", ["save", "piece", "report"])
@@ -76,7 +77,7 @@ async def test_a_snapshot_that_was_only_intended_is_lost_and_told(tmp_path: Path
     async with house(found[0]) as again:
         result = await again.run("x")
         assert result.value == "1"
-        assert result.notes == (f"Lost: the effects of execution 2, because {OWNER_ENDED}. They had left: x.",)
+        assert result.notes == (f"Lost: the effects of execution 2, because {SANDBOX_GONE}. They had left: x.",)
         await again.run("x = 3")
         await again.hibernate()
         assert await again.value("x") == "3"
@@ -99,7 +100,7 @@ async def test_a_kill_under_a_hibernation_loses_nothing_once_it_was_saved(
         await opened.hibernate()
     async with house(found[0]) as again:
         result = await again.run("x")
-        assert (result.value, result.notes) == ("1", ())
+        assert (result.value, result.notes) == ("1", (gone_note(REMOVED, 1),))
 
 
 async def test_a_kill_under_a_wake_loses_nothing(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ async def test_a_kill_under_a_clear_leaves_all_or_nothing(
     for path in found[:6]:  # the close saves once more
         async with house(path) as again:
             result = await again.run("x")
-            said.append((result.value, len(result.notes)))
+            said.append((result.value, len([note for note in result.notes if note.startswith("Lost")])))
     cleared = ("NameError", 0)
     before = ("2", 0) if asleep else ("1", 1)
     assert said == [before, before, cleared, cleared, cleared, cleared]

@@ -5,6 +5,7 @@ A step is a request to the records, to the files of snapshots, or to the agent.
 
 import asyncio
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import SessionState
 from orchestrator.services import sessions as sessions_module
 from tests.unit.pretended_agent import KILLED
-from tests.unit.pretended_engine import House, house, until
+from tests.unit.pretended_engine import FakeEngine, House, house, until
 
 _NO_STEPS = {"close", "installation"}
 
@@ -182,10 +183,12 @@ async def nothing_is_destroyed(opened: House) -> bool:
     return all(row.state is not SessionState.DESTROYING for row in await opened.records.all_sessions())
 
 
+@pytest.mark.parametrize("alive", [False, True])
 @pytest.mark.parametrize("operation", [execute, wake, killed, save, hibernate, clear, roll_back])
 async def test_an_end_in_a_hurry_loses_nothing_unsaid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation, *, alive: bool
 ) -> None:
+    """What it leaves is `alive` or not when the next owner comes."""
     monkeypatch.setattr(sessions_module, "_ABORT_PATIENCE", 0.05)
     for number in range(1, 100):
         path = tmp_path / str(number)
@@ -202,11 +205,11 @@ async def test_an_end_in_a_hurry_loses_nothing_unsaid(
         told: list[str] = []
         with suppress(OrchestratorError):
             told += getattr(await call, "notes", ())
-        async with house(path) as again:
+        async with house(path, engine=opened.engine if alive else None) as again:
             result = await again.run("x")
-            assert result.value in OUTCOMES[operation] | {"1"}, number
+            assert result.value in OUTCOMES[operation] | ({"1"} if operation is clear or not alive else set())
             if result.value == "1" and operation is not roll_back:
-                (note,) = {*told, *result.notes}
+                (note,) = [note for note in {*told, *result.notes} if note.startswith("Lost")]
                 assert note.startswith("Lost: the effects of execution"), number
             await again.sandboxes.remove_leftovers()
             await again.assert_nothing_leaks()
@@ -215,6 +218,7 @@ async def test_an_end_in_a_hurry_loses_nothing_unsaid(
     raise AssertionError("it never ended")
 
 
+ENDED = "The orchestrator had ended"
 LOSS = re.compile(r"Lost: the effects of executions? (\d+)(?: to (\d+))?, ")
 
 
@@ -234,28 +238,43 @@ async def a_life(opened: House, answered: list[int]) -> None:
     await opened.look(3)
 
 
-@pytest.mark.parametrize("after", [False, True])
-async def test_an_owner_killed_at_any_step_loses_nothing_that_is_not_told(tmp_path: Path, *, after: bool) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    deaths: list[tuple[Path, int]] = []
+Dead = tuple[Path, FakeEngine, int]
+
+
+async def deaths_in_a_life(home: Path, *, after: bool) -> list[Dead]:
+    """What each kill leaves: data, sandboxes, and the last execution that was answered."""
+    await asyncio.to_thread(home.mkdir)
+    deaths: list[Dead] = []
     async with house(home) as opened:
         answered = [0]
 
         def die() -> None:
             steps._number += 1
             if answered[-1]:
-                deaths.append((opened.die(str(steps.taken)), answered[-1]))
+                deaths.append((opened.die(str(steps.taken)), opened.engine.as_it_is(), answered[-1]))
 
         steps = Steps(opened, 1, die, after=after)
         await a_life(opened, answered)
         steps.end(opened)
     assert len(deaths) > 40
-    for path, last in deaths:
+    return deaths
+
+
+async def assert_all_is_closed(again: House) -> None:
+    rows = await again.records.executions("local", "s")
+    assert {row.outcome for row in rows} <= {"ok", "never_arrived", "outcome_unknown"}
+    await again.sandboxes.remove_leftovers()
+    await again.assert_nothing_leaks()
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_owner_killed_at_any_step_loses_nothing_that_is_not_told(tmp_path: Path, *, after: bool) -> None:
+    """Its sandboxes are gone with it, as after the end of the whole machine."""
+    for path, _, last in await deaths_in_a_life(tmp_path / "home", after=after):
         async with house(path) as again:
             result = await again.run("x")
             lost = [found for note in result.notes if (found := LOSS.match(note))]
-            assert len(lost) == len(result.notes)
+            assert len(lost) == len([note for note in result.notes if not note.startswith(ENDED)])
             held = 0 if result.value == "NameError" else int(result.value or "")
             assert held <= last, path
             if lost:
@@ -264,5 +283,62 @@ async def test_an_owner_killed_at_any_step_loses_nothing_that_is_not_told(tmp_pa
                 assert int(found[2] or found[1]) in {last, last + 1}, path  # one may have been on its way
             else:
                 assert held == last, path
-            await again.sandboxes.remove_leftovers()
-            await again.assert_nothing_leaks()
+            await assert_all_is_closed(again)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_an_owner_killed_at_any_step_loses_nothing_where_its_sandboxes_live(
+    tmp_path: Path, *, after: bool
+) -> None:
+    for path, engine, last in await deaths_in_a_life(tmp_path / "home", after=after):
+        ran = [code for agent in engine.there.values() for code in agent.ran]
+        async with house(path, engine=engine) as again:
+            result = await again.run("x")
+            assert not [note for note in result.notes if note.startswith("Lost")], path
+            assert result.value in {str(last), str(last + 1)}, path
+            if any(note.startswith("Execution") and "ended after" in note for note in result.notes):
+                assert result.value == str(last + 1), path
+            assert len(ran) == len(set(ran)), path  # none twice
+            await assert_all_is_closed(again)
+
+
+async def test_an_adoption_that_ends_at_any_step_is_done_by_the_next_owner(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    async with house(tmp_path / "home") as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        await opened.run("x = 2")
+        first: list[tuple[Path, FakeEngine]] = []
+        genuine = opened.records.close_execution
+
+        async def killed(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - handed on
+            first.append((opened.die(), opened.engine.as_it_is()))
+            await genuine(*arguments, **named)
+
+        opened.records.close_execution = killed  # type: ignore[method-assign]
+        await opened.run("x = 3")
+        del opened.records.close_execution
+    for number in range(1, 100):
+        path, engine = first[0]
+        deaths: list[tuple[Path, FakeEngine]] = []
+        copied = shutil.copytree(path, tmp_path / str(number))
+        async with house(copied, engine=engine.as_it_is()) as again:
+            steps = Steps(
+                again,
+                number,
+                lambda again=again, deaths=deaths: deaths.append((again.die(), again.engine.as_it_is())),  # type: ignore[misc]
+            )
+            answer = await again.run("x")
+            steps.end(again)
+        if not deaths:
+            assert number > 8
+            return
+        ((path, engine),) = deaths
+        async with house(path, engine=engine) as again:
+            result = await again.run("x")
+            assert (answer.value, result.value) == ("3", "3"), number
+            notes = [note for note in result.notes if note.startswith("Execution 3 ended")]
+            assert len(notes) == 1, number
+            assert len(result.notes) == len(set(result.notes))
+            await assert_all_is_closed(again)
+    raise AssertionError("it never ended")

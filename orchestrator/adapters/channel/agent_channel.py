@@ -7,12 +7,12 @@ from typing import Any, Final, Self
 
 from orchestrator.adapters.channel import replies
 from orchestrator.adapters.channel.connect import connected
-from orchestrator.adapters.channel.exchanges import Requests
+from orchestrator.adapters.channel.exchanges import ForgottenError, Requests
 from orchestrator.adapters.channel.link import AgentLink
 from orchestrator.adapters.channel.restores import RestoreStream
 from orchestrator.adapters.channel.saves import SaveStream
-from orchestrator.adapters.channel.transport import Connection, Transport, TransportError
-from orchestrator.domain.errors import InvalidRequestError, SandboxLostError
+from orchestrator.adapters.channel.transport import Connection, ContainerEndedError, Transport, TransportError
+from orchestrator.domain.errors import InvalidRequestError, SandboxGoneError, SandboxLostError
 from orchestrator.domain.model import CellOrder, CellReport, Namespace
 from orchestrator.domain.ports import AgentHello
 from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport, SaveOrder
@@ -25,6 +25,7 @@ EXECUTE_MARGIN_SECONDS: Final = 10.0
 CLAIM_SECONDS: Final = 10.0
 LIST_SECONDS: Final = 20.0
 CLEAR_SECONDS: Final = 20.0
+_MOST_KEPT: Final = 1024 * 1024  # bytes that an order may ask to keep of its output, from each end
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 class AgentChannel:
     """The `Agent` port. All decisions are taken on the loop, in code that does not await.
 
-    `is_running` asks the engine whether the container still runs; it is asked only while there is no connection.
+    `is_running` asks the engine whether the container still runs, and may raise ContainerEndedError where the engine
+    knows why not; it is asked only while there is no connection. `incarnation` is the one that has claimed the sandbox,
+    0 where none has.
     """
 
     def __init__(
@@ -41,16 +44,18 @@ class AgentChannel:
         *,
         is_running: Callable[[], Awaitable[bool]],
         reconnect_seconds: float = RECONNECT_SECONDS,
+        incarnation: int = 0,
     ) -> None:
         self._transport = transport
         self._is_running = is_running
         self._reconnect_seconds = reconnect_seconds
         self._hello: AgentHello | None = None
         self._lost: str | None = None
+        self._lost_to_memory = False
         self._link: AgentLink | None = None
         self._reconnecting: asyncio.Task[None] | None = None
         self._requests = Requests(write=self._write, give_up=self._given_up)
-        self._incarnation = 0  # once claimed
+        self._incarnation = incarnation
 
     @classmethod
     async def open(
@@ -60,14 +65,15 @@ class AgentChannel:
         seconds: float,
         is_running: Callable[[], Awaitable[bool]],
         reconnect_seconds: float = RECONNECT_SECONDS,
+        incarnation: int = 0,
     ) -> Self:
-        """Wait for the first hello. Raises SandboxLostError; the transport is closed then, as on cancellation."""
-        channel = cls(transport, is_running=is_running, reconnect_seconds=reconnect_seconds)
+        """Wait for the first hello. Raises SandboxGoneError; the transport is closed then, as on cancellation."""
+        channel = cls(transport, is_running=is_running, reconnect_seconds=reconnect_seconds, incarnation=incarnation)
         try:
             await channel._establish(seconds)
         except TransportError as error:
-            channel.give_up(str(error))
-            raise SandboxLostError(f"The sandbox did not come up: {error}.") from error
+            channel._give_up_on(error)
+            raise SandboxGoneError(f"The sandbox did not come up: {error}.", cause=str(error)) from error
         except BaseException:
             channel.give_up("its channel was closed")
             raise
@@ -84,6 +90,11 @@ class AgentChannel:
     def lost(self) -> str | None:
         """Why the sandbox is gone; None while it lives."""
         return self._lost
+
+    @property
+    def lost_to_memory(self) -> bool:
+        """Whether it is gone because its memory did not suffice."""
+        return self._lost_to_memory
 
     async def claim(self, session: str, incarnation: int) -> None:
         """Bind the sandbox to a session."""
@@ -108,6 +119,19 @@ class AgentChannel:
         }
         seconds = order.time_limit + order.grace + EXECUTE_MARGIN_SECONDS
         frame = await self._ask(header, [code], seconds=seconds, execution=order.execution)
+        try:
+            return replies.cell_report(frame, order)
+        except ProtocolViolationError as violation:
+            raise self._requests.broken(violation) from violation
+
+    async def result(self, execution: int, *, seconds: float) -> CellReport | None:
+        """The report of a cell that another host has ordered."""
+        try:
+            frame = await self._ask({"type": "result", "execution": execution}, seconds=seconds, execution=execution)
+        except ForgottenError:
+            return None
+        # Who ordered it is not here to say how much of its output was to be kept.
+        order = CellOrder(execution, "", seconds, 0.0, _MOST_KEPT, _MOST_KEPT)
         try:
             return replies.cell_report(frame, order)
         except ProtocolViolationError as violation:
@@ -163,6 +187,11 @@ class AgentChannel:
             self._reconnecting.cancel()
         self._requests.fail(self._gone())
 
+    def _give_up_on(self, error: TransportError) -> None:
+        if self._lost is None:
+            self._lost_to_memory = isinstance(error, ContainerEndedError) and error.for_memory
+        self.give_up(str(error))
+
     # requests
 
     async def _ask(
@@ -209,7 +238,7 @@ class AgentChannel:
         try:
             await self._establish(self._reconnect_seconds)
         except TransportError as error:
-            self.give_up(str(error))
+            self._give_up_on(error)
 
     def _reconnect_ended(self, task: asyncio.Task[None]) -> None:
         if task is self._reconnecting:
@@ -230,6 +259,8 @@ class AgentChannel:
         """Make it the connection; an older one is dropped, and so is what still arrives on it."""
         if self._incarnation and connection.hello.incarnation != self._incarnation:
             raise TransportError(f"its agent says that it serves incarnation {connection.hello.incarnation}")
+        if self._hello is None:
+            self._requests.go_on_above(connection.hello.last_request)
         link = AgentLink(
             heartbeat=connection.heartbeat,
             on_begin=self._link_began,

@@ -7,7 +7,7 @@ the headers of the multiplexed stream no longer stand where they should.
 import socket
 from collections.abc import Callable
 
-from orchestrator.adapters.channel.transport import TransportError, passed, seconds_until
+from orchestrator.adapters.channel.transport import UnreachableError, passed, seconds_until
 
 _MAX_HEAD = 16 * 1024
 _UPGRADED = (b"101", b"200")
@@ -18,7 +18,7 @@ def attach(
 ) -> socket.socket:
     """The raw, still multiplexed stream of the container's standard input and output.
 
-    `dial` connects to the engine until a deadline. Raises OSError or TransportError.
+    `dial` connects to the engine until a deadline. Raises OSError or UnreachableError.
     """
     stream = dial(deadline)
     try:
@@ -38,18 +38,18 @@ def attach(
 def _check(head: bytes) -> None:
     status = head.partition(b" ")[2][:3]
     if status not in _UPGRADED:
-        raise TransportError(f"the engine refused to attach ({status.decode('ascii', 'replace')})")
+        raise UnreachableError(f"the engine refused to attach ({status.decode('ascii', 'replace')})")
 
 
 def _head(stream: socket.socket, deadline: float) -> bytes:
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
         if passed(deadline) or len(head) > _MAX_HEAD:
-            raise TransportError("the engine did not answer the request to attach")
+            raise UnreachableError("the engine did not answer the request to attach")
         stream.settimeout(seconds_until(deadline))
         # Byte by byte: the stream begins right after the head.
         byte = stream.recv(1)
         if not byte:
-            raise TransportError("the engine hung up on the request to attach")
+            raise UnreachableError("the engine hung up on the request to attach")
         head += byte
     return bytes(head)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from orchestrator.adapters.channel.attach_pump import StreamSplitter, pump
 from orchestrator.adapters.channel.disposable_threads import spawn
 from orchestrator.adapters.channel.handshake import HEARTBEAT_SECONDS, shake_hands
-from orchestrator.adapters.channel.transport import Connection, TransportError, passed, seconds_until
+from orchestrator.adapters.channel.transport import Connection, TransportError, UnreachableError, passed, seconds_until
 from orchestrator.domain import wire
 from orchestrator.domain.hardening import Channel
 
@@ -66,8 +66,10 @@ class AttachTransport:
         except TimeoutError as error:
             raise TransportError("its agent did not say hello") from error
         except (OSError, wire.ProtocolViolationError) as error:
-            reason = "its channel was closed" if self._closed.is_set() else f"its stream broke: {error}"
-            raise TransportError(reason) from error
+            if self._closed.is_set():
+                raise TransportError("its channel was closed") from error
+            kind = UnreachableError if isinstance(error, OSError) else TransportError
+            raise kind(f"its stream broke: {error}") from error
 
     def close(self) -> None:
         """End the attempt that waits."""
@@ -81,7 +83,10 @@ class AttachTransport:
     def _connect(self, deadline: float) -> Connection:
         if self._closed.is_set():
             raise TransportError("its channel was closed")
-        stream = self._attach(deadline)
+        try:
+            stream = self._attach(deadline)
+        except TimeoutError as error:
+            raise UnreachableError("the engine did not attach in time") from error
         self._stream = stream
         if self._closed.is_set():  # after the stream is known: `close` either sees it or was seen here
             _shut(stream)

@@ -7,11 +7,15 @@ from typing import Any, Final
 
 from orchestrator.adapters.channel import replies
 from orchestrator.domain import wire
-from orchestrator.domain.errors import BusyError, NamespaceLostError, SandboxLostError
+from orchestrator.domain.errors import BusyError, NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
 MAX_OUTSTANDING: Final = 64
 _NUMBERED_BY: Final = {"frozen": "save", "piece": "save", "taken": "restore"}  # the field, and the request's type
+
+
+class ForgottenError(OrchestratorError):
+    """The agent does not have the result that it was asked for."""
 
 
 class Exchange(ABC):
@@ -95,6 +99,7 @@ class Requests:
         self.give_up = give_up
         self._write = write  # False where there is no connection
         self._last_id = 0
+        self._others = 0  # ids up to this one are another host's
         self._waiting: dict[int, Exchange] = {}
         self._sent_again: set[int] = set()  # on this connection; each may be answered twice
 
@@ -105,7 +110,7 @@ class Requests:
     async def ask(
         self, header: Mapping[str, Any], parts: Sequence[bytes] = (), *, seconds: float, execution: int | None = None
     ) -> Frame:
-        """The reply to that request. Raises BusyError, NamespaceLostError and SandboxLostError."""
+        """The reply to that request. Raises BusyError, NamespaceLostError, ForgottenError and SandboxLostError."""
         call = Call(self, header, parts, seconds=seconds, execution=execution)
         self.begin(call)
         frame = await call.answer
@@ -117,9 +122,15 @@ class Requests:
             raise self.refused(call.kind, refused)
         return frame
 
-    def refused(self, kind: str, refused: replies.Refusal) -> BusyError | NamespaceLostError | SandboxLostError:
+    def go_on_above(self, number: int) -> None:
+        """Another host's requests went up to that id; what they are answered with is none of ours."""
+        self._last_id = self._others = max(self._last_id, number)
+
+    def refused(self, kind: str, refused: replies.Refusal) -> OrchestratorError:
         """What a refusal means that no request expects."""
         code, message = refused.code, refused.message
+        if (kind, code) == ("result", "forgotten"):
+            return ForgottenError(f"The sandbox does not have that result: {message}.")
         if code == "lost":
             ended = f"The session's process ended: {message}."
             return NamespaceLostError(ended, cause=message, resumed=refused.resumed)
@@ -173,7 +184,7 @@ class Requests:
         elif type(number) is int and number in self._sent_again:
             # It was done just as we asked again: the answer of itself, and the one to the repetition.
             self._sent_again.discard(number)
-        else:
+        elif type(number) is not int or number > self._others:
             raise ProtocolViolationError("a reply to a request that nobody made")
 
     def connected(self) -> None:

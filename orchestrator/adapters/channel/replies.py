@@ -40,6 +40,7 @@ def agent_hello(frame: Frame) -> AgentHello:
         incarnation=claims.count_in(header, "incarnation"),
         last_execution=claims.count_in(header, "last_execution"),
         running=claims.optional_count_in(header, "running"),
+        last_request=claims.count_in(header, "last_request"),
     )
 
 

@@ -15,6 +15,18 @@ class TransportError(Exception):
     """No proven connection came about. The text is a clause that says why."""
 
 
+class UnreachableError(TransportError):
+    """It could not even be tried, for something on our side or the engine's: it says nothing of the agent."""
+
+
+class ContainerEndedError(TransportError):
+    """The container does not run any more, and the engine knows why; `for_memory` where that was its memory limit."""
+
+    def __init__(self, clause: str, *, for_memory: bool = False) -> None:
+        super().__init__(clause)
+        self.for_memory = for_memory
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A proven connection: a non-blocking Unix stream socket at the first byte after the welcome."""

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from orchestrator.adapters.channel.disposable_threads import spawn
 from orchestrator.adapters.channel.handshake import HEARTBEAT_SECONDS, shake_hands
-from orchestrator.adapters.channel.transport import Connection, Once, TransportError, passed, seconds_until
+from orchestrator.adapters.channel.transport import (
+    Connection,
+    Once,
+    TransportError,
+    UnreachableError,
+    passed,
+    seconds_until,
+)
 from orchestrator.domain.hardening import Channel
 from orchestrator.domain.wire import ProtocolViolationError, socket_name
 
@@ -114,21 +121,21 @@ class UnixTransport:
         listener = self._listen()
         attempt = _Attempt(listener, deadline, self._closed)
         self._current = attempt
-        failure = "its agent did not say hello"
+        failure = TransportError("its agent did not say hello")
         try:
             while not attempt.over():
                 # Where every judge is held up, nobody more is accepted until one ends.
                 if self._judges.acquire(timeout=0.05):
                     self._accept(attempt)
         except OSError as error:
-            failure = f"its channel could not be listened on: {error}"
+            failure = UnreachableError(f"its channel could not be listened on: {error}")
         self._current = None
         self._path.unlink(missing_ok=True)
         # Candidates that were never accepted die with the listener, and may carry descriptors.
         spawn(listener.close, "channel-close")
         connection = attempt.conclude()
         if connection is None:
-            raise TransportError("its channel was closed" if self._closed.is_set() else failure)
+            raise TransportError("its channel was closed") if self._closed.is_set() else failure
         return connection
 
     def _listen(self) -> socket.socket:
@@ -141,7 +148,8 @@ class UnixTransport:
             listener.setblocking(False)
         except OSError as error:
             listener.close()
-            raise TransportError(f"its channel could not be opened: {error}") from error
+            kind = TransportError if isinstance(error, FileNotFoundError) else UnreachableError  # it was taken away
+            raise kind(f"its channel could not be opened: {error}") from error
         return listener
 
     def _accept(self, attempt: "_Attempt") -> None:

@@ -62,13 +62,15 @@ class EngineAccess:
 
         return self.ask("Looking at a sandbox", look)
 
-    def remove(self, name: str, labels: Mapping[str, str]) -> None:
-        """Remove the container of that name and wait until the engine has forgotten it. One without these labels is
-        somebody else's: ours is absent then.
+    def remove(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Remove the container of that name and wait until the engine has forgotten it. False where one without these
+        labels bears the name: it is somebody else's, and stays.
         """
         found = self.inspect(name)
-        if found is None or not labels.items() <= (found["Config"]["Labels"] or {}).items():
-            return
+        if found is None:
+            return True
+        if not labels.items() <= (found["Config"]["Labels"] or {}).items():
+            return False
         handle, deadline = found["Id"], time.monotonic() + GONE_SECONDS
 
         def remove(api: docker.APIClient) -> None:
@@ -82,7 +84,7 @@ class EngineAccess:
             again = time.monotonic() + REMOVE_AGAIN_SECONDS
             while time.monotonic() < min(again, deadline):
                 if self.inspect(handle) is None:
-                    return
+                    return True
                 time.sleep(_POLL_SECONDS)
         raise EngineUnavailableError(
             f"The engine still has the container {name} after its removal.", hint="Look at the engine's log."

@@ -17,6 +17,7 @@ from orchestrator.adapters.engine.failures import EngineConflictError
 from orchestrator.adapters.engine.image_choice import FindImage, ImageChoice, PutAgent
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
+from orchestrator.adapters.engine.survivor import Survivor
 from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
 from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
 from orchestrator.domain.model import SandboxRecord, SandboxState
@@ -69,7 +70,7 @@ class DockerEngine:
             channel_parent=channel_parent,
             clock=clock,
         )
-        self._launches: dict[str, Launch] = {}
+        self._launches: dict[str, Launch | Survivor] = {}
         self._tidying: set[asyncio.Task[None]] = set()
         self._images = ImageChoice(
             self._access, self._asking, find=image_of, put_agent=put_agent, settle=self._choose_kind
@@ -89,6 +90,21 @@ class DockerEngine:
             self._images.forget(image)
             raise
 
+    async def adopt(self, record: SandboxRecord) -> tuple[str, AgentChannel]:
+        """Reach a container that an earlier owner has left alive."""
+        earlier = self._launches.get(record.id)
+        if isinstance(earlier, Launch):
+            raise EngineConflictError(f"The sandbox {record.id} was launched here.")
+        if earlier is not None:
+            earlier.end("it is reached anew")
+        survivor = self._launches[record.id] = Survivor(self._launcher, record)
+        try:
+            return await survivor.reach()
+        except BaseException:
+            if self._launches.get(record.id) is survivor:
+                del self._launches[record.id]
+            raise
+
     async def destroy(self, sandbox_id: str) -> None:
         """Remove the container and the channel's directory."""
         launch = self._launches.get(sandbox_id)
@@ -99,8 +115,11 @@ class DockerEngine:
         directory = channel_directory(self._channel_parent, sandbox_id)
 
         def remove() -> None:
-            self._access.remove(container_name(sandbox_id), labels)
+            if not self._access.remove(container_name(sandbox_id), labels):
+                return  # another installation's, and so is its channel
             remove_channel_directory(directory)
+            if launch is not None:
+                launch.remove_directory()
 
         await self._tending.call(remove, seconds=REMOVE_SECONDS, doing="Removing a sandbox")
         if launch is None or not launch.create_unanswered:
@@ -151,7 +170,8 @@ class DockerEngine:
     ) -> tuple[str, AgentChannel]:
         if record.id in self._launches:
             raise EngineConflictError(f"The sandbox {record.id} was launched before.")
-        launch = self._launches[record.id] = self._launcher.begin(record, kind)
+        launch = self._launcher.begin(record, kind)
+        self._launches[record.id] = launch
         return await launch.run(image, hello_seconds=hello_seconds)
 
     # which channel

@@ -15,6 +15,7 @@ from orchestrator.adapters.channel.transport import Transport, TransportError
 from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.adapters.engine.access import EngineAccess
 from orchestrator.adapters.engine.channel_probe import ChannelKind
+from orchestrator.adapters.engine.endings import require_running
 from orchestrator.adapters.engine.failures import EngineSilentError
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
@@ -46,19 +47,19 @@ class Launcher:
         self.access = access
         self.asking = asking
         self.starting = Lane("start", limit=_STARTS_AT_ONCE)
-        self._installation = installation
+        self.installation = installation
         self._profile = profile
         self._channel_parent = channel_parent
         self._clock = clock
 
     def begin(self, record: SandboxRecord, kind: ChannelKind) -> "Launch":
         """A launch of which nothing is made yet."""
-        return Launch(self, record, self._transport(record, kind))
+        return Launch(self, record, self.transport(record, kind))
 
     def spec(self, record: SandboxRecord, image: SandboxImage, transport: Transport) -> dict[str, Any]:
         """The body of the create request."""
         return container_spec(
-            installation=self._installation,
+            installation=self.installation,
             sandbox_id=record.id,
             uid=record.uid,
             secret=record.secret,
@@ -69,9 +70,16 @@ class Launcher:
             channel=transport.channel,
         )
 
-    def _transport(self, record: SandboxRecord, kind: ChannelKind) -> Transport:
+    async def look(self, name: str) -> dict[str, Any] | None:
+        """What the engine says of that container; None where there is none."""
+        return await self.asking.call(
+            lambda: self.access.inspect(name), seconds=INSPECT_SECONDS, doing="Looking at a sandbox"
+        )
+
+    def transport(self, record: SandboxRecord, kind: ChannelKind, *, parent: Path | None = None) -> Transport:
+        """The way to that sandbox's agent; `parent` is where its channel's directory lies, None: where new ones do."""
         if kind == "unix":
-            return UnixTransport(parent=self._channel_parent, sandbox_id=record.id, secret=record.secret)
+            return UnixTransport(parent=parent or self._channel_parent, sandbox_id=record.id, secret=record.secret)
         name = container_name(record.id)
         return AttachTransport(
             attach=lambda deadline: self.access.attach(name, deadline), sandbox_id=record.id, secret=record.secret
@@ -117,6 +125,10 @@ class Launch:
         if self.channel is not None:
             self.channel.give_up(reason)
 
+    def remove_directory(self) -> None:
+        """Take away the channel's directory, once the container is gone. Blocking."""
+        self._transport.remove()
+
     async def create_settled(self) -> None:
         """Wait until it is known whether the container exists: the engine has answered, or will not any more."""
         if self._creating is not None and not self._creating.done():
@@ -157,7 +169,9 @@ class Launch:
             raise TransportError(self._ended)
 
         async def runs() -> bool:
-            return time.monotonic() < self._looked_at_from or await self._is_running(handle)
+            if time.monotonic() >= self._looked_at_from:
+                require_running(await self._launcher.look(handle))
+            return True
 
         def start() -> int:
             # Asked again as often as it falters: starting what runs already changes nothing.
@@ -180,12 +194,6 @@ class Launch:
             opening.cancel()
             await asyncio.wait({opening}, timeout=1)
             raise
-
-    async def _is_running(self, handle: str) -> bool:
-        found = await self._launcher.asking.call(
-            lambda: self._launcher.access.inspect(handle), seconds=INSPECT_SECONDS, doing="Looking at a sandbox"
-        )
-        return bool(found and found["State"]["Running"])
 
 
 def _create(api: docker.APIClient, spec: dict[str, Any], name: str) -> str:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.store import names
 from orchestrator.adapters.store.connection import Transaction, moment
-from orchestrator.domain.model import ExecutionRecord, Outcome, SessionState
+from orchestrator.domain.model import Ending, ExecutionRecord, SessionState
 
 KEPT_EXECUTIONS = 200
+_UNSEEN: frozenset[Ending] = frozenset({"never_arrived", "outcome_unknown"})  # nobody knows when those ended, if ever
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What is known of an execution that has ended."""
 
-    outcome: Outcome
+    outcome: Ending
     bound: Sequence[str]
     removed: Sequence[str]
     variable_count: int | None
@@ -49,7 +50,14 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
         UPDATE executions SET outcome = ?, finished_at = ?, bound = ?, removed = ?
         WHERE session = ? AND number = ? AND outcome IS NULL
         """,
-        (answer.outcome, tx.now, json.dumps(list(answer.bound)), json.dumps(list(answer.removed)), key, number),
+        (
+            answer.outcome,
+            None if answer.outcome in _UNSEEN else tx.now,
+            json.dumps(list(answer.bound)),
+            json.dumps(list(answer.removed)),
+            key,
+            number,
+        ),
     )
     if not changed:
         return

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from orchestrator.adapters.store import executions, sandboxes, schema, sessions, snapshots
+from orchestrator.adapters.store import executions, recovery, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.adapters.store.names import bindings
 from orchestrator.adapters.store.upkeep import SqliteUpkeep
 from orchestrator.domain.model import (
+    Ending,
     ExecutionRecord,
     Loss,
-    Outcome,
     SandboxRecord,
     SandboxState,
     Session,
@@ -133,7 +133,7 @@ class SqliteRecords(Records, SnapshotRecords):
         self,
         key: str,
         number: int,
-        outcome: Outcome,
+        outcome: Ending,
         *,
         bound: Sequence[str],
         removed: Sequence[str],
@@ -220,9 +220,9 @@ class SqliteRecords(Records, SnapshotRecords):
         """Guarded change to `hibernated` of what is saved."""
         return await self._db.write(lambda tx: snapshots.hibernate_saved(tx, key, incarnation, activity))
 
-    async def recover(self, cause: str) -> int:
-        """Take over from an owner that is gone: how many sessions were touched."""
-        return await self._db.write(lambda tx: sessions.recover(tx, cause))
+    async def recover(self, cause: str) -> Sequence[SandboxRecord]:
+        """Take over from an owner that is gone: the sandboxes that may have outlived it."""
+        return await self._db.write(lambda tx: recovery.recover(tx, cause))
 
     async def close(self) -> None:
         """Finish what was begun and close the file."""

@@ -13,6 +13,17 @@ from orchestrator.domain.model import SandboxRecord, SandboxState
 # Below 65536, so that the usual user-namespace mapping covers them; above what distributions give to people.
 DEFAULT_UIDS = range(40_000, 60_000)
 
+# A head that covers all and replaced what was before is one that a rollback or a clear has made: the sandbox may hold
+# what was replaced.
+_OUTLIVING = """
+    SELECT sandboxes.* FROM sandboxes JOIN sessions
+        ON sessions.key = sandboxes.session AND sessions.incarnation = sandboxes.incarnation
+    WHERE sandboxes.state = 'claimed' AND sessions.state IN ('ready', 'snapshotting')
+      AND NOT EXISTS (SELECT 1 FROM snapshots WHERE snapshots.session = sessions.key
+                      AND head = since AND head_activity >= sessions.activity)
+    ORDER BY sandboxes.rowid
+"""
+
 
 def begin(tx: Transaction, image: str, uids: range) -> SandboxRecord:
     """A new row in `creating`."""
@@ -66,6 +77,11 @@ def close(tx: Transaction, sandbox_id: str) -> None:
 def every(tx: Transaction) -> Sequence[SandboxRecord]:
     """All rows, oldest first."""
     return [_sandbox(row) for row in tx.rows("SELECT * FROM sandboxes ORDER BY rowid")]
+
+
+def outliving(tx: Transaction) -> Sequence[SandboxRecord]:
+    """Those that serve the present incarnation of a session which may have outlived its owner, oldest first."""
+    return [_sandbox(row) for row in tx.rows(_OUTLIVING)]
 
 
 def _free_uid(tx: Transaction, uids: range) -> int:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 from orchestrator.adapters.store import names, snapshots
 from orchestrator.adapters.store.connection import Transaction, moment
-from orchestrator.domain.lifecycle import ASLEEP, sandbox_sources, session_sources
+from orchestrator.domain.lifecycle import session_sources
 from orchestrator.domain.losses import joined, loss_of
-from orchestrator.domain.model import Loss, SandboxState, Session, SessionState
+from orchestrator.domain.model import Loss, Session, SessionState
 
 
 def states(allowed: Iterable[str]) -> str:
@@ -124,7 +124,7 @@ def lose_namespace(tx: Transaction, key: str, incarnation: int, fall: Fall) -> L
         "SELECT * FROM sessions WHERE key = ? AND incarnation = ? AND state <> ?",
         (key, incarnation, SessionState.DESTROYING),
     )
-    return None if row is None else _lose_namespace(tx, row, fall)
+    return None if row is None else lose(tx, row, fall)
 
 
 def forget_loss(tx: Transaction, key: str) -> None:
@@ -155,26 +155,8 @@ def clear(tx: Transaction, key: str, incarnation: int) -> bool:
     return changed == 1
 
 
-def recover(tx: Transaction, cause: str) -> int:
-    """Take over after an owner that is gone: how many sessions were touched."""
-    awake = tx.rows(
-        "SELECT * FROM sessions WHERE state IN (SELECT value FROM json_each(?))",
-        (states(session_sources(SessionState.HIBERNATED) - ASLEEP),),
-    )
-    # Losses first: an execution that is still open belongs to what was lost.
-    for row in awake:
-        _lose_namespace(tx, row, Fall(cause))
-        tx.change("UPDATE sessions SET state = ? WHERE key = ?", (SessionState.HIBERNATED, row["key"]))
-    # When such an execution ended nobody knows, so `finished_at` stays empty.
-    tx.change("UPDATE executions SET outcome = 'outcome_unknown' WHERE outcome IS NULL")
-    tx.change(
-        "UPDATE sandboxes SET state = ? WHERE state IN (SELECT value FROM json_each(?))",
-        (SandboxState.DESTROYING, states(sandbox_sources(SandboxState.DESTROYING))),
-    )
-    return len(awake) + tx.change("DELETE FROM sessions WHERE state = ?", (SessionState.DESTROYING,))
-
-
-def _lose_namespace(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | None:
+def lose(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | None:
+    """The namespace of that row is gone: what is untold now."""
     key, since = row["key"], row["namespace_since"]
     untold = _loss(row["untold_loss"])
     last = row["executions"] if fall.before is None else fall.before - 1
@@ -185,8 +167,9 @@ def _lose_namespace(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | Non
     savepoint = fall.stands_at if fall.stands_at is not None and fall.stands_at > saved else None
     # Falling back to one savepoint again and again, each execution is lost once.
     first = max(since, saved + 1) if savepoint is None else max(since, savepoint + 1, row["lost_through"] + 1)
-    if first <= last:
-        untold = joined(untold, loss_of(first, last, fall.cause, names.bound_between(tx, key, first, last)))
+    first, final = _run_between(tx, key, first, last)
+    if first <= final:
+        untold = joined(untold, loss_of(first, final, fall.cause, names.bound_between(tx, key, first, final)))
     if savepoint is None:
         since, count = last + 1, names.fall_back(tx, key, last, head)
     else:
@@ -198,6 +181,20 @@ def _lose_namespace(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | Non
         (since, last, count, untold and json.dumps(asdict(untold)), key),
     )
     return untold
+
+
+def _run_between(tx: Transaction, key: str, first: int, last: int) -> tuple[int, int]:
+    """The same without executions at either end that never began."""
+    rows = tx.rows(
+        "SELECT number FROM executions WHERE session = ? AND number BETWEEN ? AND ? AND outcome = 'never_arrived'",
+        (key, first, last),
+    )
+    never = {row["number"] for row in rows}
+    while first <= last and first in never:
+        first += 1
+    while first <= last and last in never:
+        last -= 1
+    return first, last
 
 
 def _session(row: sqlite3.Row) -> Session:

@@ -245,14 +245,11 @@ LEDGER = Chapter(
 )
 
 CHANGED = Chapter(
-    "Another owner, the same session",
+    "Another owner, the same sessions",
     (
         Step(
-            "The list is there; what is done to it now is not saved yet, for this owner takes its time",
-            """\
-entries.append("cinema")
-draft = "not saved"
-entries""",
+            "The list was saved and is there; what is done to it now is not saved, for this owner takes its time",
+            'entries.append("cinema")\ndraft = open("draft.txt", "w")\ndraft.write("in no snapshot")\nentries',
             "ledger",
             ("['rent', 'books', 'cinema']", "saved through execution 1"),
             ("Note:",),
@@ -260,16 +257,30 @@ entries""",
     ),
 )
 
-LOST = Chapter(
-    "What was saved is there, and what was lost is told",
+ALIVE = Chapter(
+    "What lived lives on: its container has outlived the owner",
     (
         Step(
-            "The list as it was saved, and a note with the rest",
-            'entries, "draft" in globals()',
+            "The list with its change, and a file that is open still, which no snapshot could hold",
+            'draft.close()\nentries, open("draft.txt").read()',
             "ledger",
-            ("(['rent', 'books'], False)", "Lost: the effects of execution 2", "They had left: draft."),
+            ("(['rent', 'books', 'cinema'], 'in no snapshot')", "the session was found alive", "after execution 2"),
+            ("Lost:",),
         ),
-        Step("It is told once", "entries", "ledger", ("['rent', 'books']",), ("Note:",)),
+        Step("It is told once", "entries", "ledger", ("['rent', 'books', 'cinema']",), ("Note:",)),
+    ),
+)
+
+SLEPT = Chapter(
+    "What slept wakes from its snapshot, two owners later",
+    (
+        Step(
+            "The view, the array and the file of the first act",
+            "float(heights[0]), lower.base is heights.base, Path('field.txt').read_text()",
+            "field",
+            ("(5.0, True, 'measured on Monday')",),
+            ("Note:",),
+        ),
     ),
 )
 
@@ -284,5 +295,5 @@ ACTS = (
         "is told to end",
     ),
     Act("Another client starts another owner", (CHANGED,), _LEISURELY, "is killed"),
-    Act("A third client, a third owner", (LOST,), _HASTY),
+    Act("A third client, a third owner", (ALIVE, SLEPT), _HASTY),
 )

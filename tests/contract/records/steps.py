@@ -101,6 +101,15 @@ async def sandbox_in(records: Records, state: SandboxState) -> str:
     return made.id
 
 
+async def claimed_by(records: Records, session: Session, *, incarnation: int | None = None) -> str:
+    """A sandbox that serves that session, in its present incarnation where none is named: its id."""
+    made = await records.open_sandbox("image:tag")
+    assert await records.sandbox_created(made.id, f"handle-{made.id}")
+    served = session.incarnation if incarnation is None else incarnation
+    assert await records.sandbox_claimed(made.id, session.key, served)
+    return made.id
+
+
 async def sandbox_state(records: Records, sandbox_id: str) -> SandboxState | None:
     return next((row.state for row in await records.sandboxes() if row.id == sandbox_id), None)
 

@@ -1,7 +1,7 @@
 """What every `Records` promises about namespaces that went: nothing is lost without somebody being told."""
 
 from orchestrator.domain.losses import MAX_LOSS_NAMES
-from orchestrator.domain.model import Loss
+from orchestrator.domain.model import Ending, Loss
 from orchestrator.domain.ports import Records
 from tests.contract.records.steps import opened, ready_session, run_cell, stored
 
@@ -237,3 +237,18 @@ async def test_a_savepoint_as_of_the_last_execution_loses_nothing(records: Recor
 
     assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=1) is None
     assert await records.binding_executions(session.key) == {"x": 1}
+
+
+async def test_executions_that_never_began_are_no_loss(records: Records) -> None:
+    session = await ready_session(records)
+    endings: tuple[Ending, ...] = ("never_arrived", "ok", "never_arrived", "ok", "never_arrived")
+    for ending in endings:
+        number = await opened(records, session)
+        await records.close_execution(session.key, number, ending, bound=[], removed=[], variable_count=None)
+
+    assert await records.namespace_lost(session.key, session.incarnation, "it went") == Loss(2, 4, "it went")
+
+    await records.loss_told(session.key)
+    number = await opened(records, session)
+    await records.close_execution(session.key, number, "never_arrived", bound=[], removed=[], variable_count=None)
+    assert await records.namespace_lost(session.key, session.incarnation, "it went") is None
