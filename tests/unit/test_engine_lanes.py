@@ -25,6 +25,23 @@ def stuck() -> Iterator[threading.Event]:
         time.sleep(0.01)
 
 
+def test_what_comes_after_its_loop_has_stopped_is_discarded() -> None:
+    """It may never run again before it is closed, and a connection would be left to the garbage collector."""
+    go, discarded = threading.Event(), threading.Event()
+    loop = asyncio.new_event_loop()
+
+    async def abandoned() -> None:
+        coming = in_thread(lambda: go.wait(timeout=10), "late", discard=lambda _: discarded.set())
+        coming.cancel()
+
+    try:
+        loop.run_until_complete(abandoned())
+        go.set()
+        assert discarded.wait(timeout=10)
+    finally:
+        loop.close()
+
+
 async def test_result_and_failure_come_back_from_the_thread() -> None:
     lane = Lane("test", limit=2)
     assert await lane.call(threading.current_thread, seconds=5, doing="Looking") is not threading.main_thread()

@@ -44,15 +44,23 @@ def in_thread(
             result = function()
         except BaseException as raised:  # noqa: BLE001 - handed to the waiter, whatever it is
             error = raised
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop is closed, so nobody waits
-            if error is None and discard is not None:
-                with contextlib.suppress(OSError):
-                    discard(result)
+        # Looked at from here, too: a loop that has stopped passes nothing on. What is missed here `settle` sees.
+        abandoned = future.cancelled()
+        if not abandoned:
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:  # the loop is closed, so nobody waits
+                abandoned = True
+        if abandoned and error is None and discard is not None:
+            _let_go(result, discard)
 
     spawn(run, name)
     return future
+
+
+def _let_go(result: T, discard: Callable[[T], object]) -> None:
+    with contextlib.suppress(OSError):
+        discard(result)
 
 
 def abandon(future: asyncio.Future[T], discard: Callable[[T], object]) -> None:

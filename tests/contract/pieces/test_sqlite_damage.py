@@ -3,13 +3,13 @@
 import random
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from orchestrator.adapters.store.pieces.store import SqlitePieces
-from orchestrator.domain.errors import StoreUnusableError
+from orchestrator.domain.errors import OrchestratorError, StoreUnusableError
 from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, SnapshotRefusedError
 from tests.contract.pieces.steps import (
@@ -229,6 +229,34 @@ async def test_one_bit_anywhere_in_the_file_never_gives_wrong_bytes(sqlite: Sqli
         assert read.keys() == right[sequence].keys()
         for digest, content in read.items():
             assert isinstance(content, str) or content == right[sequence][digest]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_is_done_with_a_file_that_lost_bytes_fails_with_a_sentence_if_at_all(
+    sqlite: SqlitePieces, path: Path, seed: int
+) -> None:
+    """Rows on a page that is cut off may read as NULL, in columns that never hold one."""
+    await save(sqlite, 1, None, FIRST)
+    await sqlite.note_cells(KEY, [CellText(number, "code" * 1000, "output" * 2000, 12_000) for number in range(1, 9)])
+    await save(sqlite, 2, 1, [*FIRST, b"more" * 9_000])
+    whole, dice = bytes_of(path), random.Random(seed)  # noqa: S311 - the same damage again
+    for _ in range(12):
+        put_back(path, whole[: -dice.randrange(1, 70_000)])
+        if dice.random() < 0.5:
+            for place in [dice.randrange(60_000, len(whole) - 70_000) for _ in range(50)]:
+                flip(path, place, dice.randrange(8))
+        for doing in (
+            sqlite.sizes(KEY),
+            sqlite.cells(KEY),
+            sqlite.note_cells(KEY, [CellText(9, "code", "output", 6)]),
+            save(sqlite, 3, 2, [*FIRST, b"other" * 9_000]),
+            sqlite.collect(KEY),
+            sqlite.history(KEY, 3),
+            sqlite.restate(intent_of(4, 3, replaces=True), 2),
+            sqlite.check(KEY, 3),
+        ):
+            with suppress(OrchestratorError):
+                await doing
 
 
 def _text(path: Path) -> None:

@@ -67,7 +67,8 @@ def problems(file: PieceFile) -> Sequence[str]:
 
 def _trim(file: PieceFile) -> None:
     newest_first = file.raw.execute(
-        "SELECT number, length(code) + length(output) FROM cells ORDER BY number DESC"
+        # What a damaged row holds may be NULL.
+        "SELECT number, coalesce(length(code) + length(output), 0) FROM cells ORDER BY number DESC"
     ).fetchall()
     horizon = newest_first[0][0] - KEPT_CELLS
     size = 0

@@ -112,7 +112,7 @@ def sizes(place: Place) -> StoredSizes:
     """What the file holds."""
     with opened(place) as file:
         kept = referenced(file)
-        stored = dict(file.raw.execute("SELECT id, length(data) FROM pieces").fetchall())
+        stored = dict(_stored_sizes(file))
         return StoredSizes(
             file=_pages(file, "page_count") * PAGE_BYTES,
             pieces=sum(stored.values()),
@@ -125,7 +125,7 @@ def drop_some(file: PieceFile, kept: AbstractSet[int] | None) -> Collected:
     """The same in an open file; nothing where nobody knows what to keep."""
     if kept is None:
         return Collected(0, 0, 0, more=False)
-    dead = [found for found in file.raw.execute("SELECT id, length(data) FROM pieces") if found[0] not in kept]
+    dead = [found for found in _stored_sizes(file) if found[0] not in kept]
     now: list[tuple[int]] = []
     freed = 0
     for row, size in dead:
@@ -148,6 +148,11 @@ def referenced(file: PieceFile) -> set[int] | None:
         except DamagedManifestError:
             return None
     return rows
+
+
+def _stored_sizes(file: PieceFile) -> Iterator[tuple[int, int]]:
+    # A damaged row may hold NULL, whatever the table declares.
+    return file.raw.execute("SELECT id, coalesce(length(data), 0) FROM pieces")
 
 
 def _is_stored(file: PieceFile, located: Located, piece: Piece) -> bool:
