@@ -4,10 +4,12 @@ import asyncio
 import logging
 
 from orchestrator.domain.ageing import Age, AgedSession
+from orchestrator.domain.asides import DropAside
 from orchestrator.domain.errors import SessionDeletedError, SessionNotFoundError
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.ports import Engine
-from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside, Sweep
+from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside
+from orchestrator.domain.upkeep import Chore
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
 from orchestrator.services.live_session import Equipment, LiveSession
@@ -26,7 +28,7 @@ class Upkeep:
         self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
 
-    async def carry_out(self, action: Age | Sweep) -> None:
+    async def carry_out(self, action: Chore) -> None:
         """Do it, unless something came between. Raises what stood in the way."""
         match action:
             case Age():
@@ -41,6 +43,8 @@ class Upkeep:
                 await self._engine.destroy(action.sandbox_id)
             case SetAside():
                 await self._pieces.set_aside([action.key])
+            case DropAside():
+                await self._pieces.drop_aside(action.path)
 
     async def _age(self, action: Age) -> None:
         seen, target = action.session, action.target

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.ageing import DAY
+from orchestrator.domain.asides import DropAside
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.model import SandboxState, SessionState
 from orchestrator.domain.ports import OwnedContainer
 from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside
 from orchestrator.services import errands
 from tests.contract.records.snapshot_steps import in_state
+from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import ENDLESS, FakeAgent
 from tests.unit.pretended_engine import House, begun, closed, house, runs, until
 
@@ -178,6 +181,33 @@ async def test_a_file_of_no_session_is_set_aside(tmp_path: Path) -> None:
         (path,) = await opened.pieces.aside()
         assert key in path
         assert (await opened.run("y", "t")).value == "2"
+
+
+async def test_what_was_set_aside_is_deleted_when_a_month_has_counted_and_by_no_clock_that_is_set(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with house(tmp_path, clock=clock) as opened:
+        await opened.run("x = 1")
+        await opened.hibernate()
+        (key,) = await opened.pieces.keys()
+        await opened.pieces.set_aside([key])
+        (path,) = await opened.pieces.aside()
+        for _ in range(20):
+            await opened.sweep()
+    clock.jump(1_000 * DAY)
+    async with house(tmp_path, clock=clock) as opened:
+        for seconds in (*[60.0] * 20, 28 * DAY, *[60.0] * 20):
+            await opened.sweep(seconds)
+            assert await opened.pieces.aside() == [path]
+        clock.advance(2 * DAY)
+        await opened.sweep()
+        assert [action.path for action in (await opened.sweeper.due()).actions if isinstance(action, DropAside)] == [
+            path
+        ]
+        for _ in range(16):
+            await opened.sweep()
+        assert await opened.pieces.aside() == []
 
 
 async def test_without_an_engine_everything_else_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
