@@ -64,7 +64,7 @@ class _Look:
 class Sweeper:
     """The slow loop beside the reaper's quick one. What it decides is carried out by `Upkeep`, one by one."""
 
-    def __init__(self, sessions: Sessions, engine: Engine, equipment: Equipment, *, bound: float | None = None) -> None:
+    def __init__(self, sessions: Sessions, engine: Engine, equipment: Equipment) -> None:
         self._sessions = sessions
         self._engine = engine
         self._records = equipment.records
@@ -75,7 +75,7 @@ class Sweeper:
         self._policy = equipment.limits.ageing
         self._longest_call = equipment.limits.max_time_limit + equipment.limits.grace
         self._actions = Upkeep(sessions, engine, equipment)
-        self._errands = Errands(equipment.clock) if bound is None else Errands(equipment.clock, bound=bound)
+        self._errands = Errands(equipment.clock)
         self._ticks: Ticks | None = None
         self._sightings = Sightings()
         self._rounds = 0
@@ -268,7 +268,6 @@ _NAMES: Mapping[type[Action], str] = {
     Hibernate: "hibernate",
     Mend: "mend",
     FinishDelete: "finish the delete of",
-    RemoveSandbox: "remove sandbox",
     RemoveContainer: "remove the container of sandbox",
     SetAside: "set aside the file of",
 }
@@ -280,5 +279,6 @@ def _named(action: Action) -> tuple[str, str]:
         return f"age to {action.target}", action.session.key
     if isinstance(action, DropAside):
         return "delete what was set aside,", action.path
-    subject = action.sandbox_id if isinstance(action, RemoveSandbox | RemoveContainer) else action.key
-    return _NAMES[type(action)], subject
+    if isinstance(action, RemoveSandbox):
+        return "remove sandbox", action.sandbox.id
+    return _NAMES[type(action)], action.sandbox_id if isinstance(action, RemoveContainer) else action.key

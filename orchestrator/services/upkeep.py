@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Final
 
 from orchestrator.domain.ageing import Age, AgedSession
 from orchestrator.domain.asides import DropAside
@@ -16,6 +17,8 @@ from orchestrator.services.live_session import Equipment, LiveSession
 from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)
+
+DESTROYING: Final = SessionState.DESTROYING
 
 
 class Upkeep:
@@ -36,9 +39,11 @@ class Upkeep:
             case Mend():
                 await self._mend(action)
             case FinishDelete():
-                await self._sessions.finish_delete(action.key)
+                if any(row.key == action.key and row.state is DESTROYING for row in await self._records.between()):
+                    await self._sessions.finish_delete(action.key)
             case RemoveSandbox():
-                await asyncio.wait([self._sandboxes.remove(action.sandbox_id)])
+                if action.sandbox in await self._records.held_sandboxes():
+                    await asyncio.wait([self._sandboxes.remove(action.sandbox.id)])
             case RemoveContainer():
                 await self._engine.destroy(action.sandbox_id)
             case SetAside():
@@ -54,13 +59,13 @@ class Upkeep:
 
         async def in_turn(job: Job[bool], _: Incarnation) -> bool:
             changed = not job.stopped and await self._records.age(seen, target)
-            return await self._ended(live, seen, job) if changed and target is SessionState.DESTROYING else changed
+            return await self._ended(live, seen, job) if changed and target is DESTROYING else changed
 
         try:
             done = await live.in_turn(in_turn)
         except SessionDeletedError:
             done = True
-        if done and target is SessionState.DESTROYING:
+        if done and target is DESTROYING:
             logger.info("session %s (%s) is deleted: %s", seen.key, seen.session_id, action.why)
             await self._sessions.finish_delete(seen.key)
 
