@@ -172,12 +172,13 @@ class Pieces(Protocol):
         """The sessions that have a file, so that recovery finds those without a row."""
 
     async def set_aside(self, keys: Iterable[str]) -> None:
-        """For recovery: move the files of those sessions, which no records know, where no other call finds them, and
-        delete what was moved there more than a month ago. Absent is success.
-        """
+        """Move the files of those sessions, which no records know, where no other call finds them. Idempotent."""
 
     async def aside(self) -> Sequence[str]:
-        """What lies there, as names for people."""
+        """What lies there, by names that people can follow."""
+
+    async def drop_aside(self, name: str) -> None:
+        """Delete what lies there under that name, for good. Idempotent; absent is success."""
 
     async def close(self) -> None:
         """Finish what was begun and end the threads. Idempotent."""

@@ -118,9 +118,9 @@ class FinishDelete:
 
 @dataclass(frozen=True, slots=True)
 class RemoveSandbox:
-    """End that sandbox, and close its row."""
+    """End that sandbox, and close its row, unless that is not as it was seen any more."""
 
-    sandbox_id: str
+    sandbox: HeldSandbox
     why: str
 
 
@@ -213,7 +213,7 @@ def _action(stray: Stray, how_long: str) -> Sweep:
         why = f"execution {stray.number} is open {how_long}, and nothing runs"
         return Mend(stray.key, stray.tenant, stray.session_id, why)
     if isinstance(stray, HeldSandbox):
-        return RemoveSandbox(stray.id, f"{stray.state} {how_long}, and nobody needs it")
+        return RemoveSandbox(stray, f"{stray.state} {how_long}, and nobody needs it")
     if isinstance(stray, UnknownContainer):
         return RemoveContainer(stray.sandbox_id, f"no row names it {how_long}")
     return SetAside(stray.key, f"no session has it {how_long}")

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from orchestrator.domain.ageing import Age, AgedSession, AgeingCounts
+from orchestrator.domain.asides import DropAside
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.plan import Hibernate, Save
 from orchestrator.domain.strays import HeldSandbox, OpenExecution, SessionBetween, Sweep
 from orchestrator.domain.ticks import Counted
 
 Maintained = Literal["more", "done", "in use"]
-Action = Save | Hibernate | Age | Sweep
+Chore = Age | Sweep | DropAside  # of what is not in use
+Action = Save | Hibernate | Chore
 
 
 @dataclass(frozen=True, slots=True)

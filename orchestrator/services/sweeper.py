@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from orchestrator.domain.ageing import Age, AgedSession, Allowance, allowance, plan_ageing
+from orchestrator.domain.asides import Asides, DropAside
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.plan import Hibernate, Save
@@ -19,13 +20,12 @@ from orchestrator.domain.strays import (
     RemoveSandbox,
     SetAside,
     Sightings,
-    Sweep,
     UnknownFile,
     plan_strays,
     strays_in,
 )
 from orchestrator.domain.ticks import Counted, Ticks
-from orchestrator.domain.upkeep import Action, Due, Withheld
+from orchestrator.domain.upkeep import Action, Chore, Due, Withheld
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.errands import Errands
 from orchestrator.services.sessions import Sessions
@@ -43,7 +43,9 @@ _MAINTENANCE_REST = 0.02  # seconds between two, which are the calls'
 _MAINTENANCE_WAIT = 1.0  # seconds for the records to be left alone
 _MAINTENANCE_WAITS = 10
 _ASK_BOUND = 30.0  # seconds for an engine, or a directory
-_STOPPED_AT = "mass expiry stopped at"  # what the records remember it by
+# What the records remember by these names.
+_STOPPED_AT = "mass expiry stopped at"
+_SET_ASIDE = "set aside since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,15 @@ class _Look:
     ahead: Counted  # of what the records have noted; zeros in a round, which notes it first
     sightings: Sightings
     allowance: Allowance
-    sweeps: tuple[Sweep, ...]
+    asides: Asides | None  # None: nobody looked
+    chores: tuple[Chore, ...]  # but for ageing
     withheld: tuple[Withheld, ...]
 
 
 class Sweeper:
     """The slow loop beside the reaper's quick one. What it decides is carried out by `Upkeep`, one by one."""
 
-    def __init__(self, sessions: Sessions, engine: Engine, equipment: Equipment, *, bound: float | None = None) -> None:
+    def __init__(self, sessions: Sessions, engine: Engine, equipment: Equipment) -> None:
         self._sessions = sessions
         self._engine = engine
         self._records = equipment.records
@@ -72,7 +75,7 @@ class Sweeper:
         self._policy = equipment.limits.ageing
         self._longest_call = equipment.limits.max_time_limit + equipment.limits.grace
         self._actions = Upkeep(sessions, engine, equipment)
-        self._errands = Errands(equipment.clock) if bound is None else Errands(equipment.clock, bound=bound)
+        self._errands = Errands(equipment.clock)
         self._ticks: Ticks | None = None
         self._sightings = Sightings()
         self._rounds = 0
@@ -103,8 +106,8 @@ class Sweeper:
         self._rounds += 1
         self._sightings = look.sightings
         await self._remember(look)
-        for sweep in look.sweeps:
-            await self._carry_out(sweep)
+        for chore in look.chores:
+            await self._carry_out(chore)
         async for age in self._ageing(look):
             await self._carry_out(age)
         self._errands.forget_old()
@@ -117,7 +120,7 @@ class Sweeper:
         look = await self._look(ticks, ahead, files=True)
         actions: list[Action] = []
         withheld = list(look.withheld)
-        for action in [*look.sweeps, *[age async for age in self._ageing(look)]]:
+        for action in [*look.chores, *[age async for age in self._ageing(look)]]:
             kind, subject = _named(action)
             resting = self._errands.resting(kind, subject)
             if resting is None:
@@ -136,8 +139,16 @@ class Sweeper:
         facts, unseen = await self._facts(files=files)
         sightings = self._sightings.next(self._clock.monotonic(), strays_in(facts))
         sweeps = plan_strays(self._clock.monotonic(), sightings, facts.ours, self._longest_call)
-        kept = tuple(sweep for sweep in sweeps if files or not isinstance(sweep, SetAside))
-        return _Look(ticks, ahead, sightings, allowed, kept, (*withheld, *unseen))
+        chores: list[Chore] = [sweep for sweep in sweeps if files or not isinstance(sweep, SetAside)]
+        asides = await self._asides(ticks, unseen) if files and ticks.refused is None else None
+        if asides is not None:
+            chores += asides.due(ticks.counted.seconds)
+        return _Look(ticks, ahead, sightings, allowed, asides, tuple(chores), (*withheld, *unseen))
+
+    async def _asides(self, ticks: Ticks, unseen: list[Withheld]) -> Asides | None:
+        paths = await _asked(self._pieces.aside, "files that were set aside are not looked for", unseen)
+        known = Asides.of(await self._records.remembered(_SET_ASIDE))
+        return None if paths is None else known.next(ticks.counted.seconds, paths)
 
     async def _allowance(self, ticks: Ticks, ahead: Counted) -> tuple[Allowance, list[Withheld]]:
         """How many may expire, and what may not age at all."""
@@ -211,13 +222,15 @@ class Sweeper:
         return ticks
 
     async def _remember(self, look: _Look) -> None:
-        """That a mass expiry was stopped, and since when."""
+        """That a mass expiry was stopped, and since when; and since when files have been set aside."""
         stopped = "" if look.allowance.stopped_at is None else repr(look.allowance.stopped_at)
         if look.ticks.refused is None and stopped != (await self._records.remembered(_STOPPED_AT) or ""):
             logger.warning("mass expiry: %s", look.allowance.why or "it is over")
             await self._records.remember(_STOPPED_AT, stopped)
+        if look.asides is not None and look.asides != Asides.of(await self._records.remembered(_SET_ASIDE)):
+            await self._records.remember(_SET_ASIDE, look.asides.text)
 
-    async def _carry_out(self, action: Age | Sweep) -> None:
+    async def _carry_out(self, action: Chore) -> None:
         kind, subject = _named(action)
         if not isinstance(action, Age) and self._errands.resting(kind, subject) is None:
             logger.info("%s %s: %s", kind, subject, action.why)
@@ -255,7 +268,6 @@ _NAMES: Mapping[type[Action], str] = {
     Hibernate: "hibernate",
     Mend: "mend",
     FinishDelete: "finish the delete of",
-    RemoveSandbox: "remove sandbox",
     RemoveContainer: "remove the container of sandbox",
     SetAside: "set aside the file of",
 }
@@ -265,5 +277,8 @@ def _named(action: Action) -> tuple[str, str]:
     """What an action is called in the log, and what it is done to."""
     if isinstance(action, Age):
         return f"age to {action.target}", action.session.key
-    subject = action.sandbox_id if isinstance(action, RemoveSandbox | RemoveContainer) else action.key
-    return _NAMES[type(action)], subject
+    if isinstance(action, DropAside):
+        return "delete what was set aside,", action.path
+    if isinstance(action, RemoveSandbox):
+        return "remove sandbox", action.sandbox.id
+    return _NAMES[type(action)], action.sandbox_id if isinstance(action, RemoveContainer) else action.key

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from typing import Final
 
 from orchestrator.domain.ageing import Age, AgedSession
+from orchestrator.domain.asides import DropAside
 from orchestrator.domain.errors import SessionDeletedError, SessionNotFoundError
 from orchestrator.domain.model import SessionState
 from orchestrator.domain.ports import Engine
-from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside, Sweep
+from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside
+from orchestrator.domain.upkeep import Chore
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
@@ -15,6 +18,8 @@ from orchestrator.services.live_session import LiveSession
 from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)
+
+DESTROYING: Final = SessionState.DESTROYING
 
 
 class Upkeep:
@@ -27,7 +32,7 @@ class Upkeep:
         self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
 
-    async def carry_out(self, action: Age | Sweep) -> None:
+    async def carry_out(self, action: Chore) -> None:
         """Do it, unless something came between. Raises what stood in the way."""
         match action:
             case Age():
@@ -35,13 +40,17 @@ class Upkeep:
             case Mend():
                 await self._mend(action)
             case FinishDelete():
-                await self._sessions.finish_delete(action.key)
+                if any(row.key == action.key and row.state is DESTROYING for row in await self._records.between()):
+                    await self._sessions.finish_delete(action.key)
             case RemoveSandbox():
-                await asyncio.wait([self._sandboxes.remove(action.sandbox_id)])
+                if action.sandbox in await self._records.held_sandboxes():
+                    await asyncio.wait([self._sandboxes.remove(action.sandbox.id)])
             case RemoveContainer():
                 await self._engine.destroy(action.sandbox_id)
             case SetAside():
                 await self._pieces.set_aside([action.key])
+            case DropAside():
+                await self._pieces.drop_aside(action.path)
 
     async def _age(self, action: Age) -> None:
         seen, target = action.session, action.target
@@ -51,13 +60,13 @@ class Upkeep:
 
         async def in_turn(job: Job[bool], _: Incarnation) -> bool:
             changed = not job.stopped and await self._records.age(seen, target)
-            return await self._ended(live, seen, job) if changed and target is SessionState.DESTROYING else changed
+            return await self._ended(live, seen, job) if changed and target is DESTROYING else changed
 
         try:
             done = await live.in_turn(in_turn)
         except SessionDeletedError:
             done = True
-        if done and target is SessionState.DESTROYING:
+        if done and target is DESTROYING:
             logger.info("session %s (%s) is deleted: %s", seen.key, seen.session_id, action.why)
             await self._sessions.finish_delete(seen.key)
 

@@ -12,10 +12,12 @@ from orchestrator.app import Orchestrator
 from orchestrator.domain import strays
 from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, container_name
 from orchestrator.domain.model import SessionState
+from orchestrator.domain.plan import Hibernate, SavingPolicy
 from orchestrator.domain.strays import RemoveContainer
+from orchestrator.domain.upkeep import Due
 from orchestrator.settings import Settings
 from tests import leaks
-from tests.docker.test_hibernation import asleep, installation_of, reopened, until
+from tests.docker.test_hibernation import installation_of, reopened, state_of, until
 
 # Rounds come as fast as the test makes them; ages are seconds instead of weeks.
 QUICK = {"hibernate_after": 0.5, "inactive_after": 1.0, "expire_after": 3.0, "delete_after": 2.0}
@@ -93,9 +95,16 @@ async def test_a_container_with_our_label_and_no_row_is_named_by_a_dry_run_and_t
         assert (await orchestrator.execute("x", session_id="s")).value == "1"
 
 
-async def test_the_library_tells_what_is_due(settings: Settings, engine: docker.APIClient) -> None:
-    async with reopened(settings.model_copy(update={"hibernate_after": 0.3}), engine) as orchestrator:
-        assert (await orchestrator.due()).actions == ()
+async def test_the_library_tells_what_is_due_of_sessions_in_use_too_and_changes_nothing(
+    settings: Settings, engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with reopened(settings, engine) as orchestrator:
+        assert await orchestrator.due() == Due((), ())
         await orchestrator.execute("x = 1", session_id="s")
-        await asleep(orchestrator, "s")
-        assert (await orchestrator.due()).actions == ()
+        key = (await orchestrator.sessions.find("s")).session.key
+        with monkeypatch.context() as patched:
+            patched.setattr(orchestrator._services.reaper, "look", lambda: None)
+            patched.setattr(orchestrator._services.reaper, "_policy", SavingPolicy(hibernate_after=0.0))
+            for _ in range(2):
+                assert await orchestrator.due() == Due((Hibernate(key),), ())
+            assert await state_of(orchestrator, "s") is SessionState.READY

@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.ageing import DAY
+from orchestrator.domain.asides import DropAside
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.model import SandboxState, SessionState
+from orchestrator.domain.plan import Hibernate, Save
 from orchestrator.domain.ports import OwnedContainer
 from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside
 from orchestrator.services import errands
 from tests.contract.records.snapshot_steps import in_state
+from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import ENDLESS, FakeAgent
 from tests.unit.pretended_engine import House, begun, closed, house, runs, until
 
@@ -180,6 +185,33 @@ async def test_a_file_of_no_session_is_set_aside(tmp_path: Path) -> None:
         assert (await opened.run("y", "t")).value == "2"
 
 
+async def test_what_was_set_aside_is_deleted_when_a_month_has_counted_and_by_no_clock_that_is_set(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with house(tmp_path, clock=clock) as opened:
+        await opened.run("x = 1")
+        await opened.hibernate()
+        (key,) = await opened.pieces.keys()
+        await opened.pieces.set_aside([key])
+        (path,) = await opened.pieces.aside()
+        for _ in range(20):
+            await opened.sweep()
+    clock.jump(1_000 * DAY)
+    async with house(tmp_path, clock=clock) as opened:
+        for seconds in (*[60.0] * 20, 28 * DAY, *[60.0] * 20):
+            await opened.sweep(seconds)
+            assert await opened.pieces.aside() == [path]
+        clock.advance(2 * DAY)
+        await opened.sweep()
+        assert [action.path for action in (await opened.sweeper.due()).actions if isinstance(action, DropAside)] == [
+            path
+        ]
+        for _ in range(16):
+            await opened.sweep()
+        assert await opened.pieces.aside() == []
+
+
 async def test_without_an_engine_everything_else_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unavailable() -> Sequence[OwnedContainer]:
         raise EngineUnavailableError("No engine answers.")
@@ -222,6 +254,19 @@ async def test_a_removal_that_hangs_holds_up_the_others_for_its_bound_only(
         assert not opened.engine.there
 
 
+async def test_what_is_no_longer_as_it_was_seen_is_left_alone(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        seen = (await opened.records.upkeep.held_sandboxes())[0]
+        actions = opened.sweeper._actions
+        await actions.carry_out(RemoveSandbox(replace(seen, state=SandboxState.UNCLAIMED), "it was"))
+        await actions.carry_out(FinishDelete((await opened.row()).key, "it was"))
+        await actions.carry_out(Mend("f" * 32, "local", "s", "another session had the name"))
+        await actions.carry_out(Mend("f" * 32, "local", "nobody's", "it is gone"))
+        assert await opened.value("x") == "1"
+        assert await opened.save() == 1
+
+
 async def test_a_dry_run_names_everything_that_is_to_be_cleaned_up_and_cleans_up_nothing(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         stuck = await opened.records.ensure_session("local", "s", "e")
@@ -241,15 +286,15 @@ async def test_a_dry_run_names_everything_that_is_to_be_cleaned_up_and_cleans_up
 
         due = await opened.sweeper.due()
 
-        named = {
-            (type(action), getattr(action, "key", "") or getattr(action, "sandbox_id", "")) for action in due.actions
-        }
+        named = {replace(action, why="") for action in due.actions if not isinstance(action, Save | Hibernate)}
+        (row,) = await opened.records.upkeep.held_sandboxes()
+        assert row.id == left
         assert named == {
-            (Mend, stuck.key),
-            (FinishDelete, doomed.key),
-            (RemoveSandbox, left),
-            (RemoveContainer, "a" * 32),
-            (SetAside, file),
+            Mend(stuck.key, "local", "s", ""),
+            FinishDelete(doomed.key, ""),
+            RemoveSandbox(row, ""),
+            RemoveContainer("a" * 32, ""),
+            SetAside(file, ""),
         }
         assert due == await opened.sweeper.due()
         assert left in opened.engine.there

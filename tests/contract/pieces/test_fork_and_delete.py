@@ -124,7 +124,7 @@ async def test_the_same_directory_opened_again_holds_the_same(open_again: Opener
 # --- set aside ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_set_aside_is_found_by_nobody_and_kept_for_a_month(
+async def test_what_is_set_aside_is_found_by_nobody_and_kept_until_it_is_dropped(
     pieces: Pieces, directory: Path, clock: ManualClock
 ) -> None:
     await save(pieces, 1, None, [b"here"])
@@ -136,13 +136,17 @@ async def test_what_is_set_aside_is_found_by_nobody_and_kept_for_a_month(
     with pytest.raises(SnapshotNotFoundError):
         await pieces.snapshot(OTHER, 1)
     (name,) = await pieces.aside()
-    clock.advance(29 * 86_400)
-    await pieces.set_aside([])
-    assert await pieces.aside() == [name]
-    clock.advance(2 * 86_400)
+    clock.advance(10_000 * 86_400)
     await pieces.set_aside({KEY})
-    (left,) = await pieces.aside()
-    assert left != name
+    kept, left = await pieces.aside()
+    assert kept == name
+    for wrong in ("../records.db", f"{OTHER}.pieces", "", f"/{name}", f"{name}/.."):
+        await pieces.drop_aside(wrong)
+    assert await pieces.aside() == [name, left]
+    for _ in range(2):
+        await pieces.drop_aside(name)
+    assert await pieces.aside() == [left]
+    assert not (directory / "sessions" / name).parent.exists()
 
     (directory / "sessions" / left).rename(directory / "sessions" / f"{KEY}.pieces")
     assert await saved_contents(pieces, 1) == expected(b"here")

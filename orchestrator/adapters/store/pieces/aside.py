@@ -1,9 +1,8 @@
-"""Files that no session knows, moved where nothing else finds them, and deleted when they have lain long enough."""
+"""Files that no session knows, moved where nothing else finds them."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +11,15 @@ from orchestrator.adapters.store.pieces.file import SUFFIX, Place, opened, path_
 from orchestrator.domain.errors import OrchestratorError
 
 DIRECTORY_NAME: Final = "orphaned"  # beside the sessions' files
-KEPT: Final = timedelta(days=30)
 # A directory for each time that something was set aside; a file keeps its name, to which its digests are bound.
 _STAMP: Final = "%Y-%m-%dT%H%M%S.%fZ"
 
 
 def set_aside(directory: Path, keys: Iterable[str], now: datetime) -> None:
-    """Move the files of those sessions, and delete what has lain there for longer than is kept."""
+    """Move the files of those sessions."""
     try:
         for key in keys:
             _move(path_of(directory, key), directory / DIRECTORY_NAME / now.strftime(_STAMP))
-        for stamped, since in _stamped(directory):
-            if now - since > KEPT:
-                shutil.rmtree(stamped)
     except OSError as error:
         raise store_error(error, directory) from error
 
@@ -34,9 +29,22 @@ def listed(directory: Path) -> Sequence[str]:
     try:
         return [
             str(path.relative_to(directory))
-            for stamped, _ in sorted(_stamped(directory))
+            for stamped in sorted(_stamped(directory))
             for path in sorted(stamped.glob(f"*{SUFFIX}"))
         ]
+    except OSError as error:
+        raise store_error(error, directory) from error
+
+
+def drop(directory: Path, name: str) -> None:
+    """Delete a file that `listed` has named, and the directory of its time with the last one."""
+    try:
+        if name in listed(directory):
+            path = directory / name
+            for doomed in (path.with_name(f"{path.name}-journal"), path):
+                doomed.unlink(missing_ok=True)
+            with suppress(OSError):  # others lie there
+                path.parent.rmdir()
     except OSError as error:
         raise store_error(error, directory) from error
 
@@ -51,7 +59,8 @@ def _move(path: Path, target: Path) -> None:
             path.with_name(name).rename(target / name)
 
 
-def _stamped(directory: Path) -> Iterator[tuple[Path, datetime]]:
+def _stamped(directory: Path) -> Iterator[Path]:
     for path in (directory / DIRECTORY_NAME).glob("*"):
         with suppress(ValueError):
-            yield path, datetime.strptime(f"{path.name}+0000", f"{_STAMP}%z")
+            datetime.strptime(f"{path.name}+0000", f"{_STAMP}%z")
+            yield path

@@ -207,6 +207,10 @@ class SqlitePieces(Pieces):
         """What lies there."""
         return await self._turns.take(_DIRECTORY_TURN, "read", partial(strays.listed, self._directory))
 
+    async def drop_aside(self, name: str) -> None:
+        """Delete what lies there under that name."""
+        await self._turns.take(_DIRECTORY_TURN, "write", partial(strays.drop, self._directory, name))
+
     async def close(self) -> None:
         """Finish what was begun."""
         await self._turns.close()
