@@ -6,7 +6,7 @@ that, and where forks are slow, none is made for one cell, and then for two, fou
 """
 
 _SHARE = 0.1  # of the time, for savepoints; of a cell's, for copying pages
-_EXIT = 1.25  # an older copy goes with each: what its end costs, in forks
+_WHOLE = 2.0  # forks: what the copy's own beginning and the older one's end cost is as much again
 _PAGE_COST = 2e-6  # seconds to copy a page, the fault with it
 _PAGE = 4096  # bytes
 _UNFELT = 0.01  # seconds in a cell that nobody notices
@@ -41,7 +41,7 @@ class SavepointPolicy:
 
     def made(self, now: float, seconds: float, processor: float) -> str | None:
         """A fork took so long, and so much of the processor: why the next ones wait, where they do and that is new."""
-        self._spend(now, seconds * _EXIT)
+        self._spend(now, seconds * _WHOLE)
         if processor <= _SLOW:
             return None
         self._pause()
@@ -63,8 +63,12 @@ class SavepointPolicy:
             "copies", f"Savepoints are made less often: beside one, the cell copied {size // _MIB} MiB of memory."
         )
 
-    def went_well(self) -> None:
-        """A cell has run beside a savepoint and has not felt it; after some in a row all is forgiven."""
+    def went_well(self, now: float, faults: int, duration: float) -> None:
+        """A cell has run beside a savepoint and has not felt it; after some in a row all is forgiven.
+
+        `faults` are those of the first cell after the fork: what Python itself writes to is copied then.
+        """
+        self._spend(now, min(faults * _PAGE_COST, duration))
         if not self.paused:
             self._well += 1
             if self._well >= 2 * self._step:

@@ -42,6 +42,7 @@ class Savepoints:
         self._coming: SavepointCopy | None = None  # it has yet to say that it stands
         self._standing: SavepointCopy | None = None
         self._due = False  # something has changed since the last one
+        self._fresh = False  # no cell has run since the last fork
         self._look: Timer | None = None
         self._faults = 0  # page faults of the worker so far, by its own word
         self._notes: list[str] = []
@@ -86,8 +87,9 @@ class Savepoints:
             self._count_copies(self._standing, max(0, self._faults - before), duration)
 
     def _count_copies(self, copy: SavepointCopy, faults: int, duration: float) -> None:
+        first, self._fresh = self._fresh, False
         if not self._policy.suspicious(faults, duration):
-            self._policy.went_well()
+            self._policy.went_well(time.monotonic(), faults if first else 0, duration)
             return
         # A fault may have been for new memory: what the two do not share any more tells.
         copied = min(faults * os.sysconf("SC_PAGE_SIZE"), copy.newly_private())
@@ -143,7 +145,7 @@ class Savepoints:
         elif skipped is not None:
             self._failed("processes", "No savepoint was made: no process could be started for it.")
         else:
-            copy.forked = True
+            copy.forked = self._fresh = True
             now = time.monotonic()
             spent = processor if isinstance(processor, float) and processor >= 0 else 0.0
             self._note(self._policy.made(now, now - copy.began, spent))

@@ -23,7 +23,15 @@ def test_calls_back_to_back_give_savepoints_at_most_a_tenth_of_the_time(cost: fl
         if policy.due(now) == 0 and not policy.paused:
             now, spent = now + cost, spent + cost
             policy.made(now, cost, cost / 2)
-    assert 0.05 < spent / now < 0.1
+    assert 0.03 < spent / now < 0.06, "a fork is half of it: the copy's beginning and the older one's end are the rest"
+
+
+def test_pages_that_the_first_cell_copies_count_at_most_its_own_time() -> None:
+    policy = policy_module.SavepointPolicy()
+    policy.went_well(1.0, 400, 0.01)
+    assert 0.006 < policy.due(1.0) < 0.008
+    policy.went_well(1.0, 4_000, 0.001)
+    assert policy.due(1.0) < 0.02
 
 
 def test_pages_that_cells_copy_count_as_much_as_forks() -> None:
@@ -58,7 +66,7 @@ def test_reason_is_told_once_until_all_is_well_again() -> None:
     for _ in range(2):
         policy.cell_ended()
     for _ in range(8):
-        policy.went_well()
+        policy.went_well(0.0, 0, 0.1)
     assert policy.no_room(700 * MIB, LIMIT) is not None
     assert "less often" in policy.copied(0.0, 300 * MIB, 0.3)
 
@@ -73,7 +81,7 @@ def test_light_cells_between_heavy_ones_do_not_make_heavy_ones_pay_each_time() -
             policy.copied(0.0, 300 * MIB, 0.3)
             stands = False
         else:
-            policy.went_well()
+            policy.went_well(0.0, 0, 0.1)
         policy.cell_ended()
         stands = stands or not policy.paused
     assert paid < 40
