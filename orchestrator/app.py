@@ -98,7 +98,7 @@ class Orchestrator:
             directory.release()
 
     def hurry(self) -> None:
-        """Let the block end without waiting for the engine: what it has not removed is left to the next owner."""
+        """Let the block end without waiting: sandboxes that are not saved or not removed are left to the next owner."""
         self._patience.lose()
 
     async def execute(

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
@@ -25,6 +26,7 @@ from orchestrator.adapters.store.pieces.store import SqlitePieces
 from orchestrator.adapters.store.pieces.writer import SqliteSnapshotWriter
 from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.app import Orchestrator
+from orchestrator.domain.errors import BusyError
 from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport
 from orchestrator.settings import Settings
 
@@ -90,6 +92,18 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def has_begun(orchestrator: Orchestrator, session_id: str, execution: int) -> None:
+    """Wait until the agent has been given that execution: a listing that follows it is refused then."""
+    live = await orchestrator.sessions.find(session_id)
+    while (sandbox := live._incarnation.sandbox) is None:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+    channel = cast("AgentChannel", sandbox.agent)
+    while execution not in {getattr(one, "execution", None) for one in channel._requests._waiting.values()}:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    with suppress(BusyError):
+        await channel.list_variables()
+
+
 class Scenarios:
     """What an owner does; the named step is somewhere in what follows `arm`."""
 
@@ -107,8 +121,10 @@ class Scenarios:
         """Likewise, and execution 3 is ordered, which takes its time."""
         await self._two()
         self._arm()
-        asyncio.get_running_loop().call_later(1.0, self.runs)
-        await self._orchestrator.execute(SLOW, session_id=SESSION)
+        calling = asyncio.create_task(self._orchestrator.execute(SLOW, session_id=SESSION))
+        await has_begun(self._orchestrator, SESSION, 3)
+        self.runs()
+        await calling
         await asyncio.sleep(30)
 
     def runs(self) -> None:

@@ -17,7 +17,7 @@ from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.failures import EngineConflictError
 from orchestrator.domain.errors import EngineUnavailableError, NamespaceLostError, SandboxGoneError, SandboxLostError
 from orchestrator.domain.hardening import container_name
-from orchestrator.domain.model import SandboxRecord
+from orchestrator.domain.model import CellOrder, SandboxRecord
 from tests.docker.test_docker_engine import Make, api, make, record, run
 
 __all__ = ["api", "make"]  # fixtures
@@ -69,7 +69,8 @@ async def test_cell_that_outlives_its_owner_is_answered_to_the_next_one(make: Ma
             await running
         _, found = await second.adopt(row)
         await found.claim("session", 3)
-        assert (found.hello.last_execution, found.hello.running) == (1, 1)
+        assert found.hello.last_execution == 1
+        assert found.hello.running in {1, None}  # on a slow machine it may have ended by now
         report = await found.result(1, seconds=20)
         assert report is not None
         assert (report.outcome, report.output_head, report.value) == ("ok", "begun\n", "'slept'")
@@ -193,23 +194,6 @@ async def test_channel_is_found_where_the_last_owner_had_it(make: Make, tmp_path
         path.rmdir()
 
 
-async def test_what_is_paused_is_not_gone(make: Make, api: docker.APIClient) -> None:
-    engine = make()
-    row, _ = await left(engine)
-    await engine.close()
-    later = make(installation=engine._installation)
-    api.pause(container_name(row.id))
-    try:
-        with pytest.raises(EngineUnavailableError, match="paused") as paused:
-            await later.adopt(row)
-        assert paused.value.hint == f"Let it go on: docker unpause {container_name(row.id)}"
-        api.unpause(container_name(row.id))
-        _, found = await later.adopt(row)
-        assert (await run(found, 1, "1")).value == "1"
-    finally:
-        await later.destroy(row.id)
-
-
 async def test_host_that_has_no_descriptors_left_gives_nobody_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make()
     row, _ = await left(engine)
@@ -226,5 +210,32 @@ async def test_host_that_has_no_descriptors_left_gives_nobody_up(make: Make, mon
                 await later.adopt(row)
         _, found = await later.adopt(row)
         assert (await run(found, 1, "1")).value == "1"
+    finally:
+        await later.destroy(row.id)
+
+
+_LARGE = """
+import os
+for _ in range(20): print("o" * 100_000)
+print("end")
+"v" * 1_000_000
+"""
+
+
+async def test_result_of_the_last_cell_is_kept_whatever_else_was_replied_and_however_large(make: Make) -> None:
+    engine = make()
+    row, agent = await left(engine)
+    try:
+        order = CellOrder(1, _LARGE, time_limit=20, grace=1, output_head=1_000_000, output_tail=1_000_000)
+        told = await agent.execute(order)
+        for _ in range(40):  # more than are kept by their ids
+            await agent.list_variables()
+        later = make(installation=engine._installation)
+        await engine.close()
+        _, found = await later.adopt(row)
+        report = await found.result(1, seconds=20)
+        assert report == told
+        assert report is not None
+        assert (report.output_bytes, len(report.output_head)) == (2_000_024, 1_000_000)
     finally:
         await later.destroy(row.id)

@@ -149,6 +149,11 @@ async def test_a_session_goes_on_after_its_owner_was_killed_and_says_from_what(
         # A running cell is not saved, so that what it does is in no snapshot.
         code = f"newer = 2\nimport time\ntime.sleep({3 if alive else 600})\n'slept'"
         calling = asyncio.create_task(run(client, code, "s", timeout=600))
+
+        async def recorded() -> bool:
+            return bool((await the_session(client))["total_executions"] == 2)
+
+        await until(recorded)
         await asyncio.wait([calling], timeout=1)
         assert await kill_owner(installed)
         await asyncio.wait([calling])

@@ -24,21 +24,25 @@ from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.conftest import records_left, what_is_left
 from tests.docker.engine_relay import EngineRelay
+from tests.docker.killed_session import has_begun
 
 BOUND = 60.0  # seconds that something may take before a test fails
 _OWNER = """
 import asyncio, sys
 from orchestrator.app import Orchestrator
 from orchestrator.settings import Settings
+from tests.docker.killed_session import has_begun
 
 async def main():
     settings = Settings.load(data_dir=sys.argv[1], runtime_dir=sys.argv[2], channel="unix", snapshot_after=1000)
     async with Orchestrator.open(settings) as orchestrator:
         for number in range(4):
             await orchestrator.execute(f"x = {number}", session_id=f"s{number}")
-        print("ready", flush=True)
         endless = "import time; print('begun', flush=True)\\nwhile True: time.sleep(0.05)"
-        await orchestrator.execute(endless, session_id="s0", timeout=600)
+        calling = asyncio.create_task(orchestrator.execute(endless, session_id="s0", timeout=600))
+        await has_begun(orchestrator, "s0", 2)
+        print("ready", flush=True)
+        await calling
 
 asyncio.run(main())
 """
@@ -100,12 +104,13 @@ async def test_after_kill_9_every_session_serves_on_and_a_second_owner_is_refuse
     settings: Settings, engine: docker.APIClient
 ) -> None:
     owner = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _OWNER, str(settings.data_dir), str(settings.runtime_dir), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", _OWNER, str(settings.data_dir), str(settings.runtime_dir)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     assert owner.stdout is not None
     async with asyncio.timeout(BOUND):
         assert await owner.stdout.readline() == b"ready\n"
-    await asyncio.sleep(0.5)
     with pytest.raises(OwnedError, match=str(owner.pid)):
         async with Orchestrator.open(settings):
             pass
@@ -327,7 +332,7 @@ async def test_a_supervisor_that_goes_when_memory_has_run_out_is_an_oom_by_the_e
         child = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'x = bytearray(2 * 10**8)'])"
         await orchestrator.execute(child, session_id="s")
         running = asyncio.create_task(orchestrator.execute("import time; time.sleep(60)", session_id="s"))
-        await asyncio.sleep(0.5)
+        await has_begun(orchestrator, "s", 3)
         kill_all(settings)
         lost = await running
         assert lost.error is not None

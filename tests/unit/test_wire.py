@@ -253,6 +253,23 @@ def test_frame_is_written_by_the_agent_as_the_host_writes_it(sent: tuple[dict[st
     assert agent_wire().encode(*sent) == wire.encode(*sent)
 
 
+@given(frames, st.integers(0, 2**53), st.integers(0, 2**53))
+def test_reply_is_readdressed_by_the_agent_as_if_it_were_written_anew(
+    sent: tuple[dict[str, Any], list[bytes]], first: int, second: int
+) -> None:
+    header, parts = sent
+    reply = wire.encode({**header, "id": first}, parts)
+    assert agent_wire().readdressed(reply, second) == wire.encode({**header, "id": second}, parts)
+
+
+def test_reply_whose_other_id_would_not_fit_is_not_readdressed() -> None:
+    room = wire.MAX_HEADER - len(wire.encode({"type": "reply", "id": 1, "x": ""})) + wire.PREFIX.size
+    reply = wire.encode({"type": "reply", "id": 1, "x": "x" * room})
+    assert agent_wire().readdressed(reply, 2) == wire.encode({"type": "reply", "id": 2, "x": "x" * room})
+    with pytest.raises(ValueError, match="over the protocol's caps"):
+        agent_wire().readdressed(reply, 10)
+
+
 @pytest.mark.parametrize(
     ("value", "error"), [(float("nan"), ValueError), (float("-inf"), ValueError), (b"", TypeError)]
 )
