@@ -12,8 +12,13 @@ Span = tuple[int, int]  # executions, both ends included
 
 _LOST = re.compile(r"Lost: the effects of executions? (\d+)(?: to (\d+))?,")
 _FILES_LOST = re.compile(r"Lost: what executions? (\d+)(?: to (\d+))? did to files")
-# Nothing that these programs hold may be left out of a snapshot or of a wake, and nothing damages a file here.
-_NEVER = re.compile(r"Not saved:|Saved only in part|Not restored|Files not restored|Snapshot \d+ (?:is damaged|of the)")
+_NOT_RESTORED = re.compile(r"Not restored: (.*)")
+_HELD = re.compile(r"(?:^|; )(?:log|array) \(")
+# Whoever kills a worker in the midst of a wake has it blame what it was loading. Apart from that nothing that these
+# programs hold may be left out of a snapshot or of a wake, and nothing damages a file here.
+_NEVER = re.compile(
+    r"Not saved:|Saved only in part|Not restored(?!.*ended the process)|Files not restored|Snapshot \d+ "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Answer:
     state: State | None  # None: it did not come so far
     lost: Sequence[Span]
     files_lost: Sequence[Span]
+    left_out: bool  # whether a wake names list or array as what it could not bring back
     resumed: bool  # whether the call has cost its process or its container
     resumed_from: int  # the execution that the session stands at then; 0: none
     saved_through: int
@@ -66,6 +72,7 @@ def answer_of(fields: Mapping[str, Any]) -> Answer:
         state=_state(str(fields["output"])),
         lost=_spans(_LOST, notes),
         files_lost=_spans(_FILES_LOST, notes),
+        left_out=any((found := _NOT_RESTORED.match(note)) and _HELD.search(found[1]) for note in notes),
         resumed=resumed is not None,
         resumed_from=0 if resumed is None else resumed["execution"] or 0,
         saved_through=fields["saved_through"] or 0,

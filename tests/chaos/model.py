@@ -58,6 +58,8 @@ class SessionModel:
         before = list(self.told)
         self.told += answer.lost
         self.files_told += answer.files_lost
+        if answer.left_out:
+            self._begin_anew(step)
         if answer.state is not None:
             step.whole = True
             # A call that has cost its process tells in one answer what it saw and that it is lost.
@@ -155,6 +157,13 @@ class SessionModel:
                 self.unheard += one.seen
             else:
                 yield f"it stands at execution {answer.resumed_from}, and nobody told that {one.execution} is lost"
+
+    def _begin_anew(self, step: Step) -> None:
+        """The wake before this step has named as lost what all steps before it had left."""
+        for one in self.steps.values():
+            if one is not step:
+                self.lost += one.seen and not one.gone
+                one.gone = True
 
     def _believe(self, answer: Answer) -> None:
         for one in self.steps.values():

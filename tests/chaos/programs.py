@@ -8,12 +8,15 @@ from typing import Final
 MARK: Final = "STATE "
 SLOTS: Final = 8
 
-# A list, an array and a file. What is printed is what was there once the step's own number was in all three.
+# A list, an array, a file, and a function of the session's own. What is printed is what was there once the step's own
+# number was in all three. Where a wake has left out one of the two, and told so by its name, both begin anew.
 _STEP = f"""\
-if 'log' not in globals():
-    import json, numpy, pathlib
+if not {{'log', 'array'}} <= globals().keys():
+    import numpy
     log, array = [], numpy.zeros({SLOTS}, dtype=int)
+if 'step' not in globals():
     def step(number):
+        import json, pathlib
         log.append(number)
         array[number %% {SLOTS}] += 1
         with open('log.txt', 'a') as file:
@@ -42,7 +45,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "spins": Kind(1, "sum(range(10**13))", "timeout", time_limit=1.0),
     "segfaults": Kind(1, "import ctypes; ctypes.string_at(0)", "crashed"),
     "exits": Kind(1, "import os; os._exit(3)", "crashed"),
-    "fills": Kind(1, "hoard = []\nwhile True: hoard.append(b'x' * 2**24)", "oom"),
+    "fills": Kind(1, "[b'x' * 2**24 for _ in iter(int, 1)]", "oom"),
     "prints": Kind(1, "print('x' * 300_000)"),
     "sleeps": Kind(2, "import time; time.sleep(0.5)"),
     "cancelled": Kind(2, "import time; time.sleep(60)", "timeout", cancelled=True),

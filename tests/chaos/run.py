@@ -21,7 +21,7 @@ from orchestrator import places as product
 from orchestrator.app import RECORDS_NAME
 from tests.chaos.clients import ANSWER_SECONDS, Editor
 from tests.chaos.driver import Driver, Tally
-from tests.chaos.ending import what_is_left
+from tests.chaos.ending import until_removed, what_is_left
 from tests.chaos.faults import Need
 from tests.chaos.figures import figures, history
 from tests.chaos.injection import Injection
@@ -67,6 +67,7 @@ class Run:
                 until = time.monotonic() + self.seconds
                 await _all(driver.run(until) for driver in self.drivers)
             await _all(driver.finish() for driver in self.drivers)
+            await until_removed(self.places.settings)
         self.left += await what_is_left(self.places.settings, self.places.root)
 
     def told(self) -> Iterator[str]:
