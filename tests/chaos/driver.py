@@ -4,12 +4,14 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.answers import Answer, answer_of
 from tests.chaos.clients import BreachError, ClosedError, Editor
+from tests.chaos.ledger import was_on_its_way
 from tests.chaos.model import FAULTY, SessionModel
 from tests.chaos.programs import KINDS, Kind, choose, code_of
 
@@ -18,7 +20,7 @@ _THOUGHT = 0.3  # seconds at most between two of them
 _REST = (0.0, 7.0)  # seconds between bursts: long enough for a session to fall asleep, now and then
 _CANCEL_AFTER = (0.1, 1.5)  # seconds
 _BUSY_PAUSE = 0.5  # seconds
-_FRESH = 2.0  # seconds: a fault so long ago can have ended a call that was cancelled
+_LATE = 1.0  # seconds in which an owner notices that nobody waits for an answer any more
 _LAST_TRIES = 30
 _MOST_BREACHES = 3  # of one session: the rest follows from them
 
@@ -33,11 +35,9 @@ class Tally:
 
 
 class Driver:
-    """One session and who calls it. `last_fault` says when the last fault was injected, as time.monotonic does."""
+    """One session and who calls it."""
 
-    def __init__(
-        self, name: str, editor: Editor, chance: random.Random, tally: Tally, last_fault: Callable[[], float]
-    ) -> None:
+    def __init__(self, name: str, editor: Editor, chance: random.Random, tally: Tally, records: Path) -> None:
         self.name = name
         self.model = SessionModel()
         self.breaches: list[str] = []
@@ -45,7 +45,7 @@ class Driver:
         self._editor = editor
         self._chance = chance
         self._tally = tally
-        self._last_fault = last_fault
+        self._records = records
         self._number = 0
 
     async def run(self, until: float) -> None:
@@ -74,19 +74,18 @@ class Driver:
             arguments["session_id"] = self.name
             self.model.sent(number, name)
         self._note(f"step {number} ({name}) is sent")
-        began = time.monotonic()
+        began, sent = time.monotonic(), time.time()
         try:
             calling = asyncio.create_task(self._editor.call("python_repl", arguments, seconds=kind.time_limit))
             fields = await self._cancelled(calling) if kind.cancelled else await calling
         except ClosedError:
-            self._unanswered(number, kind, "its connection was closed", may_have_told=True)
+            await self._unanswered(number, kind, sent, "its connection was closed")
             return None
         except BreachError as failure:
             self._breach(f"step {number} ({name}): {failure}")
             return None
         if fields is None:
-            recent = time.monotonic() - self._last_fault() < _FRESH
-            self._unanswered(number, kind, "its client cancelled it", may_have_told=recent)
+            await self._unanswered(number, kind, sent, "its client cancelled it")
             return None
         return await self._judge(number, name, answer_of(fields), time.monotonic() - began)
 
@@ -98,11 +97,13 @@ class Driver:
             await asyncio.wait([calling])
         return None if calling.cancelled() else calling.result()
 
-    def _unanswered(self, number: int, kind: Kind, why: str, *, may_have_told: bool) -> None:
+    async def _unanswered(self, number: int, kind: Kind, sent: float, why: str) -> None:
         self._note(f"step {number} has no answer: {why}")
         self._tally.outcomes[f"no answer, {why}"] += 1
         if not kind.stateless:
-            self.model.unanswered(number, may_have_told=may_have_told)
+            await asyncio.sleep(_LATE)
+            on_its_way = await asyncio.to_thread(was_on_its_way, self._records, self.name, sent)
+            self.model.unanswered(number, may_have_told=on_its_way)
 
     async def _judge(self, number: int, name: str, answer: Answer, seconds: float) -> Answer:
         self._note(f"step {number} is answered after {seconds:.2f} s: {answer.summary}")

@@ -39,10 +39,6 @@ class Injection:
         finally:
             await injection._end()
 
-    def last(self) -> float:
-        """When the last fault was over, as time.monotonic says it."""
-        return self.faults[-1].ended if self.faults else float("-inf")
-
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:

@@ -63,7 +63,7 @@ class Run:
             self.can = orders.world().can
             async with Injection.begun(orders) as injection:
                 self.faults = injection.faults
-                self._drive(editors, injection)
+                self._drive(editors)
                 until = time.monotonic() + self.seconds
                 await _all(driver.run(until) for driver in self.drivers)
             await _all(driver.finish() for driver in self.drivers)
@@ -107,14 +107,15 @@ class Run:
             engine=None if engine is None else str(engine.root),
         )
 
-    def _drive(self, editors: list[Editor], injection: Injection) -> None:
+    def _drive(self, editors: list[Editor]) -> None:
+        records = self.places.settings.data_dir / RECORDS_NAME
         self.drivers += [
             Driver(
                 f"s{number}",
                 editors[number % len(editors)],
                 random.Random(f"{self.seed} {number}"),
                 self.tally,
-                injection.last,
+                records,
             )
             for number in range(SESSIONS)
         ]
