@@ -7,9 +7,11 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES := 4
 # Goes through sudo where the engine's socket refuses this user and sudo does not.
 WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
+# By itself, after all else: it measures what it breaks. Its two variables would not pass through sudo.
+CHAOS = $(WITH_ENGINE) env CHAOS_SECONDS="$${CHAOS_SECONDS:-$(1)}" CHAOS_SEED="$$CHAOS_SEED" $(VENV)/bin/python -m tests.chaos.run
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine image demo test check bench clean
+.PHONY: help install engine image demo test chaos check bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -25,8 +27,12 @@ image: engine ## build the sandbox image (minutes once, then a second)
 demo: image ## watch an MCP client drive sessions in real containers
 	@$(WITH_ENGINE) $(VENV)/bin/orchestrator demo
 
-test: image ## run every test on the real engine; ARGS="-k name" is handed to pytest
+test: image ## run every test on the real engine, then a minute of chaos; with ARGS="-k name" pytest alone, with these
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(if $(ARGS),,@$(call CHAOS,60))
+
+chaos: image ## kill owners, sandboxes and an engine under work for ten minutes; CHAOS_SECONDS and CHAOS_SEED change that
+	@$(call CHAOS,600)
 
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .

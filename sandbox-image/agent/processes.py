@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 
 _PR_SET_DUMPABLE = 4
+SAVEPOINT_NAME = "savepoint "  # and the execution that it is of
 LOST_CHANNEL = 113  # exit code of a worker that has lost its socket to the supervisor
 CHANNEL_LOST = "it closed or misused the descriptor that the agent works through"
 _KILL_BOUND = 5.0  # seconds
@@ -132,8 +133,18 @@ def continue_all() -> None:
 
 
 def living_beside(ours: Collection[int]) -> set[int]:
-    """The processes that live and are neither PID 1, nor in `ours`, nor hidden as the zygote is."""
-    return {pid for pid in _living() if pid not in ours and _is_visible(pid)}
+    """The processes that live and are neither PID 1, nor in `ours`, nor hidden as the zygote is, nor called savepoints:
+    one that is just coming or going is not in `ours`.
+    """
+    return {pid for pid in _living() if pid not in ours and _is_visible(pid) and not _is_savepoint(pid)}
+
+
+def _is_savepoint(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().startswith(SAVEPOINT_NAME.encode())
+    except OSError:
+        return False  # it has ended
 
 
 def _is_visible(pid: int) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent import pristine
 from agent.before_fork import open_files, open_mp, other_threads, random_state, threads_at_rest
-from agent.processes import set_oom_score
+from agent.processes import SAVEPOINT_NAME, set_oom_score
 from agent.renewal import renew
 from agent.self_check import check
 from agent.snapshot import process_state
@@ -32,7 +32,7 @@ class Forked:
         """In the copy: out of the reach of what ends the worker."""
         pristine.setsid()  # a cell that kills its process group does not reach it
         set_oom_score(_OOM_SCORE_STANDING_BY)
-        _show_as(f"savepoint {self.execution}")
+        _show_as(f"{SAVEPOINT_NAME}{self.execution}")
         process_state.apply(self.random)
 
 

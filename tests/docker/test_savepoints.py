@@ -131,6 +131,18 @@ async def test_savepoint_outlives_a_final_save(fresh: Fresh) -> None:
         assert await box.value("x") == "1"
 
 
+async def test_savepoint_that_comes_or_goes_beside_a_save_is_no_process_of_the_session(fresh: Fresh) -> None:
+    """A wake would tell that it was running and is not started again."""
+    async with fresh() as box:
+        await box.value("x = 0")
+        for seconds in (0.0, 0.002, 0.005, 0.02):
+            await box.value("x += 1")
+            await asyncio.sleep(seconds)
+            saved = await box.save()
+            async with fresh() as other:
+                assert (await other.wake(saved)).state_lost == ()
+
+
 async def test_two_hundred_generations_leave_no_process_and_no_descriptor_behind(fresh: Fresh) -> None:
     count = (
         "import os\nlen(os.listdir('/proc/self/fd')), len([p for p in os.listdir('/proc') if p.isdigit()]), "
