@@ -18,7 +18,7 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.equipment import Equipment
-from orchestrator.services.requests import not_found
+from orchestrator.services.checks import not_found
 from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)

@@ -149,13 +149,17 @@ class Incarnation:
 
     async def lost(self, reason: str, *, told: str | None = None) -> ResumedFrom:
         """The sandbox is gone, and with it what no snapshot holds: where the session stands. `told` is what callers
-        hear of why. Idempotent.
+        hear of why.
         """
-        if self.sandbox is not None:
-            await self._saver.ended()  # it may have come through, and then less is lost
-            self.drop()
-            self._book.owe_loss(told or f"its sandbox was lost: {reason}")
-            self._book.owe_hibernation()
+        await self._saver.ended()  # it may have come through, and then less is lost
+        self.drop()
+        self._book.owe_loss(told or f"its sandbox was lost: {reason}")
+        self._book.owe_hibernation()
+        return self.asleep
+
+    @property
+    def asleep(self) -> ResumedFrom:
+        """Where the session stands without a sandbox."""
         return ResumedFrom("new_sandbox", self._saver.stands_at)
 
     async def emptied(self, cause: str, *, before: int | None = None, resumed: int | None = None) -> ResumedFrom:

@@ -238,7 +238,8 @@ class LiveSession:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             memory = agent.lost_to_memory
             self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0)
-            gone = await self._incarnation.lost(reason)
+            incarnation = self._incarnation
+            gone = incarnation.asleep if incarnation.sandbox is None else await incarnation.lost(reason)
             return await self._answer(
                 job, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
             )

@@ -19,7 +19,7 @@ from orchestrator.domain.ports import Engine
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import LiveSession
-from orchestrator.services.requests import check_code, not_found, shutting_down, time_limit_of
+from orchestrator.services.checks import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.results import Told, lost_result, result_of
 from orchestrator.services.slots import Ticket
 from orchestrator.services.tasks import Patience

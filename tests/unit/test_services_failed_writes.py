@@ -75,10 +75,10 @@ async def test_a_loss_stays_untold_until_an_answer_with_it_was_taken(
         genuine = opened.records.namespace_lost
         held = asyncio.Event()
 
-        async def slow(key: str, incarnation: int, cause: str, *, before: int | None = None) -> object:
+        async def slow(key: str, incarnation: int, cause: str, **more: int | None) -> object:
             held.set()
             await asyncio.sleep(0.05)
-            return await genuine(key, incarnation, cause, before=before)
+            return await genuine(key, incarnation, cause, **more)
 
         monkeypatch.setattr(opened.records, "namespace_lost", slow)
         FullOnce(monkeypatch, opened.records, "loss_told")
