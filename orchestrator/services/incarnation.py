@@ -125,6 +125,8 @@ class Incarnation:
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
                 self._book.owe_notes(woken.notes(record.head, python=sandbox.python, environment=sandbox.environment))
+        elif self._hollow:
+            await sandbox.agent.clear()  # there is nothing to give back: its agent need not wait for that before a save
         self._saver.begins(stored, whole=whole, environment=sandbox.environment)
         self._hollow = False
 
