@@ -4,23 +4,15 @@
 """
 
 import asyncio
-import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import docker
-
 from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
-from orchestrator.adapters.engine.docker_engine import DockerEngine
-from orchestrator.adapters.engine.endpoint import find_engine
-from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
-from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
-from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
@@ -29,10 +21,11 @@ from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
 from orchestrator.domain.plan import SavingPolicy
-from orchestrator.domain.ports import Clock, Engine, Records, SandboxImage
+from orchestrator.domain.ports import Clock, Engine
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
+from orchestrator.provisioning import build_engine
 from orchestrator.services.equipment import Equipment, Limits
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
@@ -48,7 +41,6 @@ from orchestrator.settings import Settings
 logger = logging.getLogger(__name__)
 
 RECORDS_NAME = "records.sqlite3"
-CHANNELS_NAME = "channels"
 _OWNER_GONE = "the orchestrator that ran it had ended without closing it"
 
 
@@ -272,41 +264,3 @@ def pieces_policy_of(settings: Settings) -> PiecesPolicy:
         floor_bytes=settings.disk_floor,
         limit_bytes=settings.most_of_a_file,
     )
-
-
-def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
-    """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
-    return DockerEngine(
-        installation=records.installation,
-        find=functools.partial(find_engine, settings.docker_host),
-        image_of=_image_finder(settings.image),
-        put_agent=_agent_putter(settings.image),
-        profile=settings.profile,
-        channel_parent=settings.runtime_dir / CHANNELS_NAME,
-        channel=settings.channel,
-        clock=clock,
-        recall=records.remembered,
-        remember=records.remember,
-    )
-
-
-def _image_finder(chosen: str | None) -> Callable[[docker.APIClient, str | None], SandboxImage | None]:
-    """Finds the image of an environment, or the default one; a chosen image is the answer to every question."""
-
-    def find(api: docker.APIClient, environment: str | None) -> SandboxImage | None:
-        if chosen is not None:
-            return sandbox_image_of(api, chosen)
-        if environment is not None:
-            return find_sandbox_image_on(api, read_image_files(), environment)
-        return find_sandbox_image(api, read_image_files())
-
-    return find
-
-
-def _agent_putter(chosen: str | None) -> Callable[[docker.APIClient, str], SandboxImage | None]:
-    """Puts the current agent on an environment; not where an image was chosen, whose agent is the operator's choice."""
-
-    def put(api: docker.APIClient, environment: str) -> SandboxImage | None:
-        return put_agent(api, read_image_files(), environment, logger.info) if chosen is None else None
-
-    return put

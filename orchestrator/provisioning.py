@@ -1,16 +1,26 @@
-"""The composition root of what comes before a server: the engine and the sandbox image."""
+"""The composition root of what a server stands on: the engine and the sandbox image."""
 
+import functools
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.adapters.engine import endpoint, install
-from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine
-from orchestrator.adapters.image.build_steps import engine_failures
-from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image
-from orchestrator.adapters.image.sources import read_image_files
-from orchestrator.domain.ports import SandboxImage
+import docker
 
+from orchestrator.adapters.engine import endpoint, install
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine
+from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
+from orchestrator.adapters.image.build_steps import engine_failures
+from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
+from orchestrator.adapters.image.sources import read_image_files
+from orchestrator.domain.ports import Clock, Records, SandboxImage
+from orchestrator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CHANNELS_NAME = "channels"
 # A step of a build may be silent for minutes, while wheels are compiled to byte code or a layer is written.
 _BUILD_READ_SECONDS = 900
 
@@ -63,3 +73,41 @@ def _docker_host() -> str | None:
     from orchestrator.settings import Settings  # noqa: PLC0415
 
     return Settings.load().docker_host
+
+
+def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
+    """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
+    return DockerEngine(
+        installation=records.installation,
+        find=functools.partial(find_engine, settings.docker_host),
+        image_of=_image_finder(settings.image),
+        put_agent=_agent_putter(settings.image),
+        profile=settings.profile,
+        channel_parent=settings.runtime_dir / CHANNELS_NAME,
+        channel=settings.channel,
+        clock=clock,
+        recall=records.remembered,
+        remember=records.remember,
+    )
+
+
+def _image_finder(chosen: str | None) -> Callable[[docker.APIClient, str | None], SandboxImage | None]:
+    """Finds the image of an environment, or the default one; a chosen image is the answer to every question."""
+
+    def find(api: docker.APIClient, environment: str | None) -> SandboxImage | None:
+        if chosen is not None:
+            return sandbox_image_of(api, chosen)
+        if environment is not None:
+            return find_sandbox_image_on(api, read_image_files(), environment)
+        return find_sandbox_image(api, read_image_files())
+
+    return find
+
+
+def _agent_putter(chosen: str | None) -> Callable[[docker.APIClient, str], SandboxImage | None]:
+    """Puts the current agent on an environment; not where an image was chosen, whose agent is the operator's choice."""
+
+    def put(api: docker.APIClient, environment: str) -> SandboxImage | None:
+        return put_agent(api, read_image_files(), environment, logger.info) if chosen is None else None
+
+    return put

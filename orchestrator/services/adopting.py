@@ -18,7 +18,6 @@ from orchestrator.domain.errors import (
 )
 from orchestrator.domain.model import CellReport, CellText, SessionState
 from orchestrator.domain.ports import Agent
-from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.adoption_notes import (
     alive_note,
@@ -29,11 +28,13 @@ from orchestrator.services.adoption_notes import (
     unknown_note,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
+from orchestrator.services.keeping import Keeping
 from orchestrator.services.results import output_of, why_killed
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
 from orchestrator.services.saving import Saver
+from orchestrator.services.survivors import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -49,24 +50,24 @@ class Adopting:
         book: Bookkeeping,
         saver: Saver,
         incarnation: Incarnation,
-        *,
-        sandboxes: Sandboxes,
-        pieces: Pieces,
-        longest: float,
+        keeping: Keeping,
+        equipment: Equipment,
     ) -> None:
         self._book = book
         self._saver = saver
         self._incarnation = incarnation
-        self._sandboxes = sandboxes
-        self._pieces = pieces
-        self._longest = longest  # seconds that a cell may run
+        self._keeping = keeping
+        self._sandboxes = equipment.sandboxes
+        self._pieces = equipment.pieces
+        # Seconds that a cell may run.
+        self._longest = equipment.limits.max_time_limit + equipment.limits.grace
         self.under_way = False
         self._obstacle: OrchestratorError | None = None
 
     @property
     def undecided(self) -> bool:
         """Whether there is a sandbox of which nobody knows yet whether it lives."""
-        return self._sandboxes.left_to(self._book.session.key)
+        return self._sandboxes.survivors.left_to(self._book.session.key)
 
     @property
     def stuck(self) -> bool:
@@ -95,7 +96,7 @@ class Adopting:
     async def _decide(self, job: Job[None]) -> None:
         session = await self._book.look()
         try:
-            sandbox = await self._sandboxes.adopt(session.key)
+            sandbox = await self._sandboxes.survivors.adopt(session.key)
         except SandboxLostError as error:
             await self._gone(error.cause if isinstance(error, SandboxGoneError) else error.message)
             return
@@ -187,10 +188,10 @@ class Adopting:
         """Where a fresh sandbox would have another agent, the session is saved and wakes in one; where it cannot be
         saved, this one serves on until it can.
         """
-        if self._incarnation.sandbox is not sandbox or not await self._sandboxes.is_outdated(sandbox):
+        if self._incarnation.sandbox is not sandbox or not await self._sandboxes.survivors.is_outdated(sandbox):
             return
         try:
-            slept = await self._incarnation.hibernate(Job())
+            slept = await self._keeping.hibernate(Job())
         except (NamespaceLostError, SandboxLostError) as error:
             await self._incarnation.gone(error)
             slept = False

@@ -17,8 +17,8 @@ from orchestrator.domain.snapshots import (
     SnapshotSummary,
     StoredSnapshot,
 )
-from orchestrator.services.equipment import Equipment
 from orchestrator.services.checks import not_found
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.sessions import Sessions
 
 logger = logging.getLogger(__name__)

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from orchestrator.domain.errors import (
     NamespaceLostError,
-    OrchestratorError,
     SandboxLostError,
     StoreUnreachableError,
     StoreUnusableError,
@@ -20,15 +19,14 @@ from orchestrator.domain.snapshots import (
     SectionName,
     SnapshotDamagedError,
     SnapshotNotFoundError,
-    StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
-from orchestrator.services.jobs import Job
 from orchestrator.services.ladder import resumed_from
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.saving import Saver
 from orchestrator.services.saving_notes import unreadable_note
 from orchestrator.services.slots import Slot, Ticket
+from orchestrator.services.survivors import Sandbox
 from orchestrator.services.waking import BOTH, NAMESPACE, wake
 
 logger = logging.getLogger(__name__)
@@ -49,7 +47,6 @@ class Incarnation:
         self._hollow = False  # the worker does not hold what the session stands at
         self._held: int | None = None  # the execution whose namespace the worker was last given; None: none was
         self._removal: asyncio.Task[None] | None = None
-        self.hibernating = False
         self.sandbox: Sandbox | None = None
 
     @property
@@ -63,10 +60,10 @@ class Incarnation:
         Raises BusyError, EngineUnavailableError, StoreFullError, StoreUnreachableError, SandboxLostError and
         SaveFailedError; the session is `hibernated` then, with what its head holds.
         """
-        sandbox = await self._whole() or await self._start(ticket)
+        sandbox = await self.whole() or await self._start(ticket)
         return sandbox.agent
 
-    async def _whole(self) -> Sandbox | None:
+    async def whole(self) -> Sandbox | None:
         """The live sandbox with the session's namespace in it, if there is one; a lost one is recorded as that."""
         if self.sandbox is not None and self.sandbox.agent.lost is not None:
             await self.lost(self.sandbox.agent.lost)
@@ -120,7 +117,8 @@ class Incarnation:
     async def _refill(self, sandbox: Sandbox) -> None:
         """The worker was killed and another stands: the head's namespace comes back, the files never went."""
         try:
-            await sandbox.agent.clear()  # it may be a copy of an older moment
+            # It may be a copy of an older moment; and where there is nothing to give back, it need not wait for that.
+            await sandbox.agent.clear()
             await self._fill(sandbox, NAMESPACE)
         except (SaveFailedError, SandboxLostError, StoreUnreachableError) as error:
             await self.lost(error.message)
@@ -183,105 +181,12 @@ class Incarnation:
 
     async def mend(self) -> None:
         """Nothing runs: the record is to say what there is. What it says of a sandbox that nobody has is a loss."""
-        if await self._whole() is None and (await self._book.look()).state not in ASLEEP:
+        if await self.whole() is None and (await self._book.look()).state not in ASLEEP:
             self._book.owe_loss("nobody served it any more")
             self._book.owe_hibernation()
             await self._book.settle()
 
-    # saving
-
-    async def save(self) -> StoredSnapshot | None:
-        """Save what there is and wait for it; None where there is no sandbox. Raises what stood in the way."""
-        try:
-            sandbox = await self._whole()
-            return None if sandbox is None else await self._saver.save(sandbox.agent)
-        except (NamespaceLostError, SandboxLostError) as error:
-            await self.gone(error)
-            await self._book.try_to_settle()
-            if isinstance(error, SandboxLostError) or self.serving is None:
-                raise
-        # A copy serves on, which can be saved as well.
-        return await self._saver.save(self.serving.agent)
-
-    async def begin_to_save(self) -> None:
-        """Save in the background; what stands in the way is told, and it is tried again."""
-        try:
-            sandbox = await self._whole()
-            if sandbox is not None:
-                await self._saver.begin(sandbox.agent)
-        except OrchestratorError as error:
-            await self._not_saved(error)
-
-    async def _not_saved(self, error: OrchestratorError) -> None:
-        self._saver.failed(error)
-        if isinstance(error, NamespaceLostError | SandboxLostError):
-            await self.gone(error)
-        await self._book.try_to_settle()
-
-    # ends
-
-    async def hibernate(self, job: Job[bool], wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Save all, then remove the sandbox; False where that could not be done, and the session serves on.
-
-        Never removes a sandbox that holds what no snapshot has. `wanted` is asked when its turn has come.
-        """
-        if not wanted():
-            return False
-        try:
-            sandbox = await self._whole()
-        except OrchestratorError as error:
-            await self._not_saved(error)
-            return False
-        if sandbox is None or (self._saver.container.saving and not await self._alone(job)):
-            return False
-        if not await self._hibernated(sandbox, job):
-            self._book.owe_ready()
-            await self._book.try_to_settle()
-        # Asked of the record, since the answer to the change itself may have gone missing.
-        if self.sandbox is None or self._book.session.state not in ASLEEP:
-            return False
-        # The snapshot knows nothing of what it holds only in part: what is yet to be told outlives this process, too.
-        self._book.owe_notes(self._saver.log.taken())
-        await self._book.try_to_settle()
-        self.drop()
-        return True
-
-    async def _alone(self, job: Job[bool]) -> bool:
-        """Wait for a save that goes on beside the cells; False where a call came first, which does not wait for it."""
-        if job.stopped:
-            return False
-        waiting = asyncio.create_task(self._saver.ended(), name="wait for a save")
-
-        def stop() -> None:
-            waiting.cancel()
-
-        job.can_be_stopped_by(stop)
-        try:
-            await asyncio.wait([waiting])
-        finally:
-            waiting.cancel()
-        return not job.stopped
-
-    async def _hibernated(self, sandbox: Sandbox, job: Job[bool]) -> bool:
-        self.hibernating = True
-        try:
-            activity = await self._book.snapshotting()
-            if activity is None or job.stopped:
-                return False
-            job.can_be_stopped_by(self._saver.abandon)
-            await self._saver.save(sandbox.agent, final=True)
-            return not job.stopped and await self._book.hibernate_saved(activity)
-        except OrchestratorError as error:
-            logger.warning("session %s: not hibernated: %s", self._book.session.key, error)
-            if isinstance(error, NamespaceLostError | SandboxLostError):
-                await self.gone(error)
-            return False
-        except BaseException:
-            self._book.owe_ready()
-            await self._book.try_to_settle()
-            raise
-        finally:
-            self.hibernating = False
+    # what it holds
 
     async def empty_worker(self) -> None:
         """An empty namespace in the live sandbox. Until `filled`, the next call brings the head's back."""
@@ -309,13 +214,13 @@ class Incarnation:
     def adopt(self, sandbox: Sandbox) -> None:
         """A sandbox that was found alive is the session's; what its worker lacks, its agent says."""
         self.sandbox = sandbox
-        self._sandboxes.adopted(self._book.session.key)
+        self._sandboxes.survivors.adopted(self._book.session.key)
 
     async def let_go(self) -> None:
         """The owner ends: the sandbox lives on, and what it holds, for the next one to adopt."""
         sandbox, self.sandbox = self.sandbox, None
         if sandbox is not None:
-            await self._sandboxes.let_go(sandbox)
+            await self._sandboxes.survivors.let_go(sandbox)
 
     def drop(self) -> None:
         """Destroy the sandbox in the background, also one that was left and that nobody has decided on."""
@@ -323,7 +228,7 @@ class Incarnation:
         if self.sandbox is not None:
             self._removal = self._sandboxes.end(self.sandbox)
             self.sandbox = None
-        elif self._sandboxes.left_to(self._book.session.key):
+        elif self._sandboxes.survivors.left_to(self._book.session.key):
             self._removal = self._sandboxes.give_up(self._book.session.key)
         self._hollow = False
 

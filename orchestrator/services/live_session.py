@@ -1,41 +1,29 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import (
-    CellOrder,
-    CellReport,
-    CellText,
     ExecutionResult,
-    Loss,
     Namespace,
-    ResumedFrom,
     Session,
 )
 from orchestrator.domain.plan import ContainerRow, SessionRow
-from orchestrator.domain.ports import Agent
-from orchestrator.domain.snapshots import SaveFailedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.domain.snapshots import SnapshotNotFoundError, StoredSnapshot
 from orchestrator.services.adopting import Adopting
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.equipment import Equipment
+from orchestrator.services.executing import Executing
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job, JobQueue, Kind
+from orchestrator.services.keeping import Keeping
 from orchestrator.services.listings import last_known, saved_namespace, with_notes
 from orchestrator.services.replacing import Replacing
 from orchestrator.services.results import (
-    Told,
-    largest_note,
     loss_note,
-    lost_result,
-    not_run_result,
-    result_of,
-    why_killed,
 )
 from orchestrator.services.saving import Saver
-from orchestrator.services.saving_notes import slow_note
 from orchestrator.services.slots import Ticket
 
 T = TypeVar("T")
@@ -49,7 +37,7 @@ class LiveSession:
         self._snapshots = equipment.snapshots
         self._pieces = equipment.pieces
         self._clock = equipment.clock
-        self._limits = limits = equipment.limits
+        limits = equipment.limits
         self._unused = unused
         self._saver = Saver(
             self._book,
@@ -66,19 +54,11 @@ class LiveSession:
             pieces=equipment.pieces,
             restore_bound=limits.saving.restore_bound,
         )
-        self._replacing = Replacing(
-            self._book, self._saver, self._incarnation, snapshots=equipment.snapshots, pieces=equipment.pieces
-        )
-        self._adopting = Adopting(
-            self._book,
-            self._saver,
-            self._incarnation,
-            sandboxes=equipment.sandboxes,
-            pieces=equipment.pieces,
-            longest=limits.max_time_limit + limits.grace,
-        )
+        self._keeping = Keeping(self._book, self._saver, self._incarnation)
+        self._executing = Executing(self._book, self._saver, self._incarnation, equipment)
+        self._replacing = Replacing(self._book, self._saver, self._incarnation, self._keeping, equipment)
+        self._adopting = Adopting(self._book, self._saver, self._incarnation, self._keeping, equipment)
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
-        self._active_at = equipment.clock.monotonic()
         self.adopt()
 
     @property
@@ -90,7 +70,7 @@ class LiveSession:
     def row(self) -> SessionRow:
         """What plans ask of it."""
         busy = self._queue.busy or self._adopting.under_way
-        active_at = self._clock.monotonic() if busy else self._active_at
+        active_at = self._clock.monotonic() if busy else self._executing.ended_at
         return SessionRow(self.session.key, busy, active_at, self._saver.unsaved_since)
 
     @property
@@ -102,11 +82,11 @@ class LiveSession:
 
     async def execute(self, code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
         """Run a cell when its turn comes."""
-        return await self._submit(lambda job: self._execute(job, code, time_limit, ticket))
+        return await self._submit(lambda job: self._executing.execute(job, code, time_limit, ticket))
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
-        if self._queue.busy or self._incarnation.hibernating or self._adopting.under_way or self._adopting.stuck:
+        if self._queue.busy or self._keeping.hibernating or self._adopting.under_way or self._adopting.stuck:
             self.adopt()
             listing = await self._snapshots.saved_listing_of(self.session.key)
             names = await self._book.binding_executions()
@@ -154,11 +134,11 @@ class LiveSession:
 
     async def save_when_due(self, *, first: bool) -> None:
         """Begin a snapshot between two cells; with `first`, before the calls that wait."""
-        await self._submit(lambda _: self._incarnation.begin_to_save(), kind="next" if first else "yielding")
+        await self._submit(lambda _: self._keeping.begin_to_save(), kind="next" if first else "yielding")
 
     async def hibernate(self, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Save all and remove the sandbox, unless a call comes or it is `wanted` no more. Whether it was done."""
-        return await self._submit(lambda job: self._incarnation.hibernate(job, wanted), kind="yielding")
+        return await self._submit(lambda job: self._keeping.hibernate(job, wanted), kind="yielding")
 
     async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
         """Do that when nothing else happens in the session; it is asked to stop when a call comes."""
@@ -178,7 +158,7 @@ class LiveSession:
             self._queue.abort()  # a start under way is of no use any more
         await self._queue.ended()
         await self._saver.ended()
-        await self._incarnation.hibernate(Job())
+        await self._keeping.hibernate(Job())
         await self._saver.texts.write()
         await self._book.try_to_settle()
 
@@ -219,50 +199,6 @@ class LiveSession:
 
     # in the queue
 
-    async def _execute(
-        self, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket
-    ) -> ExecutionResult:
-        job.can_be_stopped_by(self._incarnation.stop_waking)
-        agent = await self._incarnation.agent(ticket)
-        number = await self._book.open_execution()
-        order = self._limits.order(number, code, time_limit)
-        job.can_be_stopped_by(lambda: agent.interrupt(number))
-        began = self._clock.monotonic()
-        try:
-            # No await between this look and the sending of the cell: an interrupt after it finds it there.
-            if job.stopped or not job.awaited:
-                self._book.owe_close(number, "interrupted")
-                return await self._answer(job, order, None, lambda told: not_run_result(order, told))
-            report = await self._run(agent, order, ticket)
-        except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
-            reason, duration = agent.lost or error.message, self._clock.monotonic() - began
-            memory = agent.lost_to_memory
-            self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0)
-            incarnation = self._incarnation
-            gone = incarnation.asleep if incarnation.sandbox is None else await incarnation.lost(reason)
-            return await self._answer(
-                job, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
-            )
-        except OrchestratorError:
-            self._book.owe_close(number, "interrupted")  # it never began
-            raise
-        self._owe_close(number, report)
-        stands: ResumedFrom | None = None
-        if not report.namespace_kept:
-            stands = await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
-        if report.outcome == "oom":
-            report = replace(report, notes=(*report.notes, *await self._largest()))
-        return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
-
-    async def _run(self, agent: Agent, order: CellOrder, ticket: Ticket) -> CellReport:
-        try:
-            return await agent.execute(order)
-        except NamespaceLostError as error:
-            # Nothing was run. The same number may be ordered again, since it never began.
-            await self._incarnation.emptied(error.cause, before=order.execution, resumed=error.resumed)
-            again = await self._incarnation.agent(ticket)
-            return await again.execute(order)
-
     async def _list(self) -> Namespace:
         await self._book.try_to_settle()
         listing = await self._snapshots.saved_listing_of(self.session.key)
@@ -280,56 +216,11 @@ class LiveSession:
                     notes.insert(0, loss_note(self._book.untold))
         return saved_namespace(listing, notes)
 
-    async def _largest(self) -> tuple[str, ...]:
-        """What takes most of the memory, for a caller whose cell met its limit."""
-        if self._incarnation.serving is not None:
-            try:
-                return largest_note((await self._incarnation.serving.agent.list_variables()).variables)
-            except OrchestratorError:  # the next call finds out what it is
-                return ()
-        listing = await self._snapshots.saved_listing_of(self.session.key)
-        return largest_note(saved_namespace(listing, ()).variables)
-
     async def _save(self) -> StoredSnapshot:
-        stored = await self._incarnation.save()
+        stored = await self._keeping.save()
         if stored is not None:
             return stored
         record = await self._saver.record()
         if record is None or record.head is None:
             raise SnapshotNotFoundError("The session holds nothing that could be saved.")
         return await self._pieces.snapshot(self.session.key, record.head)
-
-    # what happened
-
-    def _owe_close(self, number: int, report: CellReport) -> None:
-        self._book.owe_close(
-            number, report.outcome, bound=report.bound, removed=report.removed, variable_count=report.variable_count
-        )
-        self._saver.executed(number)
-
-    async def _answer(
-        self,
-        job: Job[ExecutionResult],
-        order: CellOrder,
-        stands: ResumedFrom | None,
-        result: Callable[[Told], ExecutionResult],
-    ) -> ExecutionResult:
-        """The result of what was done, recorded where that is possible, with all that is to be told."""
-        self._active_at = self._clock.monotonic()
-        unrecorded = await self._book.try_to_settle()
-        loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
-        policy, duration = self._limits.policy, self._saver.container.duration
-        slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
-        answer = result(Told(self.session.session_id, loss, self._limits.profile, self._saver.saved_through, stands))
-        answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
-        job.once_received(lambda: self._told(loss, pending))
-        self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
-        # Without a sandbox nothing may follow that would write them.
-        if self._saver.texts.many or self._incarnation.sandbox is None:
-            job.afterwards(self._saver.texts.write)
-        return answer
-
-    async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:
-        self._saver.log.told(pending)
-        if loss is not None or self._book.untold_notes:
-            await self._book.told()

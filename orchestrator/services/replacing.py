@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
-from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import (
     SnapshotDamagedError,
     SnapshotIntent,
@@ -14,7 +13,9 @@ from orchestrator.domain.snapshots import (
     StoredSnapshot,
 )
 from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
+from orchestrator.services.keeping import Keeping
 from orchestrator.services.saving import Saver
 
 logger = logging.getLogger(__name__)
@@ -28,15 +29,15 @@ class Replacing:
         book: Bookkeeping,
         saver: Saver,
         incarnation: Incarnation,
-        *,
-        snapshots: SnapshotRecords,
-        pieces: Pieces,
+        keeping: Keeping,
+        equipment: Equipment,
     ) -> None:
         self._book = book
         self._saver = saver
         self._incarnation = incarnation
-        self._snapshots = snapshots
-        self._pieces = pieces
+        self._keeping = keeping
+        self._snapshots = equipment.snapshots
+        self._pieces = equipment.pieces
 
     async def clear(self) -> None:
         """An empty namespace; files stay."""
@@ -102,7 +103,7 @@ class Replacing:
     async def _unsaved(self) -> Sequence[str]:
         """Save what is there before it is replaced; where that fails, a sentence for the next caller."""
         try:
-            await self._incarnation.save()
+            await self._keeping.save()
         except OrchestratorError as error:
             logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
             since = self._saver.saved_through

@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from orchestrator.domain.errors import (
     BusyError,
-    EngineUnavailableError,
     ImageGoneError,
     OrchestratorError,
     SandboxLostError,
@@ -17,6 +15,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records, SandboxImage
 from orchestrator.services.slots import Slot, Slots, Ticket
+from orchestrator.services.survivors import Sandbox, Survivors
 from orchestrator.services.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -24,18 +23,7 @@ logger = logging.getLogger(__name__)
 # Between tries to remove a container that the engine does not let go of, in seconds; the last one repeats.
 _REMOVAL_PAUSES = (0.5, 2.0, 10.0, 60.0)
 _LEFTOVER_PAUSE = 30.0  # seconds between tries to reach an engine that may hold leftovers
-_REACHED_AT_ONCE = 8  # those that do not answer hold up the others for a moment only
 _CANCEL_PATIENCE = 5.0  # seconds for removals that were told to end
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """A claimed sandbox and the connection to its agent."""
-
-    id: str
-    agent: Agent
-    environment: str  # digest of the one that it has, which may be another than was asked for
-    python: str  # such as 3.11
 
 
 class Sandboxes:
@@ -65,12 +53,10 @@ class Sandboxes:
         self._engine = engine
         self._tasks = tasks
         self._limit = limit
-        self._wait = wait
         self._slots = Slots(limit=limit, wait=wait)
         # By row, until its container is proven gone.
         self._slot_of: dict[str, Slot] = {record.id: self._slots.occupy() for record in survivors}
-        self._survivors = {record.session or "": record for record in survivors}  # by session
-        self._reaching = asyncio.Semaphore(_REACHED_AT_ONCE)
+        self.survivors = Survivors(engine, survivors)
         self._creates_end = asyncio.get_running_loop().time() + create_bound
         # Rows that this object has made, or taken over, and not closed yet.
         self._ours = {record.id for record in survivors}
@@ -154,56 +140,11 @@ class Sandboxes:
             raise SandboxLostError("The sandbox was taken away while it was being made.", hint="Try again.")
         await agent.claim(session or record.id, incarnation)
 
-    # those of an earlier owner
-
-    @property
-    def undecided(self) -> Collection[str]:
-        """The sessions that were left a sandbox of which nobody knows yet whether it lives."""
-        return tuple(self._survivors)
-
-    def left_to(self, session: str) -> bool:
-        """Whether that session is one of them."""
-        return session in self._survivors
-
-    async def adopt(self, session: str) -> Sandbox:
-        """Reach the sandbox that was left to that session, and claim it again; `adopted` says that it is decided.
-
-        A few at a time, first come, first served. Raises SandboxLostError where it does not live, which `give_up` then
-        removes, and EngineUnavailableError where nobody can say.
-        """
-        record = self._survivors[session]
-        async with self._reaching:
-            environment, agent = await self._engine.adopt(record)
-            try:
-                await agent.claim(session, record.incarnation)
-            except BaseException:
-                await agent.close()
-                raise
-        return Sandbox(record.id, agent, environment, ".".join(agent.hello.python.split(".")[:2]))
-
-    def adopted(self, session: str) -> None:
-        """Its sandbox is in use like any other."""
-        self._survivors.pop(session, None)
+    # ends
 
     def give_up(self, session: str) -> asyncio.Task[None]:
         """Remove in the background what was left to that session."""
-        record = self._survivors.pop(session)
-        return self._remove(record.id, None, SandboxState.DESTROYING)
-
-    async def is_outdated(self, sandbox: Sandbox) -> bool:
-        """Whether a fresh one of the same environment would have another agent."""
-        try:
-            image = await self._engine.prepare(sandbox.environment)
-        except (BusyError, EngineUnavailableError):
-            return False  # not one that could take its place now
-        return image.environment == sandbox.environment and image.agent != sandbox.agent.hello.agent
-
-    async def let_go(self, sandbox: Sandbox) -> None:
-        """Leave it alive, and its row as it is, for the next owner; it ends itself with its lease."""
-        logger.info("sandbox %s is left alive to the next owner", sandbox.id)
-        await sandbox.agent.close()
-
-    # ends
+        return self._remove(self.survivors.given_up(session), None, SandboxState.DESTROYING)
 
     def end(self, sandbox: Sandbox) -> asyncio.Task[None]:
         """Destroy it in the background; call it once for each sandbox that was started."""
@@ -237,7 +178,7 @@ class Sandboxes:
         stuck = len(self._slot_of.keys() & self._stuck)
         held = f" The engine has not removed {stuck} of them yet." if stuck else ""
         return BusyError(
-            f"All {self._limit} sandboxes are in use, and none came free within {self._wait:g} s.{held}",
+            f"All {self._limit} sandboxes are in use, and none came free within {self._slots.wait:g} s.{held}",
             hint="Try again when other calls have ended: a session in which nothing runs makes room by itself.",
         )
 

@@ -128,8 +128,7 @@ class Saver:
         """A sandbox holds what was stored and nothing else. Not `whole`: the agent does not know all of its pieces."""
         self._environment = environment
         self._files_through = None if stored is None else stored.manifest.files_execution
-        if self._record is not None:
-            # It may be an older one than the head, which is damaged, or none at all.
+        if self._record is not None:  # it may be an older one than the head, which is damaged, or none at all
             self._record = replace(self._record, head_execution=-1 if stored is None else stored.manifest.execution)
         self._head_seed = stored.summary.seed if stored is not None and whole else None
         self._ended.clear()
@@ -163,9 +162,7 @@ class Saver:
     # saving
 
     async def begin(self, agent: Agent) -> None:
-        """Save in the background, as of now; a cell that is sent next is held by the agent, and briefly. What goes
-        wrong becomes a note. Raises where it cannot be intended.
-        """
+        """Save in the background, as of now. What goes wrong becomes a note. Raises where it cannot be intended."""
         if self._task is not None:
             return
         intended = await self._intend(final=False, waited_for=False)

@@ -16,10 +16,10 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionState, SessionSummary
 from orchestrator.domain.ports import Engine
+from orchestrator.services.checks import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import LiveSession
-from orchestrator.services.checks import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.results import Told, lost_result, result_of
 from orchestrator.services.slots import Ticket
 from orchestrator.services.tasks import Patience
@@ -208,7 +208,7 @@ class Sessions:
         """Have every session decide on the sandbox that an earlier owner has left to it, called or not, so that no
         lease runs out; what the engine does not answer for is tried again.
         """
-        while undecided := self._sandboxes.undecided:
+        while undecided := self._sandboxes.survivors.undecided:
             try:
                 for session in await self._records.all_sessions():
                     if session.key in undecided and session.state is not SessionState.DESTROYING:

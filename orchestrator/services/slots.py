@@ -70,7 +70,7 @@ class Slots:
         in_all: int = WAITING_IN_ALL,
     ) -> None:
         self._limit = limit
-        self._wait = wait
+        self.wait = wait
         self._per_tenant = per_tenant
         self._line: FairLine[asyncio.Future[Slot | None]] = FairLine(per_tenant=per_tenant, in_all=in_all)
         self.held = 0
@@ -97,7 +97,7 @@ class Slots:
         self.crowded.set()
         ticket.waits(lambda: self._line.place(tenant, turn), lambda: self._leave(tenant, turn))
         try:
-            await asyncio.wait([turn], timeout=self._wait)
+            await asyncio.wait([turn], timeout=self.wait)
         except asyncio.CancelledError:
             if turn.done() and (slot := turn.result()) is not None:  # its turn came at the same moment
                 slot.free()

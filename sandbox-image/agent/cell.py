@@ -66,3 +66,9 @@ class Cell:
         if self.started is None:
             return 0.0
         return (self.ended or time.monotonic()) - self.started
+
+
+def is_order(header: Header, parts: list[bytes]) -> bool:
+    """Whether an `execute` request has all that it needs."""
+    numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]
+    return len(parts) == 1 and all(isinstance(number, int | float) and number >= 0 for number in numbers)

@@ -1,11 +1,13 @@
 """Cells in the supervisor's hands: started, stopped, and judged. One at a time."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.cell import Cell
 from agent.cgroup import OomCounter, TaskCounter
 from agent.channel import Channel
+from agent.ending import Ending, verdict_of
+from agent.kept_result import KeptResult
 from agent.memory_watch import MemoryWatch
 from agent.outputs import Outputs
 from agent.reactor import Reactor
@@ -21,18 +23,6 @@ _DESCRIBED = 3  # parts of the worker before its displays
 _NOTHING_DESCRIBED: Sequence[bytes] = (b"", b"", b"")
 _KILLED_FOR_MEMORY = "The memory limit was reached: a process that the cell had started was killed."
 _OUT_OF_MEMORY = "the memory limit was reached and its process was killed"
-
-
-class Ending(NamedTuple):
-    """A worker that has ended, until another one stands in its place."""
-
-    cell: Cell | None  # that ran in it
-    cause: str
-    verdict: str  # the cell's
-    lost: bool  # whether something was in it
-    lines: bytes
-    peak: int
-    oom: bool
 
 
 class Executions:
@@ -63,8 +53,7 @@ class Executions:
         self._ending: Ending | None = None
         self.standing = Standing()
         self.last = 0  # the highest number that was ever to be run
-        self._kept: tuple[int, bytes] | None = None  # the reply to the last cell that has ended, and its number
-        self._awaited: list[int] = []  # requests for the reply to the present cell, beside its own
+        self._result = KeptResult(channel)
         self.cell: Cell | None = None
 
     @property
@@ -103,12 +92,7 @@ class Executions:
 
     def result(self, request: int, number: object) -> None:
         """Answer as the order of that number was answered, or will be; it may be another host that asks."""
-        if self.cell is not None and self.cell.number == number:
-            self._awaited.append(request)
-        elif self._kept is not None and self._kept[0] == number:
-            self._channel.reply_alike(request, self._kept[1])
-        else:
-            self._channel.refuse(request, "forgotten", "no reply to an execution of that number is kept")
+        self._result.asked(request, number, None if self.cell is None else self.cell.number)
 
     def forget_namespace(self) -> None:
         """A fresh worker is wanted: what runs ends as interrupted, and no loss is told of."""
@@ -160,7 +144,7 @@ class Executions:
         if cell.started is not None:
             self._workers.forget_lines()
             self._savepoints.cell_ended(header.get("faults"), cell.duration())
-        self._answer(cell, _verdict(outcome, self.standing.variables, peak), parts, notes)
+        self._answer(cell, verdict_of(outcome, self.standing.variables, peak), parts, notes)
         self._outputs.ended(cell, alone=self._tasks.read() == self._workers.tasks() + self._savepoints.tasks())
 
     def worker_died(self, how: str) -> str:
@@ -227,9 +211,7 @@ class Executions:
             self.last = cell.number - 1
             why, resumed = self.standing.loss("execute") or ("", None)
             self._channel.refuse(cell.request, "lost", why, resumed)
-            for request in self._awaited:
-                self._channel.refuse(request, "forgotten", "it was not run")
-            self._awaited.clear()
+            self._result.never()
 
     def _stop(self, cell: Cell, verdict: str) -> None:
         """Ask the cell to stop; after the grace, end its process."""
@@ -276,7 +258,7 @@ class Executions:
         if cell is not None:
             if self._oom.new() and not ending.oom:
                 notes = [*notes, _KILLED_FOR_MEMORY]
-            verdict = _verdict(ending.verdict, self.standing.variables, ending.peak)
+            verdict = verdict_of(ending.verdict, self.standing.variables, ending.peak)
             verdict.update(namespace_kept=False, cause=ending.cause, resumed=resumed)
             self._answer(cell, verdict, (b"", b"", ending.lines), notes)
             self._outputs.drop(cell.capture)
@@ -302,18 +284,4 @@ class Executions:
         except ValueError:
             told.append("What the cell left to describe was too large to be sent.")
             reply = self._channel.reply(cell.request, header, [b"", head, tail, b"", b""])
-        self._kept = cell.number, reply
-        for request in self._awaited:
-            self._channel.reply_alike(request, reply)
-        self._awaited.clear()
-
-
-def _verdict(outcome: str, variables: int, peak: int) -> dict[str, Any]:
-    return {
-        "outcome": outcome,
-        "namespace_kept": True,
-        "cause": None,
-        "variables": variables,
-        "resumed": None,
-        "memory_peak": peak,
-    }
+        self._result.keep(cell.number, reply)

@@ -6,7 +6,7 @@ worker says is passed on with the supervisor's own verdict beside it.
 
 import os
 
-from agent.cell import Cell
+from agent.cell import Cell, is_order
 from agent.cgroup import MemoryGauge
 from agent.channel import Channel
 from agent.executions import Executions
@@ -45,12 +45,7 @@ class Supervisor:
         self._init = Init(reactor, self._workers.reaped)
         self._savepoints = Savepoints(reactor, self._workers, gauge, free=self._free, released=self._start_cell)
         self._saves = Saves(
-            reactor,
-            channel,
-            self._workers,
-            memory=memory,
-            released=self._released,
-            over=self._save_over,
+            reactor, channel, self._workers, memory=memory, released=self._released, over=self._save_over
         )
         self._memory = MemoryWatch(
             reactor,
@@ -87,7 +82,7 @@ class Supervisor:
         elif kind == "execute":
             self._execute(request, header, parts)
         elif kind == "result":
-            self._result(request, header.get("execution"))
+            self._executions.result(request, header.get("execution"))
         elif kind == "list":
             self._list(request)
         elif kind == "clear":
@@ -142,19 +137,11 @@ class Supervisor:
 
     def _start_cell(self) -> None:
         """The worker may be free: start what waits for it, if anything does."""
-        held = self._saves.holding or self._savepoints.forking or bool(self._clearing)
-        if self._workers.ready and not held:
+        if self._workers.ready and not (self._saves.holding or self._savepoints.forking or self._clearing):
             self._executions.start()
 
-    def _result(self, request: int, execution: object) -> None:
-        if type(execution) is not int:
-            self._channel.refuse(request, "malformed", "a request for a result names an execution")
-        else:
-            self._executions.result(request, execution)
-
     def _refusal(self, header: Header, parts: list[bytes]) -> tuple[str, str] | None:
-        numbers = [header.get(name) for name in ("execution", "limit", "grace", "head", "tail")]
-        if len(parts) != 1 or not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        if not is_order(header, parts):
             return "malformed", "an order has a number, limits and one part"
         if self._session is None:
             return "unclaimed", "nobody has claimed this sandbox"
@@ -186,29 +173,33 @@ class Supervisor:
         return self._saves.under_way or (cell is not None and cell.started is not None)
 
     def _save(self, request: int, header: Header) -> None:
-        if not is_save(header):
-            self._channel.refuse(request, "malformed", "a save names what it saves, limits and bounds")
+        malformed = None if is_save(header) else "a save names what it saves, limits and bounds"
+        if not self._refused(request, malformed) and not self._refused_as_lost(request, "save"):
+            self._saves.needed()
+            self._saves.begin(header)
+            self._memory.watch()
+
+    def _refused(self, request: int, malformed: str | None) -> bool:
+        """Whether a save or a restore cannot be taken up now, for which it is refused then."""
+        if malformed is not None:
+            self._channel.refuse(request, "malformed", malformed)
         elif self._session is None:
             self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
         elif self._occupied() or self._saves.under_way:
             self._channel.refuse(request, *_OCCUPIED)
-        elif not self._refused_as_lost(request, "save"):
-            self._saves.needed()
-            self._saves.begin(header)
-            self._memory.watch()
+        else:
+            return False
+        return True
 
     def _save_over(self) -> None:
         self._executions.forgive_memory()
         self._savepoints.consider()
 
     def _restore(self, request: int, header: Header, parts: list[bytes]) -> None:
-        if not is_restore(header, parts):
-            self._channel.refuse(request, "malformed", "a restore names what it restores, and has one part")
-        elif self._session is None:
-            self._channel.refuse(request, "unclaimed", "nobody has claimed this sandbox")
-        elif self._occupied() or self._saves.under_way:
-            self._channel.refuse(request, *_OCCUPIED)
-        elif self._executions.standing.ran:
+        malformed = None if is_restore(header, parts) else "a restore names what it restores, and has one part"
+        if self._refused(request, malformed):
+            return
+        if self._executions.standing.ran:
             self._channel.refuse(request, "occupied", "a cell has run in this worker")
         else:
             self._saves.needed()

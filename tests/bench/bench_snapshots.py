@@ -19,8 +19,9 @@ from typing import Any
 
 from orchestrator.adapters.channel.link import AgentLink
 from orchestrator.app import Orchestrator
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.slots import Slot
+from orchestrator.services.survivors import Sandbox
 from orchestrator.settings import Settings
 from tests.bench.snapshot_limits import FRESH, HASHED, SPIN, UNPICKLED, VALUES, memcpy_s, sqlite_s
 

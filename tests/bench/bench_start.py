@@ -16,10 +16,10 @@ import docker
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.app import build_engine
 from orchestrator.domain.hardening import Channel, SandboxProfile, container_name, container_spec
 from orchestrator.domain.model import CellOrder, SandboxState
 from orchestrator.domain.ports import Engine, Records, SandboxImage
+from orchestrator.provisioning import build_engine
 from orchestrator.settings import Settings
 
 ROUNDS = 15

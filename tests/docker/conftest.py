@@ -13,7 +13,9 @@ import pytest
 from mcp import StdioServerParameters
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
-from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.app import RECORDS_NAME, Orchestrator
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.saved_sandbox import Fresh, Pieces, sandbox, snapshot_engine
@@ -49,6 +51,7 @@ async def orchestrator(settings: Settings, engine: docker.APIClient) -> AsyncIte
     running = set(leaks.tasks())
     async with Orchestrator.open(settings) as opened:
         yield opened
+        await delete_what_cannot_be_saved(opened)
     left = await what_is_left(settings, engine, held, running)
     assert not left, left
 
@@ -76,6 +79,15 @@ def served(tmp_path: Path, engine: docker.APIClient) -> Iterator[StdioServerPara
         *(f"socket {path}" for path in installation.settings.runtime_dir.rglob("*") if path.is_socket()),
     ]
     assert not left, left
+
+
+async def delete_what_cannot_be_saved(opened: Orchestrator) -> None:
+    """A close leaves such sessions alive to the next owner, and here there is none."""
+    for session in await opened.list_sessions():
+        try:
+            await opened.save(session.session_id)
+        except OrchestratorError:
+            await opened.delete(session.session_id)
 
 
 async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[str], running: set[str]) -> list[str]:

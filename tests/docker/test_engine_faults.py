@@ -15,9 +15,10 @@ from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.adapters.engine import docker_engine, image_choice, launch
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
-from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.hardening import LABEL_INSTALLATION
+from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.services import sandboxes as sandboxes_module
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions

@@ -11,8 +11,9 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import EngineUnavailableError
+from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.conftest import records_left

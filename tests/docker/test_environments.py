@@ -23,13 +23,15 @@ from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image
 from orchestrator.adapters.image.sources import image_folder, read_image_files
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.app import RECORDS_NAME, build_engine
+from orchestrator.app import RECORDS_NAME
 from orchestrator.domain.errors import BusyError, ImageGoneError
 from orchestrator.domain.images import LABEL_ENVIRONMENT, LABEL_INPUTS, LABEL_KIND, digest, tag
 from orchestrator.domain.model import LOCAL_TENANT, CellOrder
 from orchestrator.domain.ports import SandboxImage
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.provisioning import build_engine
+from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.slots import Ticket
+from orchestrator.services.survivors import Sandbox
 from orchestrator.services.tasks import Tasks
 from orchestrator.settings import Settings
 from tests import leaks

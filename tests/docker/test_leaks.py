@@ -10,9 +10,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.hardening import LABEL_INSTALLATION
-from orchestrator.provisioning import find_image
+from orchestrator.provisioning import CHANNELS_NAME, find_image
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.conftest import records_left, what_is_left

@@ -13,11 +13,12 @@ import pytest
 
 from orchestrator import app
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
-from orchestrator.app import CHANNELS_NAME, RECORDS_NAME, Orchestrator
+from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import EngineUnavailableError, OwnedError
 from orchestrator.domain.hardening import LABEL_INSTALLATION
 from orchestrator.domain.model import LOCAL_TENANT
 from orchestrator.domain.ports import SandboxImage
+from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.services import sessions as sessions_module
 from orchestrator.services.adoption_notes import alive_note, outdated_note
 from orchestrator.settings import Settings
@@ -121,7 +122,7 @@ async def test_after_kill_9_every_session_serves_on_and_a_second_owner_is_refuse
     async with next_owner(settings, engine) as orchestrator:
         # All of them are adopted, called or not: their leases go on.
         async def decided() -> bool:
-            return not orchestrator.sessions._sandboxes.undecided
+            return not orchestrator.sessions._sandboxes.survivors.undecided
 
         await until(decided)
         assert [one.state for one in await orchestrator.list_sessions()] == ["ready"] * 4
@@ -227,7 +228,7 @@ async def test_an_engine_that_is_down_at_the_start_costs_nobody_anything(
         relay = EngineRelay(port=int(address.rpartition(":")[2]))
 
         async def decided() -> bool:
-            return not orchestrator.sessions._sandboxes.undecided
+            return not orchestrator.sessions._sandboxes.survivors.undecided
 
         await until(decided)  # by itself
         found = await orchestrator.execute("x", session_id="s")

@@ -75,10 +75,17 @@ LAYERS: Mapping[str, Layer] = {
     # Composition roots: each sees what it puts together, and no more.
     "orchestrator.settings": Layer(_EVERYWHERE, libraries=frozenset({"pydantic", "pydantic-settings"})),
     "orchestrator.app": Layer(
-        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters"),
-        libraries=frozenset({"docker"}),
+        (
+            *_EVERYWHERE,
+            "orchestrator.settings",
+            "orchestrator.services",
+            "orchestrator.adapters",
+            "orchestrator.provisioning",
+        )
     ),
-    "orchestrator.provisioning": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters")),
+    "orchestrator.provisioning": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters"), libraries=frozenset({"docker"})
+    ),
     "orchestrator.leftovers": Layer(
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
     ),

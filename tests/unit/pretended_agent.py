@@ -53,6 +53,7 @@ class FakeAgent(Agent):
         self.fresh = True  # the worker has seen no cell
         self.restored = False  # nor need it: it was given a namespace
         self.untold = False  # a host does not know that it lacks one
+        self.lacks = False  # and saves are refused for it
         self.digest = "a" * 64
         self.incarnation = 0
         self.last = 0  # the last execution that was begun
@@ -200,12 +201,14 @@ class FakeAgent(Agent):
     async def clear(self) -> None:
         await self.reach("clear")
         self.namespace, self.savepoint = {}, None
-        self.fresh, self.restored, self.untold = True, False, False
+        self.fresh, self.restored, self.untold, self.lacks = True, False, False, False
 
     async def save(self, order: SaveOrder) -> "FakeSaving":
         self.abandoned = False
         self.orders.append(order)
         await self.reach("save")
+        if self.lacks:
+            raise NamespaceLostError("The worker is another.", cause="its process was replaced by a fresh one")
         known = self._known[1] if order.head is not None and order.head == self._known[0] else frozenset()
         saving = FakeSaving(self, order, known)
         await self.reach("frozen")

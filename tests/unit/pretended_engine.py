@@ -21,9 +21,10 @@ from orchestrator.services.history import Histories
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
-from orchestrator.services.sandboxes import Sandbox, Sandboxes
+from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.slots import Ticket
+from orchestrator.services.survivors import Sandbox
 from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Tasks
 from tests.manual_clock import ManualClock

@@ -54,7 +54,7 @@ async def outcomes(opened: House, session_id: str = "s") -> Mapping[int, str | N
 
 
 async def decided(opened: House) -> bool:
-    return not opened.sandboxes.undecided
+    return not opened.sandboxes.survivors.undecided
 
 
 async def test_an_idle_session_serves_on_with_what_no_snapshot_had(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ async def test_a_kill_under_a_start_leaves_no_survivor(tmp_path: Path) -> None:
         opened.faults.at("restore namespace", death.fault())
         await opened.run("x")
     async with house(death.path, engine=death.engine) as again:
-        assert again.sandboxes.undecided == ()
+        assert again.sandboxes.survivors.undecided == ()
         result = await again.run("x")
         assert (result.value, result.notes) == ("1", ())
         await again.sandboxes.remove_leftovers()
@@ -437,7 +437,7 @@ async def test_a_head_that_replaced_what_a_sandbox_holds_is_what_the_next_owner_
         await again.save()
         await again.assert_nothing_leaks()
     async with house(committed.path, engine=committed.engine) as again:
-        assert again.sandboxes.undecided == ()
+        assert again.sandboxes.survivors.undecided == ()
         result = await again.run("x")
         assert (result.value, result.notes) == ({"clear": "NameError", "roll back": "1"}[operation], ())
         await again.sandboxes.remove_leftovers()

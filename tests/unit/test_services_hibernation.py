@@ -242,6 +242,16 @@ async def test_a_session_whose_worker_was_killed_sleeps_with_the_files_that_it_l
         await opened.assert_nothing_leaks()
 
 
+async def test_a_session_that_lost_all_before_anything_was_saved_sleeps_with_its_files(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1\nfile a.txt one")
+        await opened.run(KILLED)
+        opened.agent.lacks = True  # an agent saves no worker that was not given back what it had
+        assert await opened.hibernate()
+        assert await opened.value("x") == "NameError"
+        assert opened.agent.files == {"a.txt": "one"}
+
+
 async def test_a_worker_that_is_found_gone_by_a_hibernation_is_told_and_its_files_are_kept(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         await opened.run("x = 1")

@@ -1,0 +1,121 @@
+"""One cell of a session, from its row in the records to its answer, in its queue's turn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
+from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, ResumedFrom
+from orchestrator.domain.ports import Agent
+from orchestrator.domain.snapshots import SaveFailedError
+from orchestrator.services.bookkeeping import Bookkeeping
+from orchestrator.services.equipment import Equipment
+from orchestrator.services.incarnation import Incarnation
+from orchestrator.services.jobs import Job
+from orchestrator.services.listings import saved_namespace
+from orchestrator.services.results import Told, largest_note, lost_result, not_run_result, result_of, why_killed
+from orchestrator.services.saving import Saver
+from orchestrator.services.saving_notes import slow_note
+from orchestrator.services.slots import Ticket
+
+
+class Executing:
+    """Of one session."""
+
+    def __init__(self, book: Bookkeeping, saver: Saver, incarnation: Incarnation, equipment: Equipment) -> None:
+        self._book = book
+        self._saver = saver
+        self._incarnation = incarnation
+        self._snapshots = equipment.snapshots
+        self._clock = equipment.clock
+        self._limits = equipment.limits
+        self.ended_at = self._clock.monotonic()  # the last cell, or the session's coming into use
+
+    async def execute(self, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
+        """Run it, and say what became of it."""
+        job.can_be_stopped_by(self._incarnation.stop_waking)
+        agent = await self._incarnation.agent(ticket)
+        number = await self._book.open_execution()
+        order = self._limits.order(number, code, time_limit)
+        job.can_be_stopped_by(lambda: agent.interrupt(number))
+        began = self._clock.monotonic()
+        try:
+            # No await between this look and the sending of the cell: an interrupt after it finds it there.
+            if job.stopped or not job.awaited:
+                self._book.owe_close(number, "interrupted")
+                return await self._answer(job, order, None, lambda told: not_run_result(order, told))
+            report = await self._run(agent, order, ticket)
+        except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
+            reason, duration = agent.lost or error.message, self._clock.monotonic() - began
+            memory = agent.lost_to_memory
+            self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0)
+            incarnation = self._incarnation
+            gone = incarnation.asleep if incarnation.sandbox is None else await incarnation.lost(reason)
+            return await self._answer(
+                job, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
+            )
+        except OrchestratorError:
+            self._book.owe_close(number, "interrupted")  # it never began
+            raise
+        self._owe_close(number, report)
+        stands: ResumedFrom | None = None
+        if not report.namespace_kept:
+            stands = await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
+        if report.outcome == "oom":
+            report = replace(report, notes=(*report.notes, *await self._largest()))
+        return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
+
+    async def _run(self, agent: Agent, order: CellOrder, ticket: Ticket) -> CellReport:
+        try:
+            return await agent.execute(order)
+        except NamespaceLostError as error:
+            # Nothing was run. The same number may be ordered again, since it never began.
+            await self._incarnation.emptied(error.cause, before=order.execution, resumed=error.resumed)
+            again = await self._incarnation.agent(ticket)
+            return await again.execute(order)
+
+    async def _largest(self) -> tuple[str, ...]:
+        """What takes most of the memory, for a caller whose cell met its limit."""
+        if self._incarnation.serving is not None:
+            try:
+                return largest_note((await self._incarnation.serving.agent.list_variables()).variables)
+            except OrchestratorError:  # the next call finds out what it is
+                return ()
+        listing = await self._snapshots.saved_listing_of(self._book.session.key)
+        return largest_note(saved_namespace(listing, ()).variables)
+
+    # what happened
+
+    def _owe_close(self, number: int, report: CellReport) -> None:
+        self._book.owe_close(
+            number, report.outcome, bound=report.bound, removed=report.removed, variable_count=report.variable_count
+        )
+        self._saver.executed(number)
+
+    async def _answer(
+        self,
+        job: Job[ExecutionResult],
+        order: CellOrder,
+        stands: ResumedFrom | None,
+        result: Callable[[Told], ExecutionResult],
+    ) -> ExecutionResult:
+        """The result of what was done, recorded where that is possible, with all that is to be told."""
+        self.ended_at = self._clock.monotonic()
+        unrecorded = await self._book.try_to_settle()
+        loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
+        policy, duration = self._limits.policy, self._saver.container.duration
+        slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
+        answer = result(
+            Told(self._book.session.session_id, loss, self._limits.profile, self._saver.saved_through, stands)
+        )
+        answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
+        job.once_received(lambda: self._told(loss, pending))
+        self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
+        # Without a sandbox nothing may follow that would write them.
+        if self._saver.texts.many or self._incarnation.sandbox is None:
+            job.afterwards(self._saver.texts.write)
+        return answer
+
+    async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:
+        self._saver.log.told(pending)
+        if loss is not None or self._book.untold_notes:
+            await self._book.told()
