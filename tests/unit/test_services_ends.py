@@ -20,7 +20,7 @@ from tests.unit.pretended_faults import Faults
 async def test_closing_ends_though_the_engine_is_away_and_leaves_the_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         async with house(tmp_path, stop_seconds=0.2) as opened:
             await opened.run("1")
             opened.engine.may_destroy.clear()
@@ -29,7 +29,7 @@ async def test_closing_ends_though_the_engine_is_away_and_leaves_the_rows(
 
 
 async def test_who_loses_patience_waits_for_no_engine_and_the_rows_stay_for_the_next_owner(tmp_path: Path) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         async with house(tmp_path, stop_seconds=60) as opened:
             await opened.run("1")
             opened.engine.may_launch.clear()  # one that is just being made
