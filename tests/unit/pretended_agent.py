@@ -30,6 +30,7 @@ from orchestrator.domain.snapshots import (
 from tests.unit.pretended_faults import Faults
 
 KILLED = "killed"  # the code of a cell that takes the namespace with it
+TAKEN_OVER = "taken over"  # of one after which a savepoint goes on that knows nothing of the last names
 LOST = "lost"  # of one that takes the sandbox with it
 ENDLESS = "endless"  # of one that ends when it is interrupted
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
@@ -90,6 +91,11 @@ class FakeAgent(Agent):
         if order.code == KILLED:
             self.namespace, self.fresh = {}, True
             return _report(outcome="oom", namespace_kept=False, variable_count=0)
+        if order.code == TAKEN_OVER:
+            self.namespace.popitem()
+            count = len(self.namespace)
+            resumed = order.execution - 1
+            return _report(outcome="crashed", namespace_kept=False, resumed=resumed, variable_count=count)
         if order.code == ENDLESS:
             await self._interrupted.wait()
             self._interrupted.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.snapshots import StoredSnapshot
-from tests.unit.pretended_agent import KILLED
+from tests.unit.pretended_agent import KILLED, TAKEN_OVER
 from tests.unit.pretended_engine import FullOnce, House, house, until
 from tests.unit.pretended_faults import Hang, lose, vanish
 
@@ -39,6 +39,19 @@ async def test_a_sandbox_lost_under_a_save_loses_what_came_after_the_head(tmp_pa
     async with house(opened.die()) as again:
         result = await again.run("y")
         assert (result.value, result.notes) == ("2", ())
+
+
+async def test_what_a_savepoint_has_brought_back_gives_way_to_the_head(tmp_path: Path) -> None:
+    """It stands in the worker, into which nothing can be restored: that is emptied first."""
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        await opened.run("y = 2")
+        ended = await opened.run(TAKEN_OVER)
+        assert (ended.error is not None, ended.saved_through) == (True, 1)
+        assert [note.split(",")[0] for note in ended.notes] == ["Lost: the effects of executions 2 to 3"]
+        assert await opened.value("x") == "1"
+        assert await opened.value("y") == "NameError"
 
 
 async def test_a_sandbox_lost_while_its_snapshot_becomes_head_loses_what_came_after_that(
