@@ -21,6 +21,7 @@ __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 _HARD = 2  # of omp_pause_resource_all: all threads and memory of the pools
 _LOADED_ONLY = os.RTLD_NOLOAD | os.RTLD_NOW
 _OPENMP = ("libgomp", "libomp", "libiomp")
+_SEVERAL = os.environ.get("OMP_NUM_THREADS", "1") != "1"  # threads of libraries, as the zygote was told
 _LOOKS, _PAUSE = 100, 2000  # microseconds between two looks at threads
 _TYPE, _REGULAR, _WRITING = 0o170000, 0o100000, 0o3  # of a file; of how it was opened
 _BUFFERED = (BufferedWriter, BufferedRandom)
@@ -152,14 +153,17 @@ def _is_plain_file(one: object) -> bool:
         return False
 
 
-def threads_at_rest() -> bool:
-    """Whether no other thread of Python's is in the middle of native code; such are waited for, but not for long."""
+def safe_to_fork() -> bool:
+    """Threads in the middle of native code are waited for, but not for long: whether a fork cannot hang then.
+
+    It can where libraries have several threads. With one each there is nothing that it would have to wait for.
+    """
     others = [thread.native_id for thread in other_threads()]
     for _ in range(_LOOKS if others else 0):
         if not any(_runs(number) for number in others):
             return True
         _usleep(_PAUSE)
-    return not others
+    return not (others and _SEVERAL)
 
 
 def other_threads() -> list[Thread]:

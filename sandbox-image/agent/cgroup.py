@@ -77,11 +77,16 @@ class MemoryGauge:
         self._files = 0  # bytes of such pages
         self._peak_before = 0
         self._most_seen = 0
+        self._looked = 0.0
         self.limit = 0  # bytes; 0 where there is none, or the kernel does not tell
         self.look()
 
-    def look(self) -> None:
-        """Ask anew for what changes seldom: the limit, and how much the kernel could take back."""
+    def look(self, *, older_than: float = 0.0) -> None:
+        """Ask anew for what changes seldom, if so many seconds ago: the limit, and what the kernel could take back."""
+        now = time.monotonic()
+        if now - self._looked < older_than:
+            return
+        self._looked = now
         limit = self._limit.read()
         self.limit = limit if limit is not None and 0 < limit < _NO_LIMIT else 0
         if self._statistics is not None:

@@ -19,6 +19,7 @@ from agent.workers import Workers
 _FORK_BOUND = 6.0  # seconds; a thread of the user's in a library's parallel region can hold a fork up for ever
 _STAND_BOUND = 10.0  # seconds from the order to the copy's own word
 _LITTLE, _LITTLE_PART = 8 * 1024 * 1024, 50  # bytes, and which part of the limit, that are not worth a savepoint
+_LOOK_AGAIN = 1.0  # seconds
 _HUNG = "its fork for a savepoint hung"
 
 
@@ -39,7 +40,7 @@ class Savepoints:
         self._gauge = gauge
         self._free, self._released = free, released
         self._policy = SavepointPolicy()
-        self._coming: SavepointCopy | None = None  # it has yet to say that it stands
+        self._coming: SavepointCopy | None = None  # until it has said that it stands, and the worker that it forked
         self._standing: SavepointCopy | None = None
         self._due = False  # something has changed since the last one
         self._fresh = False  # no cell has run since the last fork
@@ -54,7 +55,8 @@ class Savepoints:
 
     def tasks(self) -> int:
         """How many processes these are."""
-        return (self._standing is not None) + (self._coming is not None and self._coming.forked)
+        coming = self._coming is not None and self._coming is not self._standing and self._coming.forked
+        return (self._standing is not None) + coming
 
     def pids(self) -> set[int]:
         """The processes of those that stand."""
@@ -78,7 +80,7 @@ class Savepoints:
         before, self._faults = self._faults, faults if isinstance(faults, int) else 0
         used, limit = self._gauge.used(), self._gauge.limit
         if not self._policy.has_room(used, limit):
-            self._gauge.look()
+            self._gauge.look(older_than=_LOOK_AGAIN)
             used = self._gauge.used()
         if not self._policy.has_room(used, limit):
             self.drop()
@@ -146,6 +148,7 @@ class Savepoints:
             self._failed("processes", "No savepoint was made: no process could be started for it.")
         else:
             copy.forked = self._fresh = True
+            self._settle(copy)
             now = time.monotonic()
             spent = processor if isinstance(processor, float) and processor >= 0 else 0.0
             self._note(self._policy.made(now, now - copy.began, spent))
@@ -154,17 +157,24 @@ class Savepoints:
     def _copy_says(self, copy: SavepointCopy, header: Header, _parts: list[bytes]) -> None:
         pid = header.get("pid")
         sound = isinstance(pid, int) and 1 < pid < MAX_PID and pid not in self._workers.ours()
-        if copy is self._coming and header["type"] == "parked" and sound:
-            older, self._standing, self._coming = self._standing, copy, None
+        if copy is self._coming and copy.pid is None and header["type"] == "parked" and sound:
+            older, self._standing = self._standing, copy
             copy.pid = pid
             if older is not None:
                 older.end()
+            self._settle(copy)
+
+    def _settle(self, copy: SavepointCopy) -> None:
+        """Copy and worker speak in any order: when both have, the next one may be made."""
+        if copy.forked and copy.pid is not None:
+            self._coming = None
             self.consider()  # something may have changed meanwhile
 
     def _copy_ended(self, copy: SavepointCopy) -> None:
         """Its pipe has closed, or has brought what no copy of ours says."""
         if copy is self._coming:
             forking = self.forking
+            self._standing = None if self._standing is copy else self._standing
             self._failed("processes", "No savepoint was made: its process has ended.")
             if forking:
                 self._released()
@@ -195,8 +205,9 @@ class Savepoints:
         seconds = 0.0
         if copy is not None:
             seconds = now - copy.began
-            copy.end()
             self._due = True
+            if copy is not self._standing:
+                copy.end()
         self._note(self._policy.failed(now, seconds, reason, text))
 
     def _note(self, text: str | None) -> None:
@@ -210,6 +221,7 @@ class Savepoints:
     def take(self) -> SavepointCopy | None:
         """The one that takes over, if there is one; it is not among the savepoints any more."""
         copy, self._standing = self._standing, None
+        self._coming = None if self._coming is copy else self._coming
         self.drop()
         if copy is not None:
             self._policy.taken_over(time.monotonic())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent import pristine
-from agent.before_fork import open_files, open_mp, other_threads, random_state, threads_at_rest
+from agent.before_fork import open_files, open_mp, other_threads, random_state, safe_to_fork
 from agent.processes import SAVEPOINT_NAME, set_oom_score
 from agent.renewal import renew
 from agent.self_check import check
@@ -40,7 +40,7 @@ def fork(execution: int, tell: Callable[..., None]) -> Forked | None:
     """Fork a copy, and say what that took; in the copy what it has to know, in the worker None."""
     began = pristine.thread_time()
     try:
-        if not threads_at_rest():
+        if not safe_to_fork():
             tell(skipped="threads")
             return None
         open_mp.pause()

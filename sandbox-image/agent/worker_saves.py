@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent import pristine
-from agent.before_fork import open_mp, random_state, threads_at_rest
+from agent.before_fork import open_mp, random_state, safe_to_fork
 from agent.save_child import Beside, SaveChild
 from agent.streams import HIGH
 from agent.wire import Header
@@ -19,11 +19,13 @@ def begin(
     descriptors: Sequence[int],
     tell: Callable[[Header], None],
 ) -> None:
-    """Fork what saves, and tell its process id; null where no process could be started."""
+    """Fork what saves, and tell its process id; null where none could be started, or none safely."""
     pipe, connection = descriptors
     told = {"type": "saving", "save": header["save"]}
     try:
-        threads_at_rest()
+        if not safe_to_fork():
+            tell({**told, "pid": None})
+            return
         open_mp.pause()
         before = random_state()
         beside = Beside(pristine.getpid(), len(pristine.threads()) - 1)

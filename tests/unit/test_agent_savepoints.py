@@ -49,7 +49,7 @@ class Gauge:
     def used(self) -> int:
         return self.usage
 
-    def look(self) -> None:
+    def look(self, *, older_than: float = 0.0) -> None:
         pass
 
 
@@ -135,6 +135,29 @@ def test_older_one_is_ended_when_the_newer_one_stands_and_not_before(rig: Rig, k
     assert (killed, rig.savepoints.pids(), rig.savepoints.tasks()) == ([], {PIDS[0]}, 2)
     rig.parked(1, PIDS[1])
     assert (killed, rig.savepoints.pids(), rig.savepoints.tasks()) == ([PIDS[0]], {PIDS[1]}, 1)
+
+
+def test_copy_that_speaks_before_the_worker_stands_and_its_fork_is_counted_all_the_same(rig: Rig) -> None:
+    rig.order()
+    time.sleep(0.01)
+    rig.parked(0, PIDS[0])
+    assert (rig.savepoints.forking, rig.savepoints.tasks()) == (True, 1)
+    rig.forked()
+    assert (rig.savepoints.forking, rig.savepoints.pids(), rig.released) == (False, {PIDS[0]}, 1)
+    assert rig.savepoints._policy.due(time.monotonic()) > 0.1
+    copy = rig.savepoints.take()
+    assert copy.pid == PIDS[0]
+    copy.end()
+
+
+def test_copy_that_stands_while_the_worker_hangs_in_its_fork_takes_over(rig: Rig, killed: list[int]) -> None:
+    rig.order()
+    rig.parked(0, PIDS[0])
+    rig.pass_time()
+    assert rig.worker.killed_for
+    copy = rig.savepoints.take()
+    assert (copy.pid, killed) == (PIDS[0], [])
+    copy.end()
 
 
 def test_fork_that_hangs_costs_the_worker_and_the_older_savepoint_takes_over(rig: Rig, killed: list[int]) -> None:

@@ -16,7 +16,7 @@ class Gauge:
     def __init__(self) -> None:
         self.limit, self.usage = 1000, 100
 
-    def look(self) -> None:
+    def look(self, *, older_than: float = 0.0) -> None:
         pass
 
     def used(self) -> int:
