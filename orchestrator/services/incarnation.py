@@ -151,7 +151,7 @@ class Incarnation:
         """The sandbox is gone, and with it what no snapshot holds: where the session stands. `told` is what callers
         hear of why. Idempotent.
         """
-        if self.sandbox is not None:
+        if self.sandbox is not None or self._sandboxes.left_to(self._book.session.key):
             await self._saver.ended()  # it may have come through, and then less is lost
             self.drop()
             self._book.owe_loss(told or f"its sandbox was lost: {reason}")
