@@ -9,7 +9,7 @@ TEST_PROCESSES := 4
 WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine image demo test check bench clean
+.PHONY: help install engine image demo test check bench seccomp clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -31,11 +31,14 @@ test: image ## run every test on the real engine; ARGS="-k name" is handed to py
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build
+	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build sandbox-image/seccomp
 	@if compgen -G 'sandbox-image/agent/*.py' >/dev/null; then echo "mypy --strict agent"; cd sandbox-image && ../$(VENV)/bin/mypy --strict --config-file ../pyproject.toml agent; fi
 
 bench: image ## print the benchmarks' ratios
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(WITH_ENGINE) $(VENV)/bin/python "$$file" || exit; done
+
+seccomp: install ## make profile and documentation of the seccomp policy
+	$(VENV)/bin/python sandbox-image/seccomp/generate.py
 
 clean: ## remove .venv and caches; images and sessions stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -19,6 +19,7 @@ from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.builder import find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
@@ -258,6 +259,11 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
         image_of=_image_finder(settings.image),
         put_agent=_agent_putter(settings.image),
         profile=settings.profile,
+        isolation=read_isolation(
+            own_profile=settings.sandbox_seccomp,
+            runtime=settings.sandbox_runtime,
+            user_namespace=settings.sandbox_user_namespace == "required",
+        ),
         channel_parent=settings.runtime_dir / CHANNELS_NAME,
         channel=settings.channel,
         clock=clock,

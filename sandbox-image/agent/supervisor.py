@@ -10,6 +10,7 @@ import signal
 import socket
 from typing import Any
 
+from agent import landlock
 from agent.cell import Cell
 from agent.channel import Channel
 from agent.executions import Executions
@@ -124,7 +125,7 @@ class Supervisor:
             self._channel.refuse(request, "stale", "another session or a later incarnation has claimed this sandbox")
         else:
             self._session, self._incarnation = session, incarnation
-            self._channel.reply(request, {"ok": True})
+            self._channel.reply(request, {"ok": True, "landlock": landlock.abi()})
 
     def _execute(self, request: int, header: Header, parts: list[bytes]) -> None:
         refusal = self._refusal(header, parts)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from agent.framestream import FrameStream
-from agent.processes import LOST_CHANNEL, continue_all, kill_all_but, stop_all_but
+from agent.processes import LOST_CHANNEL, continue_all, kill_all_but, set_oom_score, stop_all_but
 from agent.reactor import Reactor, Timer
 from agent.wire import Header
 from agent.zygote_process import Zygote
@@ -17,6 +17,7 @@ _READY_BOUND = 10.0  # seconds from asking the zygote to the worker's hello
 _TRIES = 3
 _MOST_REVIVALS = 8  # of a zygote that is killed again and again, beside one worker
 _DYING = 0.05  # seconds
+_EXPENDABLE = 1000  # the kernel's greatest score
 _MAX_CRASH_REPORT = 64 * 1024
 _CRASH_LINES = (b"Fatal Python error", b"Stack (most", b"  File ")
 _OURS = (b'"/opt/agent/', b"<frozen runpy>")
@@ -149,6 +150,10 @@ class Workers:
         if revival is not None:
             revival.cancel()
         return revival is not None
+
+    def expend(self, pid: int) -> None:
+        """What is forked from it goes with it before all others where memory runs out."""
+        set_oom_score(_EXPENDABLE, pid)
 
     def kill_stranger(self, pid: int) -> None:
         """End a process whose purpose is gone."""

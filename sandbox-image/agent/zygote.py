@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from agent import worker
+from agent import landlock, worker
 from agent.processes import set_dumpable, set_oom_score
 from agent.snapshot import process_patches, process_state, rehearsing
 
@@ -76,6 +76,7 @@ def _work(link: int, answers: int, crash_report: int) -> NoReturn:
     set_oom_score(_WORKER_OOM_SCORE)
     os.nice(_WORKER_NICENESS)
     set_dumpable(dumpable=True)
+    landlock.enter()
     worker.main(link, answers, crash_report)
 
 
@@ -85,6 +86,7 @@ def _rehearse(connection: int) -> NoReturn:
     os.nice(_REHEARSAL_NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (_REHEARSAL_CPU, _REHEARSAL_CPU))
     set_dumpable(dumpable=True)
+    landlock.enter()  # apart from the worker's: neither reaches the other
     worker.clean_path()
     process_state.mark()
     try:

@@ -58,6 +58,9 @@ class Worker:
     def go_on(self) -> None:
         self.held = False
 
+    def expend(self, _pid: int) -> None:
+        pass
+
     def kill_stranger(self, _pid: int) -> None:
         pass
 

@@ -42,6 +42,11 @@ def agent_hello(frame: Frame) -> AgentHello:
     )
 
 
+def landlock(frame: Frame) -> int | None:
+    """Which version of Landlock the worker is locked in with, by a claim's reply; older agents do not say."""
+    return claims.count_in(frame.header, "landlock") if "landlock" in frame.header else None
+
+
 def refusal(frame: Frame) -> tuple[str, str] | None:
     """Code and message of a reply that is not ok, else None."""
     if claims.flag_in(frame.header, "ok"):

@@ -17,10 +17,11 @@ from orchestrator.adapters.engine.channel_probe import ChannelKind, choose_chann
 from orchestrator.adapters.engine.endpoint import Probe
 from orchestrator.adapters.engine.failures import EngineConflictError
 from orchestrator.adapters.engine.image_choice import FindImage, ImageChoice, PutAgent
+from orchestrator.adapters.engine.isolation import require
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
 from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
-from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
+from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, Isolation, SandboxProfile, container_name
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import Clock, OwnedContainer, SandboxImage
 
@@ -50,6 +51,7 @@ class DockerEngine:
         image_of: FindImage,
         put_agent: PutAgent,
         profile: SandboxProfile,
+        isolation: Isolation,
         channel_parent: Path,
         channel: Literal["auto", "unix", "attach"],
         clock: Clock,
@@ -59,6 +61,8 @@ class DockerEngine:
         self._installation = installation
         self._channel_parent = channel_parent
         self._channel = channel
+        self._isolation = isolation
+        self._required = False  # whether the engine has said that it can isolate sandboxes so
         self._recall = recall
         self._remember = remember
         self._access = EngineAccess(find)
@@ -68,6 +72,7 @@ class DockerEngine:
             self._tending,
             installation=installation,
             profile=profile,
+            isolation=isolation,
             channel_parent=channel_parent,
             clock=clock,
         )
@@ -147,9 +152,15 @@ class DockerEngine:
     async def _choose_kind(self, image: SandboxImage) -> ChannelKind:
         kind = self._kinds.get(image.tag)
         if kind is None:
+            await self._require_isolation()
             kind = self._channel if self._channel != "auto" else await self._probed_kind(image)
             self._kinds[image.tag] = kind
         return kind
+
+    async def _require_isolation(self) -> None:
+        if not self._required:
+            require(self._isolation, await self._ask("Asking the engine what it can do", lambda api: api.info()))
+            self._required = True
 
     async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
         engine = await self._ask("Asking the engine who it is", lambda api: str(api.info().get("ID", "")))
@@ -158,7 +169,8 @@ class DockerEngine:
         async def attempt(kind: ChannelKind) -> None:
             await self._try_channel(kind, image)
 
-        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}"
+        runtime = self._isolation.runtime or ""
+        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}:{runtime}"
         return await choose_channel(key, attempt=attempt, recall=self._recall, remember=self._remember)
 
     async def _try_channel(self, kind: ChannelKind, image: SandboxImage) -> None:

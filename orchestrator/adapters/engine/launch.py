@@ -17,7 +17,7 @@ from orchestrator.adapters.engine.access import EngineAccess
 from orchestrator.adapters.engine.channel_probe import ChannelKind
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
-from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
+from orchestrator.domain.hardening import Isolation, SandboxProfile, container_name, container_spec
 from orchestrator.domain.model import SandboxRecord
 from orchestrator.domain.ports import CREATE_BOUND, Clock, SandboxImage
 
@@ -39,6 +39,7 @@ class Launcher:
         *,
         installation: str,
         profile: SandboxProfile,
+        isolation: Isolation,
         channel_parent: Path,
         clock: Clock,
     ) -> None:
@@ -47,6 +48,7 @@ class Launcher:
         self.starting = Lane("start", limit=_STARTS_AT_ONCE)
         self._installation = installation
         self._profile = profile
+        self._isolation = isolation
         self._channel_parent = channel_parent
         self._clock = clock
 
@@ -65,6 +67,7 @@ class Launcher:
             environment=image.environment,
             created=int(self._clock.now().timestamp()),
             profile=self._profile,
+            isolation=self._isolation,
             channel=transport.channel,
         )
 
