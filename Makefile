@@ -9,7 +9,7 @@ TEST_PROCESSES := 4
 WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine image demo test check bench seccomp clean
+.PHONY: help install engine image demo test attack check bench seccomp clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -27,6 +27,9 @@ demo: image ## watch an MCP client drive sessions in real containers
 
 test: image ## run every test on the real engine; ARGS="-k name" is handed to pytest
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+attack: image ## run the hostile cells alone, on the real engine
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security $(ARGS)
 
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .

@@ -155,7 +155,7 @@ def container_spec(
         "WorkingDir": "/workspace",
         "Hostname": "sandbox",  # says nothing about the host
         "Domainname": "",  # likewise
-        "NetworkDisabled": True,
+        "NetworkDisabled": True,  # nor files of the host's about its network: no resolv.conf, no hosts
         "Tty": False,  # a terminal would mangle the attach stream
         "OpenStdin": attach,
         "StdinOnce": False,  # a lost attach must not close the agent's standard input
@@ -202,9 +202,6 @@ def _host_config(uid: int, profile: SandboxProfile, isolation: Isolation, channe
         "UTSMode": "",
         "UsernsMode": "",  # whatever the engine maps stays mapped
         "CgroupnsMode": "private",
-        "Dns": ["127.0.0.1"],  # where nobody answers: without, the host's resolv.conf is copied in
-        "DnsSearch": ["."],  # likewise its domain
-        "DnsOptions": [],
         "LogConfig": {"Type": "none", "Config": {}},  # output is the channel's business; no file on the host grows
         "RestartPolicy": {"Name": "no"},  # a sandbox is single use
         "AutoRemove": False,  # gone only when our record says so

@@ -73,26 +73,28 @@ def _fork(supervisor: socket.socket, act: Callable[..., NoReturn], descriptors: 
 
 
 def _work(link: int, answers: int, crash_report: int) -> NoReturn:
-    set_oom_score(_WORKER_OOM_SCORE)
-    os.nice(_WORKER_NICENESS)
-    set_dumpable(dumpable=True)
-    landlock.enter()
+    _settle(_WORKER_OOM_SCORE, _WORKER_NICENESS)
     worker.main(link, answers, crash_report)
 
 
 def _rehearse(connection: int) -> NoReturn:
     """What a fresh worker would make of a snapshot's groups. Its standard streams lead nowhere, as the zygote's do."""
-    set_oom_score(_REHEARSAL_OOM_SCORE)
-    os.nice(_REHEARSAL_NICENESS)
+    _settle(_REHEARSAL_OOM_SCORE, _REHEARSAL_NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (_REHEARSAL_CPU, _REHEARSAL_CPU))
-    set_dumpable(dumpable=True)
-    landlock.enter()  # apart from the worker's: neither reaches the other
     worker.clean_path()
     process_state.mark()
     try:
         rehearsing.serve(socket.socket(fileno=connection), os._exit)
     finally:
         os._exit(1)
+
+
+def _settle(score: int, niceness: int) -> None:
+    """In this order: what is not dumpable may not write its score, and what Landlock holds may not either."""
+    set_dumpable(dumpable=True)
+    set_oom_score(score)
+    os.nice(niceness)
+    landlock.enter()  # each by itself: worker and rehearsals do not reach each other
 
 
 def _provide_font_cache() -> None:

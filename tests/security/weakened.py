@@ -1,0 +1,72 @@
+"""Specs that lack one protection, so that a hostile cell can be shown to succeed where it is gone."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+from orchestrator.adapters.engine.docker_engine import DockerEngine
+
+Spec = dict[str, Any]
+Weakening = Literal[
+    "no filter",  # of system calls
+    "docker's filter",  # the engine's default profile
+    "no landlock",  # our profile, without the calls that Landlock takes
+    "engine's masks",  # the paths that the engine masks by itself
+    "engine's ulimits",
+    "exec everywhere",
+    "many inodes",
+    "files of the network",
+]
+
+
+def _options(spec: Spec, *options: str) -> None:
+    spec["HostConfig"]["SecurityOpt"] = ["no-new-privileges", *options]
+
+
+def _without_landlock(spec: Spec) -> None:
+    (option,) = (one for one in spec["HostConfig"]["SecurityOpt"] if one.startswith("seccomp="))
+    profile = json.loads(option.removeprefix("seccomp="))
+    profile["syscalls"] = [rule for rule in profile["syscalls"] if "landlock_add_rule" not in rule["names"]]
+    _options(spec, f"seccomp={json.dumps(profile)}")
+
+
+def _without(*names: str) -> Callable[[Spec], None]:
+    def change(spec: Spec) -> None:
+        for name in names:
+            del spec["HostConfig"][name]
+
+    return change
+
+
+def _tmpfs(old: str, new: str) -> Callable[[Spec], None]:
+    def change(spec: Spec) -> None:
+        mounts = spec["HostConfig"]["Tmpfs"]
+        assert any(old in options for options in mounts.values())
+        spec["HostConfig"]["Tmpfs"] = {path: options.replace(old, new) for path, options in mounts.items()}
+
+    return change
+
+
+CHANGES: dict[Weakening, Callable[[Spec], None]] = {
+    "no filter": lambda spec: _options(spec, "seccomp=unconfined"),
+    "docker's filter": _options,
+    "no landlock": _without_landlock,
+    "engine's masks": _without("MaskedPaths", "ReadonlyPaths"),
+    "engine's ulimits": _without("Ulimits"),
+    "exec everywhere": _tmpfs("noexec", "exec"),
+    "many inodes": _tmpfs("nr_inodes=8192", "nr_inodes=100000"),
+    "files of the network": lambda spec: spec.update(NetworkDisabled=False),
+}
+
+
+def weaken(engine: DockerEngine, weakening: Weakening) -> None:
+    """Every sandbox that this engine starts from now on lacks that protection."""
+    launcher = engine._launcher
+    spec = launcher.spec
+
+    def weakened(*arguments: Any) -> Spec:  # noqa: ANN401 - whatever the launcher is asked with
+        made = spec(*arguments)
+        CHANGES[weakening](made)
+        return made
+
+    launcher.spec = weakened  # type: ignore[method-assign,assignment]
