@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from orchestrator.adapters.engine.docker_engine import DockerEngine
+from orchestrator.adapters.engine.isolation import read_isolation
 
 Spec = dict[str, Any]
 Weakening = Literal[
@@ -23,11 +24,11 @@ def _options(spec: Spec, *options: str) -> None:
     spec["HostConfig"]["SecurityOpt"] = ["no-new-privileges", *options]
 
 
-def _without_landlock(spec: Spec) -> None:
-    (option,) = (one for one in spec["HostConfig"]["SecurityOpt"] if one.startswith("seccomp="))
-    profile = json.loads(option.removeprefix("seccomp="))
+def profile_without_landlock() -> str:
+    """As on a kernel that has none."""
+    profile = json.loads(read_isolation().seccomp)
     profile["syscalls"] = [rule for rule in profile["syscalls"] if "landlock_add_rule" not in rule["names"]]
-    _options(spec, f"seccomp={json.dumps(profile)}")
+    return json.dumps(profile)
 
 
 def _without(*names: str) -> Callable[[Spec], None]:
@@ -50,7 +51,7 @@ def _tmpfs(old: str, new: str) -> Callable[[Spec], None]:
 CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "no filter": lambda spec: _options(spec, "seccomp=unconfined"),
     "docker's filter": _options,
-    "no landlock": _without_landlock,
+    "no landlock": lambda spec: _options(spec, f"seccomp={profile_without_landlock()}"),
     "engine's masks": _without("MaskedPaths", "ReadonlyPaths"),
     "engine's ulimits": _without("Ulimits"),
     "exec everywhere": _tmpfs("noexec", "exec"),
