@@ -12,6 +12,7 @@ import os
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _GET_ABI = 1  # flag: tell the version and make nothing
 _RULE_PATH_BENEATH = 1
+_PR_GET_NO_NEW_PRIVS = 39
 # Before, moving a file from one directory to another is refused wherever Landlock is on.
 _LEAST_ABI = 2
 _ABI_TRUNCATE = 3
@@ -39,6 +40,8 @@ class _PathBeneath(ctypes.Structure):
 
 def abi() -> int:
     """The kernel's version of Landlock that is of use here; 0 where there is none."""
+    if _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
+        return 0  # only what gains no privileges may lock itself in
     try:
         version = _call(_CREATE_RULESET, None, 0, _GET_ABI)
     except OSError:

@@ -17,7 +17,25 @@ Weakening = Literal[
     "exec everywhere",
     "many inodes",
     "files of the network",
+    "host's network",
+    "writable root",
+    "root",
+    "capabilities",
+    "new privileges",
+    "twice the memory",
+    "twice the processes",
+    "twice the processor",
+    "a log",
 ]
+
+
+def _host(spec: Spec, **changed: object) -> None:
+    spec["HostConfig"] |= changed
+
+
+def _hosts_network(spec: Spec) -> None:
+    spec["NetworkDisabled"] = False
+    _host(spec, NetworkMode="host")
 
 
 def _options(spec: Spec, *options: str) -> None:
@@ -57,6 +75,16 @@ CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "exec everywhere": _tmpfs("noexec", "exec"),
     "many inodes": _tmpfs("nr_inodes=8192", "nr_inodes=100000"),
     "files of the network": lambda spec: spec.update(NetworkDisabled=False),
+    "host's network": _hosts_network,
+    "writable root": lambda spec: _host(spec, ReadonlyRootfs=False),
+    "root": lambda spec: spec.update(User="0:0"),
+    "capabilities": lambda spec: _host(spec, CapDrop=[]),
+    # With Docker's filter: ours would have runc give up on its own calls, which it makes behind the filter then.
+    "new privileges": lambda spec: _host(spec, SecurityOpt=[]),
+    "twice the memory": lambda spec: _host(spec, Memory=2 << 30, MemorySwap=2 << 30),
+    "twice the processes": lambda spec: _host(spec, PidsLimit=512),
+    "twice the processor": lambda spec: _host(spec, NanoCpus=2 * 10**9),
+    "a log": lambda spec: _host(spec, LogConfig={"Type": "json-file", "Config": {}}),
 }
 
 
