@@ -94,7 +94,7 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
     assert not left, left
 
 
-uids = iter(range(66_000, 70_000))
+uids = iter(range(63_000, 64_900))
 
 
 def record(image: SandboxImage) -> SandboxRecord:
