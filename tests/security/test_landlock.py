@@ -73,3 +73,30 @@ child.kill()
 refused, child.wait()
 """
     assert await sandbox.value(code) == "(True, -9)"
+
+
+BOMB = """
+import os, time
+def child():
+    try:
+        with open('/proc/self/oom_score_adj', 'w') as file: file.write('0')  # as PID 1 has it
+    except OSError: pass
+    held = bytearray()
+    while True:
+        held += b'x' * (1 << 20)
+children = []
+for _ in range(180):
+    children.append(os.fork())
+    if children[-1] == 0:
+        child()
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_memory_bomb_that_would_shield_itself_takes_no_supervisor(inside: Inside) -> None:
+    sandbox = await inside(None)
+    report = await sandbox.run(BOMB, limit=3.0)
+    assert report.outcome in ("oom", "timeout"), report.traceback
+    assert await sandbox.value("6 * 7") == "42"
