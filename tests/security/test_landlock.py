@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator.adapters.channel import agent_channel
 from tests.security.conftest import Inside
 
 # What is asked while it is saved, and while it is loaded by the rehearsal, writes what it was answered.
@@ -75,6 +76,15 @@ refused, child.wait()
     assert await sandbox.value(code) == "(True, -9)"
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_savepoint_that_has_taken_over_is_locked_in_and_goes_first_as_any_worker(inside: Inside) -> None:
+    sandbox = await inside(None)
+    await sandbox.kept("x = 1")
+    assert (await sandbox.run("os._exit(3)")).resumed is not None
+    code = "open('/proc/self/oom_score_adj').read().strip(), write('/proc/self/oom_score_adj', '0')"
+    assert await sandbox.value(code) == "('500', 'EACCES')"
+
+
 BOMB = """
 import os, time
 def child():
@@ -95,7 +105,10 @@ while True:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_memory_bomb_that_would_shield_itself_takes_no_supervisor(inside: Inside) -> None:
+async def test_a_memory_bomb_that_would_shield_itself_takes_no_supervisor(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_channel, "EXECUTE_MARGIN_SECONDS", 60.0)  # hundreds of processes end at their own pace
     sandbox = await inside(None)
     report = await sandbox.run(BOMB, limit=3.0)
     assert report.outcome in ("oom", "timeout"), report.traceback
