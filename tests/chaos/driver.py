@@ -15,6 +15,7 @@ from tests.chaos.ledger import was_on_its_way
 from tests.chaos.model import FAULTY, SessionModel
 from tests.chaos.programs import KINDS, Kind, choose, code_of
 
+BREACH = "BREACH"
 _BURST = (2, 8)  # steps in a row
 _THOUGHT = 0.3  # seconds at most between two of them
 _REST = (0.0, 7.0)  # seconds between bursts: long enough for a session to fall asleep, now and then
@@ -127,4 +128,4 @@ class Driver:
 
     def _breach(self, what: str) -> None:
         self.breaches.append(f"{self.name}: {what}")
-        self._note(f"BREACH: {what}")
+        self._note(f"{BREACH}: {what}")

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median, quantiles
 
-from tests.chaos.driver import Driver, Tally
+from tests.chaos.driver import BREACH, Driver, Tally
 from tests.chaos.faults import FAULTS, Need
 from tests.chaos.injector import Injected
 
-_LINES = 60  # of a history
+_BEFORE, _AFTER = 60, 10  # lines of a history, of the first thing that was wrong
 _MILLISECONDS = 1000
 
 
@@ -39,9 +39,14 @@ def _latencies(seconds: Sequence[float]) -> str:
 
 
 def history(driver: Driver, faults: Sequence[Injected], began: float) -> Iterator[str]:
-    """The last lines of a session's history, and the faults between them, in their order."""
-    lines = driver.history[-_LINES:]
-    first = lines[0][0] if lines else began
-    told = [(one.began, f"FAULT: {one.fault}: {one.target or 'nothing to hit'}") for one in faults if one.ended > first]
+    """What led to the first breach in a session, and the faults between the lines, in their order."""
+    wrong = next(place for place, (_, line) in enumerate(driver.history) if line.startswith(BREACH))
+    lines = driver.history[max(0, wrong - _BEFORE) : wrong + _AFTER]
+    first, last = lines[0][0], lines[-1][0]
+    told = [
+        (one.began, f"FAULT: {one.fault}: {one.target or 'nothing to hit'}")
+        for one in faults
+        if one.ended > first and one.began < last
+    ]
     yield f"history of {driver.name}, in seconds since the begin:"
     yield from (f"  {at - began:7.2f}  {line}" for at, line in sorted([*lines, *told]))

@@ -76,7 +76,7 @@ class SessionModel:
     def _of_the_answer(self, step: Step, answer: Answer) -> Iterator[str]:
         kind = KINDS[step.kind]
         expected = None if kind.ends == "ok" else kind.ends
-        if answer.code != expected and answer.code not in FAULTY:
+        if answer.code != expected and answer.code not in FAULTY and not self._is_taken_for_memory(answer):
             yield f"step {step.number} ({step.kind}) ended with {answer.code or 'ok'}: {answer.message}"
         if answer.execution is None and answer.code not in _NOT_RUN:
             yield f"step {step.number} ended with {answer.code or 'ok'} and was not run"
@@ -85,6 +85,11 @@ class SessionModel:
         if answer.state is None and answer.code in (None, "exception"):
             yield f"step {step.number} was run and has not printed its state"
         yield from (f"an answer has the note {note!r}" for note in answer.strange)
+
+    def _is_taken_for_memory(self, answer: Answer) -> bool:
+        """An engine says of a container that ran out of memory once, and was killed later, that it did for memory."""
+        filled = any(step.kind == "fills" for step in self.steps.values())
+        return filled and answer.code == "oom" and "ended the whole sandbox" in answer.message
 
     def _last_execution(self) -> int:
         return max((step.execution for step in self.steps.values() if step.execution is not None), default=0)
