@@ -199,7 +199,11 @@ def test_a_failure_that_nothing_explains_is_seen() -> None:
 
 
 def test_a_container_that_was_killed_after_a_cell_had_filled_its_memory_may_be_told_as_out_of_memory() -> None:
-    ended = {"code": "oom", "message": "The cell needed more, which ended the whole sandbox.", "resumed": True}
+    ended: dict[str, Any] = {
+        "code": "oom",
+        "message": "The cell needed more, which ended the whole sandbox.",
+        "resumed": True,
+    }
     session = Session()
     assert session.answer(None, lost=[(1, 1)], **ended) != []
     session.answer(None, kind="fills", lost=[(2, 2)], **{**ended, "message": "The cell needed more."})
