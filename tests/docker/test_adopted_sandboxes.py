@@ -123,7 +123,9 @@ async def test_what_a_worker_lacks_is_told_to_the_next_owner_whoever_was_told_be
         with pytest.raises(NamespaceLostError) as lost:
             await run(found, 3, "x")
         assert ("exit code 1" if killed else "replaced by a fresh one") in lost.value.cause
-        assert (await run(found, 3, "'x' in globals()")).value == "False"
+        stands = lost.value.resumed is not None
+        assert killed or not stands
+        assert (await run(found, 3, "'x' in globals()")).value == str(stands)
     finally:
         await second.destroy(row.id)
 

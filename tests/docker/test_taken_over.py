@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator import app
+from orchestrator import provisioning
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import EngineUnavailableError, OwnedError
@@ -295,7 +295,7 @@ async def test_a_sandbox_with_an_older_agent_is_saved_and_woken_in_the_current_o
         image = await orchestrator.sessions._engine.prepare()
     # The next version's image: the same but for its agent's digest, as far as its owner knows.
     newer = SandboxImage(image.tag, image.environment, "f" * 12, image.python)
-    monkeypatch.setattr(app, "_image_finder", lambda _chosen: lambda _api, _environment: newer)
+    monkeypatch.setattr(provisioning, "_image_finder", lambda _chosen: lambda _api, _environment: newer)
     async with next_owner(settings, engine) as orchestrator:
         found = await orchestrator.execute("y.append(2); x", session_id="s")
         assert found.value == "[1, 2]"
