@@ -11,7 +11,7 @@ WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
 CHAOS = $(WITH_ENGINE) env CHAOS_SECONDS="$${CHAOS_SECONDS:-$(1)}" CHAOS_SEED="$$CHAOS_SEED" $(VENV)/bin/python -m tests.chaos.run
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine image demo test chaos check bench clean
+.PHONY: help install engine image demo test attack chaos check bench seccomp clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -31,17 +31,23 @@ test: image ## run every test on the real engine, then a minute of chaos; with A
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 	$(if $(ARGS),,@$(call CHAOS,60))
 
+attack: image ## run the hostile cells alone, on the real engine
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security $(ARGS)
+
 chaos: image ## kill owners, sandboxes and an engine under work for ten minutes; CHAOS_SECONDS and CHAOS_SEED change that
 	@$(call CHAOS,600)
 
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build
+	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build sandbox-image/seccomp
 	@if compgen -G 'sandbox-image/agent/*.py' >/dev/null; then echo "mypy --strict agent"; cd sandbox-image && ../$(VENV)/bin/mypy --strict --config-file ../pyproject.toml agent; fi
 
 bench: image ## print the benchmarks' ratios
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(WITH_ENGINE) $(VENV)/bin/python "$$file" || exit; done
+
+seccomp: install ## make profile and documentation of the seccomp policy
+	$(VENV)/bin/python sandbox-image/seccomp/generate.py
 
 clean: ## remove .venv and caches; images and sessions stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -11,6 +11,7 @@ import docker
 from orchestrator.adapters.engine import endpoint, install
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
@@ -83,6 +84,11 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
         image_of=_image_finder(settings.image),
         put_agent=_agent_putter(settings.image),
         profile=settings.profile,
+        isolation=read_isolation(
+            own_profile=settings.sandbox_seccomp,
+            runtime=settings.sandbox_runtime,
+            user_namespace=settings.sandbox_user_namespace == "required",
+        ),
         channel_parent=settings.runtime_dir / CHANNELS_NAME,
         channel=settings.channel,
         clock=clock,

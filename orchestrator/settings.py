@@ -33,7 +33,7 @@ def _absolute(path: Path) -> Path:
     return Path(places.normal(str(path)))
 
 
-Directory = Annotated[Path, AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Settings(BaseSettings):
@@ -48,11 +48,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    data_dir: Directory = Field(default_factory=lambda: Path(places.data_directory()))
+    data_dir: AbsolutePath = Field(default_factory=lambda: Path(places.data_directory()))
     """Where records, snapshots and logs lie; one process owns it at a time.
     Default: `session-orchestrator` in `$XDG_DATA_HOME` or `~/.local/share`, where the desktop standard puts data."""
 
-    runtime_dir: Directory = Field(default_factory=lambda: Path(places.runtime_directory()))
+    runtime_dir: AbsolutePath = Field(default_factory=lambda: Path(places.runtime_directory()))
     """Where the owner's socket and the channels' directories lie, closed to other users.
     Default: `session-orchestrator` in the user's runtime directory, which ends with the login; `/run` for root;
     else a directory of our own among temporary files."""
@@ -158,6 +158,18 @@ class Settings(BaseSettings):
     sandbox_workspace: ByteSize = Field(default=ByteSize(_DEFAULTS.workspace), ge=MIB)
     """Bytes of files in `/workspace`; they live in memory and count into `sandbox_memory`.
     Default 256 MiB: a quarter of the default memory."""
+
+    sandbox_runtime: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
+    """The OCI runtime that sandboxes run in, by the engine's name for it, such as `runsc` or `kata`.
+    Default None: the engine's own default. One that the engine does not have is refused when it is first used."""
+
+    sandbox_seccomp: AbsolutePath | None = None
+    """A file with a seccomp profile, in Docker's format, in place of ours.
+    Default None: ours, an allow-list that is made for Python. One that allows what it does not name is refused."""
+
+    sandbox_user_namespace: Literal["engine", "required"] = "engine"
+    """Whether user ids in a sandbox must be others than the same numbers on the host.
+    Default `engine`: as the engine is set up. `required`: an engine that neither remaps nor is rootless is refused."""
 
     channel: Literal["auto", "unix", "attach"] = "auto"
     """How the host talks to a sandbox: `unix` (a socket mounted into it), `attach` (the engine's stream).

@@ -20,6 +20,59 @@ LABEL_SANDBOX = "session-orchestrator.sandbox"
 LABEL_ENVIRONMENT = "session-orchestrator.environment"
 LABEL_CREATED = "session-orchestrator.created"
 
+# Read as empty. Naming any replaces the engine's own list, so these are all that an engine of any version masks by
+# default, and what else tells of the host or of other sandboxes and is read by no library.
+MASKED_PATHS = (
+    "/proc/acpi",  # firmware's tables
+    "/proc/asound",  # sound cards
+    "/proc/buddyinfo",  # how the host's memory lies
+    "/proc/bus",  # devices
+    "/proc/cmdline",  # how the host was started: disks, switched-off protections
+    "/proc/config.gz",  # which protections its kernel has
+    "/proc/diskstats",  # disks, and how busy others keep them
+    "/proc/driver",
+    "/proc/dynamic_debug",
+    "/proc/fs",  # the host's disks by name
+    "/proc/interrupts",  # keystrokes and packets by their time
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",  # where the kernel's functions lie
+    "/proc/kcore",  # the host's memory
+    "/proc/key-users",  # the user ids of all containers that hold keys
+    "/proc/keys",  # keyrings know no containers
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/locks",  # which files others have locked
+    "/proc/modules",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
+    "/proc/partitions",
+    "/proc/pressure",  # the load of the whole host, finely
+    "/proc/sched_debug",  # the host's processes
+    "/proc/schedstat",
+    "/proc/scsi",  # takes disks away
+    "/proc/slabinfo",
+    "/proc/softirqs",  # as interrupts
+    "/proc/swaps",
+    "/proc/timer_list",  # the host's processes, and clocks to the nanosecond
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/devices/virtual/dmi",  # serial numbers
+    "/sys/devices/virtual/powercap",  # energy used, which tells of what others compute
+    "/sys/firmware",
+    "/sys/fs/bpf",
+    "/sys/fs/pstore",  # what the host's kernel said before it died
+    "/sys/hypervisor",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/slab",
+    "/sys/kernel/tracing",
+    "/sys/module",  # parameters of drivers
+    "/sys/power",  # sleep and wake
+)
+# As engines have it by default: what must be readable and never written, should a capability be left by mistake.
+READ_ONLY_PATHS = ("/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxProfile:
@@ -37,6 +90,10 @@ class SandboxProfile:
     open_files: int = 1_024
     file_size: int = 1024 * MIB  # RLIMIT_FSIZE: no sparse giants
     threads: int = 1  # of BLAS and OpenMP each
+    locked_memory: int = 64 * 1024  # RLIMIT_MEMLOCK: keys, and nothing large
+    pending_signals: int = 1_024  # RLIMIT_SIGPENDING: each, and each timer, is memory of the kernel's
+    stack: int = 8 * MIB  # RLIMIT_STACK, as everywhere; without one, addresses are less random
+    stack_most: int = 64 * MIB  # what a process may raise it to
     lease: int = 1_800  # seconds that an agent without a host lives on
 
 
@@ -46,6 +103,15 @@ class Channel:
 
     kind: Literal["unix", "attach"]
     directory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What stands between a sandbox and the host's kernel, beside namespaces and limits."""
+
+    seccomp: str  # the profile itself, as JSON
+    runtime: str | None = None  # by the engine's name for it; None: the engine's default
+    user_namespace: bool = False  # whether an engine is refused whose containers share the host's user ids
 
 
 def container_name(sandbox_id: str) -> str:
@@ -63,6 +129,7 @@ def container_spec(
     environment: str,
     created: int,
     profile: SandboxProfile,
+    isolation: Isolation,
     channel: Channel,
 ) -> dict[str, Any]:
     """The body of the engine's create request. `created` is in whole seconds since 1970.
@@ -89,7 +156,8 @@ def container_spec(
         "User": f"{uid}:{uid}",  # a uid of its own: per-uid kernel limits are shared by all containers under one
         "WorkingDir": "/workspace",
         "Hostname": "sandbox",  # says nothing about the host
-        "NetworkDisabled": True,
+        "Domainname": "",  # likewise
+        "NetworkDisabled": True,  # nor files of the host's about its network: no resolv.conf, no hosts
         "Tty": False,  # a terminal would mangle the attach stream
         "OpenStdin": attach,
         "StdinOnce": False,  # a lost attach must not close the agent's standard input
@@ -104,28 +172,28 @@ def container_spec(
             LABEL_ENVIRONMENT: environment,
             LABEL_CREATED: str(created),
         },
-        "HostConfig": _host_config(uid, profile, channel),
+        "HostConfig": _host_config(uid, profile, isolation, channel),
     }
 
 
-def _host_config(uid: int, profile: SandboxProfile, channel: Channel) -> dict[str, Any]:
+def _host_config(uid: int, profile: SandboxProfile, isolation: Isolation, channel: Channel) -> dict[str, Any]:
     return {
+        "Runtime": isolation.runtime or "",  # the engine's default
         "NetworkMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         "Privileged": False,
-        "SecurityOpt": ["no-new-privileges"],  # with Docker's default seccomp profile
+        "SecurityOpt": ["no-new-privileges", f"seccomp={isolation.seccomp}"],
+        "MaskedPaths": list(MASKED_PATHS),
+        "ReadonlyPaths": list(READ_ONLY_PATHS),
         "Memory": profile.memory,
         "MemorySwap": profile.memory,  # memory and swap together: no swap
         "NanoCpus": round(profile.cpus * 1_000_000_000),
         "PidsLimit": profile.pids,
-        "Ulimits": [
-            {"Name": "nofile", "Soft": profile.open_files, "Hard": profile.open_files},
-            {"Name": "fsize", "Soft": profile.file_size, "Hard": profile.file_size},
-            {"Name": "core", "Soft": 0, "Hard": 0},
-        ],
+        "Ulimits": _ulimits(profile),
         "Tmpfs": {
-            # Executable, because people unpack wheels with compiled modules there.
+            # Executable, because people unpack wheels with compiled modules there, and it is the only place that is
+            # saved. Elsewhere programs that a cell has made have no business.
             "/workspace": _tmpfs(uid, profile.workspace, profile.workspace_inodes, "0700", "exec"),
             "/tmp": _tmpfs(uid, profile.tmp, profile.tmp_inodes, "1777", "noexec"),  # noqa: S108 - inside the sandbox
             "/dev/shm": _tmpfs(uid, profile.shm, profile.shm_inodes, "1777", "noexec"),  # noqa: S108 - likewise
@@ -134,14 +202,29 @@ def _host_config(uid: int, profile: SandboxProfile, channel: Channel) -> dict[st
         "IpcMode": "private",
         "PidMode": "",  # a pid namespace of its own
         "UTSMode": "",
+        "UsernsMode": "",  # whatever the engine maps stays mapped
         "CgroupnsMode": "private",
         "LogConfig": {"Type": "none", "Config": {}},  # output is the channel's business; no file on the host grows
         "RestartPolicy": {"Name": "no"},  # a sandbox is single use
         "AutoRemove": False,  # gone only when our record says so
         "Init": False,  # the supervisor is PID 1
         "OomKillDisable": False,
-        "OomScoreAdj": 0,
+        "OomScoreAdj": 0,  # the floor inside: the worker raises its own, so it goes before PID 1, and before the host's
     }
+
+
+def _ulimits(profile: SandboxProfile) -> list[dict[str, Any]]:
+    # None of processes: the kernel counts those by user id, and the container has a count of its own (PidsLimit).
+    limits = {
+        "nofile": (profile.open_files, profile.open_files),
+        "fsize": (profile.file_size, profile.file_size),
+        "core": (0, 0),
+        "memlock": (profile.locked_memory, profile.locked_memory),
+        "msgqueue": (0, 0),  # also through the file system of queues that engines mount
+        "sigpending": (profile.pending_signals, profile.pending_signals),
+        "stack": (profile.stack, profile.stack_most),
+    }
+    return [{"Name": name, "Soft": soft, "Hard": hard} for name, (soft, hard) in limits.items()]
 
 
 def _tmpfs(uid: int, size: int, inodes: int, mode: str, execution: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 
 _PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
 SAVEPOINT_NAME = "savepoint "  # and the execution that it is of
 LOST_CHANNEL = 113  # exit code of a worker that has lost its socket to the supervisor
 CHANNEL_LOST = "it closed or misused the descriptor that the agent works through"
@@ -24,21 +25,14 @@ def set_dumpable(*, dumpable: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
+def show_as(name: str) -> None:
+    """In lists of processes; Landlock leaves this way to do so."""
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def flush_c_streams() -> None:
     """Write out what C code printed through stdio and is still in its own buffers."""
     _libc.fflush(None)
-
-
-def set_oom_score(score: int) -> None:
-    """Ask the kernel to prefer (1000) or spare (0) this process when memory runs out; not below its floor."""
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        try:
-            os.write(fd, b"%d" % score)
-        finally:
-            os.close(fd)
-    except OSError:
-        pass  # a kernel that refuses still kills something; the verdict reads the counter
 
 
 def catches(pid: int, number: int) -> bool:
@@ -91,6 +85,14 @@ def how_ended(status: int) -> str:
     return f"its process ended itself with exit code {code}"
 
 
+def signal_one(pid: int, number: int) -> None:
+    """Where it still lives."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
 def kill_all_but(spared: Collection[int]) -> list[tuple[int, int]]:
     """Kill every process of the sandbox but PID 1 and `spared`; what was reaped on the way.
 
@@ -103,7 +105,7 @@ def kill_all_but(spared: Collection[int]) -> list[tuple[int, int]]:
         _signal_all(signal.SIGSTOP)
         living = [pid for pid in _living() if pid not in spared]
         for pid in living:
-            _signal_one(pid, signal.SIGKILL)
+            signal_one(pid, signal.SIGKILL)
         ended += reap()
         if not living:
             break
@@ -111,7 +113,7 @@ def kill_all_but(spared: Collection[int]) -> list[tuple[int, int]]:
             raise TimeoutError(f"{len(living)} processes outlived SIGKILL")
         time.sleep(0.0005)
     for pid in spared:
-        _signal_one(pid, signal.SIGCONT)
+        signal_one(pid, signal.SIGCONT)
     return ended
 
 
@@ -119,7 +121,7 @@ def stop_all_but(spared: Collection[int]) -> None:
     """Stop every process of the sandbox but PID 1 and `spared`; one call, so that none is forked past it."""
     _signal_all(signal.SIGSTOP)
     for pid in spared:
-        _signal_one(pid, signal.SIGCONT)
+        signal_one(pid, signal.SIGCONT)
 
 
 def stopped_all_but(spared: Collection[int]) -> bool:
@@ -166,13 +168,6 @@ def _signal_all(number: int) -> None:
     # From PID 1 this reaches every process in its namespace but itself.
     try:
         os.kill(-1, number)
-    except ProcessLookupError:
-        pass
-
-
-def _signal_one(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
     except ProcessLookupError:
         pass
 

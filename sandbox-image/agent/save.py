@@ -91,6 +91,7 @@ class Save:
         """The worker says which process saves; whether that is believed."""
         if self.keeper is None and isinstance(pid, int) and 1 < pid < MAX_PID and pid not in self._workers.ours():
             self.keeper = pid
+            self._workers.expend(pid)
             return True
         if self.keeper is None:
             self._broke("no process could be started for it")

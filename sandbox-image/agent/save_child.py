@@ -33,7 +33,7 @@ _NOT_SAVED = ("/tmp", "/dev/shm")
 _DIGEST_SIZE = 16
 _LEAST_KEPT = 64 * 1024 * 1024  # bytes of files that are kept until all are read
 _REHEARSAL_BOUND = 5.0  # seconds for the zygote to fork
-_GO_BOUND = 30.0  # seconds for the supervisor to stop everything else
+_GO_BOUND = 30.0  # seconds for the supervisor to see to this process, or to stop everything else
 _ENDING = 0.05  # seconds in which what was about to end has ended
 _PATIENCE = 24 * 3600.0  # the supervisor bounds how long nothing is taken
 
@@ -70,6 +70,7 @@ class SaveChild:
         self._known, self._rehearsed = digests_of(known), digests_of(rehearsed)
         self._files = True
         self._running: list[tuple[str, str]] = []
+        self._given_up = False  # reading files, before it has begun
         self._scanned = Scanned()
 
     def run(self, pipe: int, connection: socket.socket, spared: int) -> NoReturn:
@@ -88,11 +89,7 @@ class SaveChild:
             os._exit(0)
 
     def _run(self) -> None:
-        if self._order["final"]:
-            self._connection.settimeout(_GO_BOUND)
-            if self._connection.recv(1) != records.GO:
-                raise SaveFailedError("the rest of the sandbox could not be stopped")
-            self._connection.settimeout(None)
+        self._await_go()
         ours = {self._beside.worker, os.getpid(), os.getppid(), *self._order["ours"]}
         living = living_beside(ours)
         self._scan()
@@ -107,6 +104,15 @@ class SaveChild:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         done = {"cpu": sum(one.ru_utime + one.ru_stime for one in used)}
         self._write(records.DONE, plain_json.write(done))
+
+    def _await_go(self) -> None:
+        """The supervisor sees to it first that this goes before the worker where memory runs out."""
+        self._connection.settimeout(_GO_BOUND)
+        while (word := self._connection.recv(1)) != records.GO:
+            if word != records.GIVE_UP:
+                raise SaveFailedError("the supervisor has given it up")
+            self._given_up = True
+        self._connection.settimeout(None)
 
     def _lost(self, refused: Mapping[str, str]) -> None:
         """At once: the next save is to know of them also where this one comes to nothing."""
@@ -132,7 +138,7 @@ class SaveChild:
 
     def _told_to_give_up(self) -> bool:
         try:
-            return self._connection.recv(1, socket.MSG_DONTWAIT) == records.GIVE_UP
+            return self._given_up or self._connection.recv(1, socket.MSG_DONTWAIT) == records.GIVE_UP
         except BlockingIOError:
             return False
 

@@ -155,11 +155,12 @@ class Savepoints:
         self._released()
 
     def _copy_says(self, copy: SavepointCopy, header: Header, _parts: list[bytes]) -> None:
-        pid = header.get("pid")
+        pid = header.get("pid", 0)
         sound = isinstance(pid, int) and 1 < pid < MAX_PID and pid not in self._workers.ours()
         if copy is self._coming and copy.pid is None and header["type"] == "parked" and sound:
             older, self._standing = self._standing, copy
             copy.pid = pid
+            self._workers.spare(copy.pid)  # before the older one ends
             if older is not None:
                 older.end()
             self._settle(copy)

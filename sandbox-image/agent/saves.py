@@ -93,8 +93,11 @@ class Saves:
         if save is None or header.get("save") != save.request:
             if isinstance(pid, int):
                 self._workers.kill_stranger(pid)  # the save has ended before its process was known
-        elif save.begun(pid) and save.order["final"]:
-            self._stop(save, time.monotonic() + _STOP_BOUND)
+        elif save.begun(pid):
+            if save.order["final"]:
+                self._stop(save, time.monotonic() + _STOP_BOUND)
+            else:
+                save.tell(records.GO)
 
     def rehearsing(self, pid: int) -> None:
         """The zygote has forked a rehearsal."""

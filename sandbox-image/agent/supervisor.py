@@ -6,6 +6,7 @@ worker says is passed on with the supervisor's own verdict beside it.
 
 import os
 
+from agent import landlock
 from agent.cell import Cell, is_order
 from agent.cgroup import MemoryGauge
 from agent.channel import Channel
@@ -124,7 +125,7 @@ class Supervisor:
             if self._session is not None:
                 self._executions.standing.asked_by_another()
             self._session, self._incarnation = session, incarnation
-            self._channel.reply(request, {"ok": True})
+            self._channel.reply(request, {"ok": True, "landlock": landlock.abi()})
 
     def _execute(self, request: int, header: Header, parts: list[bytes]) -> None:
         refusal = self._refusal(header, parts)
@@ -209,14 +210,12 @@ class Supervisor:
     def _list(self, request: int) -> None:
         if self._occupied():
             self._channel.refuse(request, *_OCCUPIED)
-            return
-        if self._refused_as_lost(request, "list"):
-            return
-        self._saves.needed()
-        if self._saves.holding:
-            self._listings.wait(request)
-        else:
-            self._listings.begin(request)
+        elif not self._refused_as_lost(request, "list"):
+            self._saves.needed()
+            if self._saves.holding:
+                self._listings.wait(request)
+            else:
+                self._listings.begin(request)
 
     def _released(self) -> None:
         """The worker may be used again after a save has begun."""

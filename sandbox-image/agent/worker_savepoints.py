@@ -5,7 +5,7 @@ from typing import Any
 
 from agent import pristine
 from agent.before_fork import open_files, open_mp, other_threads, random_state, safe_to_fork
-from agent.processes import SAVEPOINT_NAME, set_oom_score
+from agent.processes import SAVEPOINT_NAME, show_as
 from agent.renewal import renew
 from agent.self_check import check
 from agent.snapshot import process_state
@@ -13,8 +13,6 @@ from agent.wire import Header
 
 __builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
-_OOM_SCORE = 500  # dies before supervisor, zygote and savepoint, where the kernel heeds it
-_OOM_SCORE_STANDING_BY = 100
 _NAME = "python"  # of a worker's process
 
 Tell = Callable[[Header], None]
@@ -31,8 +29,7 @@ class Forked:
     def settle(self) -> None:
         """In the copy: out of the reach of what ends the worker."""
         pristine.setsid()  # a cell that kills its process group does not reach it
-        set_oom_score(_OOM_SCORE_STANDING_BY)
-        _show_as(f"{SAVEPOINT_NAME}{self.execution}")
+        show_as(f"{SAVEPOINT_NAME}{self.execution}")
         process_state.apply(self.random)
 
 
@@ -75,16 +72,5 @@ def resume(forked: Forked, tasks: int | None) -> dict[str, Any]:
     """The copy is to go on as the worker: what it says of itself. Raises where it is not fit to."""
     check()
     renew()
-    set_oom_score(_OOM_SCORE)
-    _show_as(_NAME)
+    show_as(_NAME)
     return {"threads": forked.threads, "tasks": tasks}
-
-
-def _show_as(name: str) -> None:
-    """In lists of processes."""
-    try:
-        fd = pristine.open_descriptor("/proc/self/comm", pristine.O_WRONLY)
-        pristine.write(fd, name.encode())
-        pristine.close(fd)
-    except OSError:
-        pass  # nothing depends on it

@@ -5,10 +5,11 @@ import signal
 import socket
 from collections.abc import Sequence
 
+from agent import oom_score
 from agent.cgroup import MemoryGauge
 from agent.crash_report import LINES_SIGNAL, CrashReport
 from agent.framestream import FrameStream
-from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but, memory_taken
+from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but, memory_taken, signal_one
 from agent.reactor import Reactor, Timer
 from agent.savepoint_copy import MAX_PID, SavepointCopy
 from agent.wire import Header
@@ -78,7 +79,8 @@ class Workers:
 
     def begin(self, *, oom: bool = False) -> None:
         """Have a fresh worker made, after ending whatever an earlier one left; `oom`: for lack of memory."""
-        self._end_all()
+        self._owner.worker_replaced()
+        self._forget_worker()
         self._revival.forget()
         self._handle_ended(kill_all_but(self.zygotes()))
         if oom and not self._gauge.has_room():
@@ -107,7 +109,8 @@ class Workers:
 
     def adopt(self, copy: SavepointCopy, *, oom: bool) -> None:
         """Let a savepoint be the worker, after ending all else; whether it can is told."""
-        self._end_all()
+        self._owner.worker_replaced()
+        self._forget_worker()
         self.pid, self._adopted = copy.pid, copy
         self._stream = copy.becomes_worker(self._frame, self._channel_broken)
         # A zygote that is just being made again can be looked into: another one is made when the copy stands.
@@ -115,15 +118,12 @@ class Workers:
         self._handle_ended(kill_all_but({*spared, copy.pid or 0}))
         if self._adopted is not copy:  # it was a dead one
             return
+        oom_score.give(oom_score.WORKER, copy.pid or 0)
         if oom and not self._gauge.has_room():
             self._unfit("there is no memory left for it")
         else:
             self._overdue = self._reactor.after(_CHECK_BOUND, lambda: self._unfit("it did not come back in time"))
             self.send({"type": "resume"})
-
-    def _end_all(self) -> None:
-        self._owner.worker_replaced()
-        self._forget_worker()
 
     def _unfit(self, why: str) -> None:
         self._forget_worker()
@@ -169,13 +169,18 @@ class Workers:
         self._revival.release()
         self._revival.begin(self._zygote, ready=self.ready)
 
+    def expend(self, pid: int) -> None:
+        """What is forked from it goes with it before all others where memory runs out."""
+        oom_score.give(oom_score.EXPENDABLE, pid)
+
+    def spare(self, pid: int) -> None:
+        """A savepoint goes after it."""
+        oom_score.give(oom_score.STANDING_BY, pid)
+
     def kill_stranger(self, pid: int) -> None:
         """End a process whose purpose is gone."""
         if 1 < pid < MAX_PID and pid not in self.ours():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            signal_one(pid, signal.SIGKILL)
 
     def taken(self) -> int:
         """Bytes that the worker has had so far, those that it gave back and took again with them."""
@@ -196,10 +201,7 @@ class Workers:
 
     def _signal(self, number: int) -> None:
         if self.pid is not None:
-            try:
-                os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
+            signal_one(self.pid, number)
 
     def reaped(self, ended: Sequence[tuple[int, int]]) -> None:
         """Processes that were waited for: a death of the worker is told."""

@@ -15,14 +15,12 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from agent import worker
-from agent.processes import set_dumpable, set_oom_score
+from agent import landlock, oom_score, worker
+from agent.processes import set_dumpable
 from agent.snapshot import process_patches, process_state, rehearsing
 
 _HIDDEN = b"hidden"  # said once: from here on no process of the same uid can look into it
-_WORKER_OOM_SCORE = 500  # dies before supervisor and zygote, where the kernel heeds it
 _WORKER_NICENESS = 10  # the supervisor keeps its turn while cells spin
-_REHEARSAL_OOM_SCORE = 1000
 _REHEARSAL_NICENESS = 15
 _REHEARSAL_CPU = 120  # seconds of processor time; what hangs is ended long before
 _FONT_CACHE = "/opt/environment/share/matplotlib"
@@ -73,17 +71,13 @@ def _fork(supervisor: socket.socket, act: Callable[..., NoReturn], descriptors: 
 
 
 def _work(link: int, answers: int, crash_report: int) -> NoReturn:
-    set_dumpable(dumpable=True)  # first: /proc/self belongs to root until then
-    set_oom_score(_WORKER_OOM_SCORE)
-    os.nice(_WORKER_NICENESS)
+    _settle(oom_score.WORKER, _WORKER_NICENESS)
     worker.main(link, answers, crash_report)
 
 
 def _rehearse(connection: int) -> NoReturn:
     """What a fresh worker would make of a snapshot's groups. Its standard streams lead nowhere, as the zygote's do."""
-    set_dumpable(dumpable=True)  # first: as above
-    set_oom_score(_REHEARSAL_OOM_SCORE)
-    os.nice(_REHEARSAL_NICENESS)
+    _settle(oom_score.EXPENDABLE, _REHEARSAL_NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (_REHEARSAL_CPU, _REHEARSAL_CPU))
     worker.clean_path()
     process_state.mark()
@@ -91,6 +85,14 @@ def _rehearse(connection: int) -> NoReturn:
         rehearsing.serve(socket.socket(fileno=connection), os._exit)
     finally:
         os._exit(1)
+
+
+def _settle(score: int, niceness: int) -> None:
+    """In this order: what is not dumpable may not write its score, and what Landlock holds may not either."""
+    set_dumpable(dumpable=True)
+    oom_score.give(score)
+    os.nice(niceness)
+    landlock.enter()  # each by itself: worker and rehearsals do not reach each other
 
 
 def _provide_font_cache() -> None:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import Orchestrator
@@ -66,6 +67,7 @@ class EchoSandbox:
                 environment=image.environment,
                 created=0,
                 profile=SandboxProfile(),
+                isolation=read_isolation(),
                 channel=Channel("unix", str(directory)),
             )
             spec["Entrypoint"] = ["/opt/environment/bin/python", "-S", "-c", ECHO]

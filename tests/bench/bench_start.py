@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.hardening import Channel, SandboxProfile, container_name, container_spec
@@ -37,6 +38,7 @@ def bare(api: docker.APIClient, image: SandboxImage, directory: Path) -> float:
         environment=image.environment,
         created=0,
         profile=SandboxProfile(),
+        isolation=read_isolation(),
         channel=Channel("unix", str(directory)),
     )
     began = time.perf_counter()

@@ -42,6 +42,15 @@ async def test_claim_list_and_clear_are_asked_and_answered(reach: Reach, channel
     assert [(v.name, v.type, v.size_bytes) for v in namespace.variables] == [("x", "int", 28), ("f", "function", None)]
 
 
+@pytest.mark.parametrize("told", [{}, {"landlock": 0}, {"landlock": 7}], ids=["an earlier agent", "none", "7"])
+async def test_a_claim_is_answered_with_what_locks_the_worker_in(
+    reach: Reach, channel_over: Open, told: dict[str, int]
+) -> None:
+    agent, channel = await connected(reach, channel_over)
+    await asyncio.gather(agent.answer(**told), channel.claim("k", 3))
+    assert channel.landlock == told.get("landlock")
+
+
 async def test_answers_find_their_requests_in_whatever_order_they_come(reach: Reach, channel_over: Open) -> None:
     agent, channel = await connected(reach, channel_over)
     first, second = (asyncio.create_task(channel.execute(order(n))) for n in (1, 2))

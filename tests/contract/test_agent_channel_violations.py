@@ -63,6 +63,14 @@ async def test_forged_result_is_a_violation(reach: Reach, channel_over: Open, fo
         await running
 
 
+@pytest.mark.parametrize("landlock", [-1, 1.5, True, "7", None, [7], 2**70])
+async def test_forged_answer_to_a_claim_is_a_violation(reach: Reach, channel_over: Open, landlock: object) -> None:
+    agent, channel = await connected(reach, channel_over)
+    claiming = asyncio.gather(agent.answer(landlock=landlock), channel.claim("k", 1))
+    with pytest.raises(SandboxLostError, match="broke the protocol"):
+        await claiming
+
+
 @pytest.mark.usefixtures("steady_loop")
 async def test_flood_of_large_frames_ends_the_sandbox_and_never_stops_the_loop(
     reach: Reach, channel_over: Open

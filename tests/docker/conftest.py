@@ -20,6 +20,7 @@ from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.saved_sandbox import Fresh, Pieces, sandbox, snapshot_engine
 from tests.mcp.harness import Installation
+from tests.security.weakened import weaken
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +63,14 @@ async def fresh(tmp_path: Path) -> AsyncIterator[Fresh]:
     pieces: Pieces = {}
     async with snapshot_engine(tmp_path / "c") as made:
         yield lambda: sandbox(made, pieces)
+
+
+@pytest.fixture
+async def fresh_without_landlock(tmp_path: Path) -> AsyncIterator[Fresh]:
+    """The same as on an older kernel, where a cell can reach the process that its worker was forked from."""
+    async with snapshot_engine(tmp_path / "c") as made:
+        weaken(made, "no landlock")
+        yield lambda: sandbox(made, {})
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TypedDict, Unpack
 from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
@@ -32,7 +33,7 @@ from tests import leaks
 
 SEED = 2**63 + 7
 ROOMY = 1 << 40
-_UIDS = count(71_000)
+_UIDS = count(61_000)  # below 65,536, which engines that remap user ids have
 
 Pieces = dict[str, Piece]
 
@@ -71,7 +72,7 @@ class SavedSandbox:
         await self._stands([self.execution if execution is None else execution])
 
     async def backed(self) -> None:
-        """Run cells that do nothing until a savepoint stands: a fork beside busy threads is not made, or not at once."""
+        """Run cells that do nothing until a savepoint stands: beside busy threads none is made, or not at once."""
         for _ in range(20):
             with suppress(TimeoutError):
                 await self._stands([self.execution], seconds=3)
@@ -197,6 +198,7 @@ async def snapshot_engine(
         image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
         put_agent=lambda _api, _environment: None,
         profile=profile or SandboxProfile(),
+        isolation=read_isolation(),
         channel_parent=parent,
         channel=channel,  # type: ignore[arg-type] # from a parameter
         clock=SystemClock(),

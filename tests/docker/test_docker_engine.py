@@ -17,6 +17,7 @@ from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.engine.failures import EngineConflictError
 from orchestrator.adapters.engine.image_choice import FindImage
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
@@ -75,6 +76,7 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
                 image_of=find_image,
                 put_agent=lambda _api, _environment: None,
                 profile=SandboxProfile(),
+                isolation=read_isolation(),
                 channel_parent=parent,
                 channel=channel,  # type: ignore[arg-type] # from a parameter
                 clock=SystemClock(),
@@ -92,7 +94,7 @@ async def make(tmp_path: Path, api: docker.APIClient) -> AsyncIterator[Make]:
     assert not left, left
 
 
-uids = iter(range(66_000, 70_000))
+uids = iter(range(63_000, 64_900))
 
 
 def record(image: SandboxImage) -> SandboxRecord:

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.adapters.engine import image_choice, launch
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
@@ -47,6 +48,7 @@ async def engine(relay: EngineRelay, tmp_path: Path) -> AsyncIterator[DockerEngi
         image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
         put_agent=lambda _api, _environment: None,
         profile=SandboxProfile(),
+        isolation=read_isolation(),
         channel_parent=tmp_path / "c",
         channel="attach",
         clock=SystemClock(),

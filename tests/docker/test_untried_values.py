@@ -120,27 +120,27 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     except OSError: continue
     if b"zygote" in words and int(pid) != os.getpid():
         try: os.kill(int(pid), signal.SIGKILL)
-        except OSError: pass
+        except ProcessLookupError: pass
 """
 NOT_PLAIN = "\nclass C: pass\nx = C(); x.n = {}\nx.a = 1"
 
 
-async def test_zygote_that_was_killed_is_made_anew_and_rehearses(fresh: Fresh) -> None:
-    async with fresh() as box:
+async def test_zygote_that_was_killed_is_made_anew_and_rehearses(fresh_without_landlock: Fresh) -> None:
+    async with fresh_without_landlock() as box:
         for number in range(4):
             await box.value(KILL_ZYGOTE + NOT_PLAIN.format(number))
             assert statuses(await box.save())["x"] == "saved"
         assert await box.value("x.n") == "3", "what was stopped meanwhile goes on"
 
 
-async def test_zygote_that_was_stopped_rehearses(fresh: Fresh) -> None:
-    async with fresh() as box:
+async def test_zygote_that_was_stopped_rehearses(fresh_without_landlock: Fresh) -> None:
+    async with fresh_without_landlock() as box:
         await box.value(KILL_ZYGOTE.replace("SIGKILL", "SIGSTOP") + NOT_PLAIN.format(1))
         assert statuses(await box.save())["x"] == "saved"
 
 
-async def test_zygote_that_is_killed_again_and_again_is_told(fresh: Fresh) -> None:
-    async with fresh() as box:
+async def test_zygote_that_is_killed_again_and_again_is_told(fresh_without_landlock: Fresh) -> None:
+    async with fresh_without_landlock() as box:
         for _ in range(12):
             await box.value(KILL_ZYGOTE + "import time; time.sleep(1)")
         await box.value(NOT_PLAIN.format(5))
@@ -152,8 +152,8 @@ async def test_zygote_that_is_killed_again_and_again_is_told(fresh: Fresh) -> No
         assert statuses(await box.save())["x"] == "saved", "a fresh worker comes of a fresh zygote"
 
 
-async def test_final_save_beside_a_killed_zygote_comes_to_an_end(fresh: Fresh) -> None:
-    async with fresh() as box:
+async def test_final_save_beside_a_killed_zygote_comes_to_an_end(fresh_without_landlock: Fresh) -> None:
+    async with fresh_without_landlock() as box:
         await box.value(NOT_PLAIN.format(7))
         await box.value(KILL_ZYGOTE)
         saving = await box.agent.save(box.order(final=True))
@@ -171,7 +171,7 @@ import subprocess, time
 children = []
 try:
     while True: children.append(subprocess.Popen(["/bin/sleep", "60"]))
-except OSError: pass
+except ProcessLookupError: pass
 children.pop().kill(); children.pop().kill(); time.sleep(0.1)
 import os
 os.waitpid(-1, 0)

@@ -100,6 +100,7 @@ LAYERS: Mapping[str, Layer] = {
     # Takes apart and makes again what the session's own libraries hold, and only what the session has loaded.
     "agent.snapshot": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES | SESSION_LIBRARIES),
     "build": Layer(()),
+    "seccomp": Layer(()),
 }
 
 

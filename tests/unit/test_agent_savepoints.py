@@ -25,6 +25,8 @@ class Worker:
         self.held = False
         self.orders: list[list[int]] = []  # the descriptors of each
         self.killed_for: list[str] = []
+        self.killed: list[int] = []  # so far, where a test looks
+        self.spared: list[tuple[int, int]] = []  # and how many had been killed by then
 
     def send(self, header: dict[str, Any], _parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
         assert header == {"type": "savepoint", "execution": 3}
@@ -35,6 +37,9 @@ class Worker:
 
     def ours(self) -> set[int]:
         return {SUPERVISED}
+
+    def spare(self, pid: int) -> None:
+        self.spared.append((pid, len(self.killed)))
 
     def close(self, order: int) -> None:
         for descriptor in self.orders[order]:
@@ -128,6 +133,7 @@ def rig(killed: list[int]) -> Iterator[Rig]:  # noqa: ARG001 - no real process i
 
 
 def test_older_one_is_ended_when_the_newer_one_stands_and_not_before(rig: Rig, killed: list[int]) -> None:
+    rig.worker.killed = killed
     rig.stands(PIDS[0])
     rig.savepoints._policy.taken_over(time.monotonic())
     rig.order()
@@ -135,6 +141,7 @@ def test_older_one_is_ended_when_the_newer_one_stands_and_not_before(rig: Rig, k
     assert (killed, rig.savepoints.pids(), rig.savepoints.tasks()) == ([], {PIDS[0]}, 2)
     rig.parked(1, PIDS[1])
     assert (killed, rig.savepoints.pids(), rig.savepoints.tasks()) == ([PIDS[0]], {PIDS[1]}, 1)
+    assert rig.worker.spared == [(PIDS[0], 0), (PIDS[1], 0)], "the newer one outlives a lack of memory by then"
 
 
 def test_copy_that_speaks_before_the_worker_stands_and_its_fork_is_counted_all_the_same(rig: Rig) -> None:

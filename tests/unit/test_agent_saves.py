@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(AGENT)
 
 
-save, refused_rows = load("save"), load("refused_rows")
+save, save_child, refused_rows = load("save"), load("save_child"), load("refused_rows")
 saves, save_memory, reactor, wire, records = map(load, ("saves", "save_memory", "reactor", "wire", "piece_records"))
 
 ORDER = {
@@ -60,6 +61,9 @@ class Worker:
 
     def go_on(self) -> None:
         self.held = False
+
+    def expend(self, _pid: int) -> None:
+        pass
 
     def kill_stranger(self, _pid: int) -> None:
         pass
@@ -206,3 +210,37 @@ def test_rows_of_a_save_that_failed_are_known_to_the_next(rig: Rig) -> None:
     rig.saves._save._record(records.REFUSED, 0, b'[["name y"')
     rig.saves.interrupt("it took too long")
     assert rig.memory.refused() == [["name x", "hung", 1, 2]]
+
+
+@pytest.mark.parametrize(("words", "given_up"), [([b"g"], False), ([b"x", b"g"], True), ([b"x", b"x", b"g"], True)])
+def test_what_saves_waits_for_its_turn_and_may_be_told_before_to_leave_files(
+    words: list[bytes],
+    given_up: bool,  # noqa: FBT001 - a column
+) -> None:
+    """A cell that waits longer than it has to may be heard of before the process that saves is."""
+    child = save_child.SaveChild({}, {}, save_child.Beside(KEEPER, 0), {}, (b"", b"", b"[]"))
+    ours, child._connection = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, child._connection:
+        for word in words:
+            ours.send(word)
+        child._await_go()
+        assert child._told_to_give_up() is given_up
+
+
+def test_what_saves_ends_where_the_supervisor_has_let_go_of_it() -> None:
+    child = save_child.SaveChild({}, {}, save_child.Beside(KEEPER, 0), {}, (b"", b"", b"[]"))
+    ours, child._connection = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    with child._connection, pytest.raises(save_child.SaveFailedError):
+        child._await_go()
+
+
+def test_what_saves_is_made_the_first_to_go_and_only_then_told_to_begin(rig: Rig) -> None:
+    rig.saves.begin({**ORDER, "final": False})
+    assert rig.saves._save is not None
+    told: list[str] = []
+    rig.worker.expend = lambda _pid: told.append(f"expends {_pid}")  # type: ignore[method-assign]
+    rig.saves._save.tell = lambda word: told.append(f"says {word}")
+    rig.saves.worker_says({"type": "saving", "save": ORDER["id"], "pid": KEEPER})
+    assert told == [f"expends {KEEPER}", f"says {records.GO}"]
+    rig.saves.interrupt("the test is over")

@@ -56,6 +56,7 @@ class AgentChannel:
         self._reconnecting: asyncio.Task[None] | None = None
         self._requests = Requests(write=self._write, give_up=self._given_up)
         self._incarnation = incarnation
+        self.landlock: int | None = None  # the version that locks the worker in; 0: the kernel has none; None: unknown
 
     @classmethod
     async def open(
@@ -98,7 +99,12 @@ class AgentChannel:
 
     async def claim(self, session: str, incarnation: int) -> None:
         """Bind the sandbox to a session."""
-        await self._ask({"type": "claim", "session": session, "incarnation": incarnation}, seconds=CLAIM_SECONDS)
+        header = {"type": "claim", "session": session, "incarnation": incarnation}
+        frame = await self._ask(header, seconds=CLAIM_SECONDS)
+        try:
+            self.landlock = replies.landlock(frame)
+        except ProtocolViolationError as violation:
+            raise self._requests.broken(violation) from violation
         self._incarnation = incarnation
 
     async def execute(self, order: CellOrder) -> CellReport:

@@ -53,6 +53,11 @@ class Refusal:
     resumed: int | None = None  # of `lost`: the execution that a savepoint stood at which has taken over
 
 
+def landlock(frame: Frame) -> int | None:
+    """Which version of Landlock the worker is locked in with, by a claim's reply; older agents do not say."""
+    return claims.count_in(frame.header, "landlock") if "landlock" in frame.header else None
+
+
 def refusal(frame: Frame) -> Refusal | None:
     """What a reply says that is not ok, else None."""
     if claims.flag_in(frame.header, "ok"):

@@ -15,11 +15,12 @@ from orchestrator.adapters.engine.channel_probe import ChannelKind, choose_chann
 from orchestrator.adapters.engine.endpoint import Probe
 from orchestrator.adapters.engine.failures import EngineConflictError
 from orchestrator.adapters.engine.image_choice import FindImage, ImageChoice, PutAgent
+from orchestrator.adapters.engine.isolation import require
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
 from orchestrator.adapters.engine.survivor import Survivor
 from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
-from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, SandboxProfile, container_name
+from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, Isolation, SandboxProfile, container_name
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import Clock, OwnedContainer, SandboxImage
 
@@ -47,6 +48,7 @@ class DockerEngine:
         image_of: FindImage,
         put_agent: PutAgent,
         profile: SandboxProfile,
+        isolation: Isolation,
         channel_parent: Path,
         channel: Literal["auto", "unix", "attach"],
         clock: Clock,
@@ -54,10 +56,10 @@ class DockerEngine:
         remember: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._installation = installation
-        self._channel_parent = channel_parent
-        self._channel = channel
-        self._recall = recall
-        self._remember = remember
+        self._channel_parent, self._channel = channel_parent, channel
+        self._isolation = isolation
+        self._required = False  # whether the engine has said that it can isolate sandboxes so
+        self._recall, self._remember = recall, remember
         self._access = EngineAccess(find)
         # Reserved for removing and listing: no crowd of starts or questions holds these up, be the engine stuck there.
         self._tending = Lane("tend", limit=4)
@@ -67,6 +69,7 @@ class DockerEngine:
             self._asking,
             installation=installation,
             profile=profile,
+            isolation=isolation,
             channel_parent=channel_parent,
             clock=clock,
         )
@@ -179,21 +182,31 @@ class DockerEngine:
     async def _choose_kind(self, image: SandboxImage) -> ChannelKind:
         kind = self._kinds.get(image.tag)
         if kind is None:
+            await self._require_isolation()
             kind = self._channel if self._channel != "auto" else await self._probed_kind(image)
             self._kinds[image.tag] = kind
         return kind
 
-    async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
-        doing = "Asking the engine who it is"
-        engine = await self._asking.call(
-            lambda: self._access.ask(doing, lambda api: str(api.info().get("ID", ""))), seconds=ASK_SECONDS, doing=doing
+    async def _require_isolation(self) -> None:
+        if not self._required:
+            require(self._isolation, await self._info("Asking the engine what it can do"))
+            self._required = True
+
+    async def _info(self, doing: str) -> dict[str, Any]:
+        info: dict[str, Any] = await self._asking.call(
+            lambda: self._access.ask(doing, lambda api: api.info()), seconds=ASK_SECONDS, doing=doing
         )
+        return info
+
+    async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
+        engine = str((await self._info("Asking the engine who it is")).get("ID", ""))
         boot = await self._asking.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
 
         async def attempt(kind: ChannelKind) -> None:
             await self._try_channel(kind, image)
 
-        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}"
+        runtime = self._isolation.runtime or ""
+        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}:{runtime}"
         return await choose_channel(key, attempt=attempt, recall=self._recall, remember=self._remember)
 
     async def _try_channel(self, kind: ChannelKind, image: SandboxImage) -> None:

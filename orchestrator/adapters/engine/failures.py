@@ -36,6 +36,12 @@ class EngineConflictError(EngineUnavailableError):
     retryable = False
 
 
+class IsolationUnmetError(EngineUnavailableError):
+    """The engine cannot isolate sandboxes as the settings ask for; nothing was made."""
+
+    retryable = False
+
+
 @contextmanager
 def engine_failures(doing: str) -> Iterator[None]:
     """Map failures; `doing` begins a sentence, such as 'Creating a sandbox'."""

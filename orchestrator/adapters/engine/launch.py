@@ -19,7 +19,7 @@ from orchestrator.adapters.engine.endings import require_running
 from orchestrator.adapters.engine.failures import EngineSilentError
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
-from orchestrator.domain.hardening import SandboxProfile, container_name, container_spec
+from orchestrator.domain.hardening import Isolation, SandboxProfile, container_name, container_spec
 from orchestrator.domain.model import SandboxRecord
 from orchestrator.domain.ports import CREATE_BOUND, Clock, SandboxImage
 
@@ -41,6 +41,7 @@ class Launcher:
         *,
         installation: str,
         profile: SandboxProfile,
+        isolation: Isolation,
         channel_parent: Path,
         clock: Clock,
     ) -> None:
@@ -49,6 +50,7 @@ class Launcher:
         self.starting = Lane("start", limit=_STARTS_AT_ONCE)
         self.installation = installation
         self._profile = profile
+        self._isolation = isolation
         self._channel_parent = channel_parent
         self._clock = clock
 
@@ -67,6 +69,7 @@ class Launcher:
             environment=image.environment,
             created=int(self._clock.now().timestamp()),
             profile=self._profile,
+            isolation=self._isolation,
             channel=transport.channel,
         )
 

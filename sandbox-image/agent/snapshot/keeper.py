@@ -26,7 +26,6 @@ _STORING_SILENCE = 60.0  # seconds without a piece that the host takes
 _LOST_TIME = 120.0  # seconds that children may take which are lost in the end
 _LOSSES_OF_A_TYPE = 3  # then the others of that type are not tried
 _MAX_WORDS = 500
-_OOM_SCORE = "1000"
 _NICENESS = 10
 _DIE_WITH_PARENT = 1  # prctl PR_SET_PDEATHSIG
 _BEAT_INTERVAL = 0.5  # seconds
@@ -108,18 +107,13 @@ class _Losses:
 
 
 def settle() -> None:
-    """What a forked copy of the worker does first: it must neither be heard, nor collected, nor outlive memory."""
+    """What a forked copy of the worker does first: it must neither be heard nor collected, and waits for its turn."""
     gc.disable()
     null = os.open("/dev/null", os.O_RDWR)
     for target in (0, 1, 2):
         os.dup2(null, target)
     os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(_OOM_SCORE)
-    except OSError:
-        pass  # a kernel that refuses still kills something
     os.nice(_NICENESS)
 
 
