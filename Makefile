@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES := 4
 # Goes through sudo where the engine's socket refuses this user and sudo does not.
 WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
-# By itself, after all else: it measures what it breaks. Its two variables would not pass through sudo.
-CHAOS = $(WITH_ENGINE) env CHAOS_SECONDS="$${CHAOS_SECONDS:-$(1)}" CHAOS_SEED="$$CHAOS_SEED" $(VENV)/bin/python -m tests.chaos.run
+# By itself, after all else: it measures what it breaks. Its two variables would not pass through sudo. With the tests it
+# has one seed, so that they try the same faults each time; `make chaos` draws its own.
+CHAOS = $(WITH_ENGINE) env CHAOS_SECONDS="$${CHAOS_SECONDS:-$(1)}" CHAOS_SEED="$${CHAOS_SEED:-$(2)}" $(VENV)/bin/python -m tests.chaos.run
 
 .DEFAULT_GOAL := help
 .PHONY: help install engine image demo test attack chaos check bench seccomp clean
@@ -29,7 +30,7 @@ demo: image ## watch an MCP client drive sessions in real containers
 
 test: image ## run every test on the real engine, then a minute of chaos; with ARGS="-k name" pytest alone, with these
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
-	$(if $(ARGS),,@$(call CHAOS,60))
+	$(if $(ARGS),,@$(call CHAOS,60,18))
 
 attack: image ## run the hostile cells alone, on the real engine
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security $(ARGS)

@@ -60,6 +60,8 @@ def _fork_again() -> None:
     """Returns in the copy only."""
     copied = False
     try:
+        # The copy is born with it: stopped before it has its own name, it would count as a process of the session's.
+        show_as(f"{SAVEPOINT_NAME}to be")
         copied = pristine.fork() == 0
     finally:
         if not copied:

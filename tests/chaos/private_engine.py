@@ -1,8 +1,10 @@
 """A Docker Engine of a run's own, to be hurt: dockerd and containerd with all that is theirs below one directory."""
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,8 @@ END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _PROGRAMS = ("dockerd", "containerd", "runc")
 _CGROUPS = Path("/sys/fs/cgroup")
+_SHIMS = Path("/run/containerd/s")
+_TASK = re.compile(r"/moby/([0-9a-f]{64})")
 
 
 def why_impossible() -> str | None:
@@ -95,7 +99,6 @@ class PrivateEngine:
 
     def put_away(self) -> list[str]:
         """End everything and remove it, whatever state it is in: a phrase for each thing that stays."""
-        shim_sockets = list(self._shim_sockets())
         deadline = time.monotonic() + END_SECONDS
         while (left := self._processes()) and time.monotonic() < deadline:
             kill_and_wait(left)
@@ -104,7 +107,7 @@ class PrivateEngine:
                 path.rmdir()
         for mount in reversed(self._mounts()):
             subprocess.run(["umount", "--lazy", mount], check=False, stderr=subprocess.DEVNULL)
-        for socket in shim_sockets:
+        for socket in self._shim_sockets():
             socket.unlink(missing_ok=True)
         stays = [
             *(f"process {pid} of the private engine" for pid in self._processes()),
@@ -180,19 +183,19 @@ class PrivateEngine:
 
     def _cgroups(self) -> list[Path]:
         tops = [*_CGROUPS.glob(f"*/{self.root.name}"), _CGROUPS / self.root.name]
-        return [
-            path for top in tops if top.is_dir() for path in (top, *(one for one in top.rglob("*") if one.is_dir()))
-        ]
+        return [Path(folder) for top in tops for folder, _, _ in os.walk(top)]  # which vanish while they are looked at
 
     def _mounts(self) -> list[str]:
         mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return [path for path in mounted if path.startswith(f"{self.root}/")]
 
     def _shim_sockets(self) -> Iterator[Path]:
-        """They lie beside those of every other containerd, under names that only the tasks know."""
-        for file in (self.root / "s").rglob("address"):
-            with contextlib.suppress(OSError):
-                yield Path(file.read_text().removeprefix("unix://"))
+        """They lie beside those of every other containerd, called by the digest of whose they are; one that is killed
+        amid a removal forgets them. Its log has had a line for each.
+        """
+        with contextlib.suppress(OSError):
+            for container in set(_TASK.findall((self.root / "containerd.log").read_text(errors="replace"))):
+                yield _SHIMS / hashlib.sha256(f"{self.root}/c.sock/moby/{container}".encode()).hexdigest()
 
 
 def _is_engine(pid: int) -> bool:

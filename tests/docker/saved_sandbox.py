@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -71,12 +71,21 @@ class SavedSandbox:
         """Wait until the one as of that execution stands, and no other; without a number as of the last cell."""
         await self._stands([self.execution if execution is None else execution])
 
+    async def backed(self) -> None:
+        """Run cells that do nothing until a savepoint stands: beside busy threads none is made, or not at once."""
+        for _ in range(20):
+            with suppress(TimeoutError):
+                await self._stands([self.execution], seconds=3)
+                return
+            await self.value("None")
+        raise AssertionError("no savepoint was made")
+
     async def no_savepoint(self) -> None:
         """Wait until none stands."""
         await self._stands([])
 
-    async def _stands(self, executions: list[int]) -> None:
-        async with asyncio.timeout(30):
+    async def _stands(self, executions: list[int], *, seconds: float = 30) -> None:
+        async with asyncio.timeout(seconds):
             while self.standing_by() != executions:  # noqa: ASYNC110 - other processes decide
                 await asyncio.sleep(0.01)
 
@@ -92,7 +101,7 @@ class SavedSandbox:
                 self._init = int(api.inspect_container(self.handle)["State"]["Pid"])
         children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
         names = [_name_of(pid).split() for pid in children]
-        return sorted(int(name[1]) for name in names if name[:1] == ["savepoint"])
+        return sorted(int(name[1]) for name in names if name[:1] == ["savepoint"] and name[1].isdigit())
 
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""

@@ -75,8 +75,8 @@ async def test_library_goes_on_in_a_savepoint(tmp_path: Path, program: str, thre
     async with snapshot_engine(tmp_path / "c", profile=profile) as engine, sandbox(engine, {}) as box:
         await box.kept(prepare, limit=PATIENCE)
         expected = await box.value(run, limit=PATIENCE)
-        await box.savepoint()
         for _ in range(2):
+            await box.backed()
             ended = await box.run(ENDS)
             assert (ended.outcome, ended.resumed is None) == ("crashed", False)
             assert told in " ".join(ended.notes)

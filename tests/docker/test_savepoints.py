@@ -175,7 +175,6 @@ hit = [os.kill(pid, SIGNAL) for pid in savepoints()]
     async with fresh() as box:
         await box.kept("x = 1")
         assert await box.value(hurt.replace("SIGNAL", "9") + "bool(hit)") == "True"
-        await box.savepoint()
         assert await box.kept("x") == "1"
         ended = await end(box, hurt.replace("SIGNAL", "signal.SIGSTOP") + "os._exit(int(bool(hit)))")
         assert (ended.error_message, ended.resumed) == ("its process ended itself with exit code 1", 3)

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import InvalidRequestError, SessionDeletedError, SessionNotFoundError
+from orchestrator.domain.model import ResumedFrom
 from orchestrator.settings import Settings
 
 
@@ -130,11 +131,11 @@ async def test_a_cell_that_swallows_the_interrupt_is_killed_and_the_loss_is_told
     killed = await orchestrator.execute(stubborn, session_id="s", timeout=0.3)
     assert killed.error is not None
     assert killed.error.code == "timeout"
-    assert "namespace is empty" in killed.error.message
-    assert "executions 1 to 2" in killed.notes[0]
-    assert "kept_long" in killed.notes[0]
+    assert "goes on as it was after execution 1" in killed.error.message
+    assert killed.resumed_from == ResumedFrom("savepoint", 1)
+    assert killed.notes[0].startswith("Lost: the effects of execution 2, because a cell outran its time limit")
     after = await orchestrator.execute("'kept_long' in globals()", session_id="s")
-    assert (after.value, after.notes, after.execution) == ("False", (), 3)
+    assert (after.value, after.notes, after.execution) == ("True", (), 3)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +156,9 @@ async def test_a_dead_worker_is_a_crash_with_its_reason_and_the_session_goes_on(
     assert crashed.error is not None
     assert crashed.error.code == "crashed"
     assert said in crashed.error.message
+    assert crashed.resumed_from == ResumedFrom("savepoint", 1)
     after = await orchestrator.execute("'x' in globals()", session_id="s")
-    assert (after.status, after.value) == ("ok", "False")
+    assert (after.status, after.value) == ("ok", "True")
 
 
 async def test_a_segfault_names_the_line_that_ran(orchestrator: Orchestrator) -> None:

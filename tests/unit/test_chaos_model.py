@@ -199,11 +199,15 @@ def test_a_failure_that_nothing_explains_is_seen() -> None:
 
 
 def test_a_container_that_was_killed_after_a_cell_had_filled_its_memory_may_be_told_as_out_of_memory() -> None:
-    ended = "The cell needed more, which ended the whole sandbox."
+    ended: dict[str, Any] = {
+        "code": "oom",
+        "message": "The cell needed more, which ended the whole sandbox.",
+        "resumed": True,
+    }
     session = Session()
-    assert session.answer(None, lost=[(1, 1)], code="oom", message=ended, resumed=True) != []
-    session.answer(None, kind="fills", lost=[(2, 2)], code="oom", message="The cell needed more.", resumed=True)
-    assert session.answer(None, lost=[(3, 3)], code="oom", message=ended, resumed=True) == []
+    assert session.answer(None, lost=[(1, 1)], **ended) != []
+    session.answer(None, kind="fills", lost=[(2, 2)], **{**ended, "message": "The cell needed more."})
+    assert session.answer(None, lost=[(3, 3)], **ended) == []
 
 
 def test_an_answer_is_read_from_its_fields() -> None:

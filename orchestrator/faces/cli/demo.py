@@ -117,6 +117,8 @@ class _Tour:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+                if asked:
+                    signal.signal(number, signal.SIG_IGN)  # it ends already, and has yet to say how
 
     async def _drive(self) -> None:
         try:
