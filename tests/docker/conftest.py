@@ -14,7 +14,6 @@ from mcp import StdioServerParameters
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.app import RECORDS_NAME, Orchestrator
-from orchestrator.domain.errors import OrchestratorError
 from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks
@@ -93,9 +92,7 @@ def served(tmp_path: Path, engine: docker.APIClient) -> Iterator[StdioServerPara
 async def delete_what_cannot_be_saved(opened: Orchestrator) -> None:
     """A close leaves such sessions alive to the next owner, and here there is none."""
     for session in await opened.list_sessions():
-        try:
-            await opened.save(session.session_id)
-        except OrchestratorError:
+        if not await (await opened.sessions.find(session.session_id)).hibernate():
             await opened.delete(session.session_id)
 
 

@@ -86,9 +86,9 @@ async def test_savepoint_of_a_restore_is_one_of_execution_0(fresh: Fresh) -> Non
 async def test_end_between_two_cells_is_told_once_to_whoever_asks_next(fresh: Fresh, asked: str) -> None:
     async with fresh() as box:
         await box.kept("x = 1")
-        await box.value("import os, threading\nthreading.Timer(0.5, lambda: os._exit(3)).start()\ny = 2")
+        await box.value("import os, threading\nthreading.Timer(4, lambda: os._exit(3)).start()\ny = 2")
         await box.savepoint()
-        await asyncio.sleep(1)
+        await asyncio.sleep(5)
         asking: dict[str, Callable[[], Awaitable[object]]] = {
             "execute": lambda: box.value("x"),
             "list": box.agent.list_variables,
