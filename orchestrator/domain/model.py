@@ -1,5 +1,6 @@
 """The nouns of the product: what is asked for, what is answered, what is recorded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -109,6 +110,8 @@ class CellOrder:
     grace: float  # between SIGINT and SIGKILL
     output_head: int  # how much of the start of the output is kept
     output_tail: int  # and of its end
+    # Is told what the cell writes while it runs: how many bytes by now, and the last of them. None: nobody asks.
+    heard: "Callable[[int, str], None] | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class CellText:
     code: str
     output: str  # as its answer showed it, capped
     output_bytes: int  # all that the cell wrote; a claim
+    rest: str = ""  # all else that its answer said (domain/kept_results.py); empty where nobody has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class CellReport:
     resumed: int | None  # after this execution a savepoint was made that has taken over (0: as restored), if one has
     memory_peak: int  # bytes that the sandbox used at most while the cell ran; 0 where not known
     notes: tuple[str, ...]
+    cpu: float | None = None  # seconds of processor that the sandbox took since its last answer; None where not known
 
 
 Rung = Literal["savepoint", "snapshot", "new_sandbox"]
@@ -195,6 +200,10 @@ class ExecutionResult:
     resumed_from: ResumedFrom | None  # where the session stands, if this call has cost its worker or its sandbox
     memory_peak: int  # bytes that the sandbox used at most meanwhile; 0 where that is not known
     notes: tuple[str, ...]
+    cpu: float | None = None  # seconds of processor that the sandbox took since its last answer; None where not known
+    incarnation: int | None = None  # of the session; None for a stateless call
+    state: SessionState | None = None  # of the session, when the answer was made; likewise
+    expires_at: datetime | None = None  # of the session, if nobody uses it; None: never, or a stateless call
 
 
 @dataclass(frozen=True, slots=True)

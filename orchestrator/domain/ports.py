@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import CellOrder, CellReport, Namespace, SandboxRecord
 from orchestrator.domain.record_ports import Records as Records  # noqa: PLC0414 - a port like these, in a file of its own
 from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport, SaveOrder, SaveReport
@@ -176,6 +177,12 @@ class Engine(Protocol):
         A second launch of one record is a conflict, never a twin. Raises ImageGoneError where the image was removed
         since `prepare`, which then looks anew. When it fails or is cancelled, a container may
         exist or still appear: the caller marks the record and calls `destroy`.
+        """
+
+    async def limit(self, sandbox_id: str, profile: SandboxProfile) -> None:
+        """Give a sandbox that was launched here that memory and those cpus in place of what it was created with.
+
+        Before it is claimed, so that no cell has run in it. Idempotent.
         """
 
     async def adopt(self, record: SandboxRecord) -> tuple[str, Agent]:

@@ -13,6 +13,8 @@ _CALLS = """[
     called(_libc.unshare(0x10000000)), called(_libc.ptrace(16, 1, 0, 0)), tried(socket.socket, 16, 3, 0),
     called(_libc.memfd_create(b'probe', 0)), tried(socket.socket().setsockopt, 1, 13, bytes(8)),
 ]"""
+# The kernel's first namespaces have fixed numbers.
+_OF_THE_HOST = {"ipc": 0xEFFFFFFF, "uts": 0xEFFFFFFE, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 _OUR_ANSWERS = ["EPERM", "EPERM", "EAFNOSUPPORT", "ENOSYS", "EPERM"]
 
 
@@ -20,7 +22,7 @@ def _limits(profile: SandboxProfile) -> dict[str, list[int]]:
     return {
         "NOFILE": [profile.open_files, profile.open_files],
         "FSIZE": [profile.file_size, profile.file_size],
-        "CORE": [0, 0],
+        "CORE": [1, 1],
         "MEMLOCK": [profile.locked_memory, profile.locked_memory],
         "MSGQUEUE": [0, 0],
         "SIGPENDING": [profile.pending_signals, profile.pending_signals],
@@ -45,9 +47,21 @@ def _tmpfs_holds(answer: Any, wanted: Wanted) -> bool:  # noqa: ANN401 - whateve
     return all(0 <= a[0] - size < _MIB and a[1] == count and a[2] & flag == flag for a, size, count, flag in found)
 
 
+def _no_swap(answer: list[list[str] | None], _: Wanted) -> bool:
+    of_v2, of_v1, memory_of_v1, of_host = answer
+    if of_v2 is None and of_v1 is None:  # nothing is counted: it holds as long as there is none
+        return of_host == ["0"]
+    return of_v2 == ["0"] or (of_v1 is not None and of_v1 == memory_of_v1)  # memory and swap together
+
+
 def _cpus_hold(answer: list[str], wanted: Wanted) -> bool:
     quota, period = (float(number) for number in answer)
     return 0 < quota / period <= wanted.profile.cpus * 1.001
+
+
+def _namespaces_hold(answer: list[str], _: Wanted) -> bool:
+    found = zip(answer, _OF_THE_HOST.items(), strict=True)
+    return all(link.startswith(f"{name}:[") and link != f"{name}:[{number}]" for link, (name, number) in found)
 
 
 PROBES: tuple[Probe, ...] = (
@@ -55,8 +69,9 @@ PROBES: tuple[Probe, ...] = (
         "network",
         "there is no network but a loopback",
         _ENGINE,
-        lambda _: "[sorted(os.listdir('/sys/class/net')), connected()]",
-        lambda answer, _: answer == [["lo"], "ENETUNREACH"],
+        # The sockets tell also of a host that has no network itself: its services listen on that loopback.
+        lambda _: "[sorted(os.listdir('/sys/class/net')), connected(), named_sockets()]",
+        lambda answer, _: answer == [["lo"], "ENETUNREACH", []],
     ),
     Probe(
         "root",
@@ -94,11 +109,11 @@ PROBES: tuple[Probe, ...] = (
         lambda answer, _: answer == "2",
     ),
     Probe(
-        "system calls",
+        "system-calls",
         "calls that must fail do fail",
         "Look whether the engine takes the profile (`docker info`), and whether your own profile closes enough.",
         lambda _: _CALLS,
-        lambda answer, wanted: answer[0] != "done" if wanted.own_seccomp else answer == _OUR_ANSWERS,
+        lambda answer, wanted: answer[0] != "done" if wanted.isolation.own_seccomp else answer == _OUR_ANSWERS,
     ),
     Probe(
         "memory",
@@ -114,16 +129,17 @@ PROBES: tuple[Probe, ...] = (
         lambda _: (
             """[
             cgroup('memory.swap.max'), cgroup('memory/memory.memsw.limit_in_bytes'),
+            cgroup('memory/memory.limit_in_bytes'),
             words('/proc/meminfo', 'SwapTotal:')[:1],
         ]"""
         ),
-        lambda answer, wanted: answer[0] == ["0"] or answer[1] == [str(wanted.profile.memory)] or answer[2] == ["0"],
+        _no_swap,
     ),
     Probe(
         "processes",
-        "the number of processes ends",
+        "the number of processes and threads ends",
         _CGROUPS,
-        lambda wanted: f"in_child(lambda: forked({wanted.profile.pids}))",
+        lambda wanted: f"in_child(lambda: threads({wanted.profile.pids}))",
         lambda answer, wanted: 0 < answer < wanted.profile.pids,
     ),
     Probe(
@@ -148,11 +164,18 @@ PROBES: tuple[Probe, ...] = (
         _limits_hold,
     ),
     Probe(
-        "masked paths",
+        "masked-paths",
         "/proc and /sys do not tell of the host",
         _ENGINE,
         lambda _: f"[path for path in {list(MASKED_PATHS)} if tells(path)]",
         lambda answer, _: answer == [],
+    ),
+    Probe(
+        "namespaces",
+        "processes, queues, names and cgroups are the sandbox's own",
+        _ENGINE,
+        lambda _: f"[os.readlink('/proc/self/ns/' + name) for name in {list(_OF_THE_HOST)}]",
+        _namespaces_hold,
     ),
     Probe(
         "agent",
@@ -165,14 +188,14 @@ PROBES: tuple[Probe, ...] = (
         lambda answer, _: len(answer) > 0 and set(answer) <= {"EACCES", "EPERM"},
     ),
     Probe(
-        "user namespace",
+        "user-namespace",
         "user ids are not the host's, where that is required",
         "Set userns-remap in the engine's daemon.json, or use a rootless engine.",
         lambda _: "[int(number) for number in words('/proc/self/uid_map')]",
         lambda answer, wanted: not wanted.isolation.user_namespace or answer != [0, 0, 2**32 - 1],
     ),
     Probe(
-        "log driver",
+        "log-driver",
         "nothing that a sandbox prints is written to the host's disk",
         _ENGINE,
         ("HostConfig", "LogConfig", "Type"),
@@ -184,5 +207,14 @@ PROBES: tuple[Probe, ...] = (
         "Add it to the engine's daemon.json, or unset ORCHESTRATOR_SANDBOX_RUNTIME for the engine's default.",
         ("HostConfig", "Runtime"),
         lambda answer, wanted: wanted.isolation.runtime in (None, answer),
+    ),
+    Probe(
+        "landlock",
+        "a cell cannot choose who dies first when memory ends, nor signal what it was forked from",
+        "Use Linux 6.12 or later with Landlock switched on (5.19 closes a part); without it a cell can hurt its own "
+        "session only.",
+        lambda _: "tried(open, '/proc/self/comm', 'w')",
+        lambda answer, _: answer == "EACCES",
+        required=False,
     ),
 )

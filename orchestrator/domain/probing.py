@@ -6,17 +6,20 @@ engine says of the container, with the spec. What could not be found out is unkn
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.domain.hardening import Isolation, SandboxProfile
 
 Verdict = Literal["enforced", "not enforced", "unknown"]
 
+_MIB = 1024 * 1024
+_MOST_MEMORY = 256 * _MIB
+_MOST_PROCESSES = 256
 _SHOWN = 200  # characters of an answer
 # Above the lines of the table: what they have in common. All is Python's own, and nothing is left changed.
 _PRELUDE = """
-import ctypes, errno, json, mmap, os, resource, signal, socket
+import _thread, ctypes, errno, json, mmap, os, re, resource, signal, socket
 _libc = ctypes.CDLL(None, use_errno=True)
 def tried(act, *arguments):
     try: act(*arguments)
@@ -46,22 +49,27 @@ def connected():
     with socket.socket() as probe:
         probe.settimeout(2)
         return tried(probe.connect, ('192.0.2.1', 80))
+def named_sockets():
+    with open('/proc/net/unix', encoding='utf-8', errors='replace') as file:
+        lines = [line.split() for line in file]
+    names = [line[7] for line in lines[1:] if len(line) > 7]
+    # The kernel counts the host's end of the channel as ours.
+    return [name for name in names if not re.fullmatch('[0-9a-f]{32}', os.path.basename(name))][:5]
 def filled(size):
     block = mmap.mmap(-1, size)
     for start in range(0, size, 4096): block[start] = 1
     return 'filled'
-def forked(most):
-    children = []
+def threads(most):
+    # What counts processes counts threads, and they take less of the memory that others need.
+    _thread.stack_size(65536)
+    held, begun = _thread.allocate_lock(), 0
+    held.acquire()
     try:
-        while len(children) < most:
-            child = os.fork()
-            if child == 0: signal.pause()
-            children.append(child)
-    except OSError: pass
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return len(children)
+        while begun < most:
+            _thread.start_new_thread(held.acquire, ())
+            begun += 1
+    except RuntimeError: pass
+    return begun
 def size_of(path):
     about = os.statvfs(path)
     return [about.f_blocks * about.f_frsize, about.f_files, about.f_flag]
@@ -82,7 +90,6 @@ class Wanted:
 
     profile: SandboxProfile
     isolation: Isolation
-    own_seccomp: bool = False  # whether the operator's profile stands in the place of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class Probe:
     remedy: str  # what to do where it is not
     ask: Callable[[Wanted], str] | tuple[str, ...]
     holds: Callable[[Any, Wanted], bool]
+    required: bool = True  # whether nothing is served without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,26 @@ class Finding:
     protection: str
     answer: str  # what came back, shortened
     remedy: str | None  # None where it is enforced
+    required: bool = True
+
+    @property
+    def sentence(self) -> str:
+        """What it says, without the full stop."""
+        return f"{self.name} ({self.protection}) is {self.verdict}: seen was {self.answer}"
+
+
+def probing_profile(profile: SandboxProfile) -> SandboxProfile:
+    """The limits of the sandbox that is asked: those of every other, but no larger than what can be tried in a moment.
+
+    That the number in a spec becomes a limit that holds is what is to be shown, and filling gigabytes would show no
+    more.
+    """
+    return replace(
+        profile,
+        memory=min(profile.memory, _MOST_MEMORY),
+        pids=min(profile.pids, _MOST_PROCESSES),
+        lease=min(profile.lease, 60),
+    )
 
 
 def cell(probes: Sequence[Probe], wanted: Wanted) -> str:
@@ -141,7 +169,7 @@ def _finding(probe: Probe, answers: object, inspected: Mapping[str, Any], wanted
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         shown = "no answer" if answer is None else str(answer)
     remedy = None if verdict == "enforced" else probe.remedy
-    return Finding(probe.name, verdict, probe.protection, shown[:_SHOWN], remedy)
+    return Finding(probe.name, verdict, probe.protection, shown[:_SHOWN], remedy, probe.required)
 
 
 def _answer(probe: Probe, answers: Any, inspected: Mapping[str, Any]) -> object:  # noqa: ANN401 - whatever came back

@@ -11,6 +11,7 @@ from orchestrator.domain.model import (
     SandboxState,
     Session,
 )
+from orchestrator.domain.repeats import Repeat
 
 
 class Records(Protocol):
@@ -39,8 +40,12 @@ class Records(Protocol):
     async def find_session(self, tenant: str, session_id: str) -> Session | None:
         """The session of that name, unless it is being destroyed."""
 
-    async def ensure_session(self, tenant: str, session_id: str, environment: str) -> Session:
-        """That session; made in state `hibernated`, incarnation 0, with nothing in it, where there is none."""
+    async def ensure_session(
+        self, tenant: str, session_id: str, environment: str, *, most: int | None = None
+    ) -> Session:
+        """That session; made in state `hibernated`, incarnation 0, with nothing in it, where there is none. Raises
+        QuotaError where it is not there and the tenant has `most` sessions already.
+        """
 
     async def sessions(self, tenant: str) -> Sequence[Session]:
         """All sessions of a tenant that are neither expired nor being destroyed, oldest first."""
@@ -74,8 +79,8 @@ class Records(Protocol):
     ) -> Loss | None:
         """Record that the namespace of this incarnation is gone and the session stands at its head snapshot, or at
         nothing where it has none; call it before the incarnation is raised, and `void_snapshots` before it where one
-        may be in flight. With `stands_at`, a savepoint of that execution, newer than the head, has taken over: what
-        came after it is lost, and the names that it holds are those of the head and of the ledger up to there.
+        may be in flight. With `stands_at`, a savepoint of that execution has taken over: what came after it is
+        lost, whatever the head holds, and the names that it holds are those of the head and of the ledger up to there.
 
         The loss spans the executions of the namespace after the one that the head holds, with the names that these
         bound last and did not remove since. Each such execution that began makes a loss, whatever it bound: it may
@@ -101,9 +106,10 @@ class Records(Protocol):
 
     # executions
 
-    async def open_execution(self, key: str, incarnation: int) -> int | None:
+    async def open_execution(self, key: str, incarnation: int, *, repeat: Repeat | None = None) -> int | None:
         """Commit an open row before the cell is sent, with the session's raised `activity` and `used_at`: its number.
         Guarded: the session is `ready` and of this incarnation. Its text is for `Pieces.note_cells`, after the answer.
+        With a `repeat`, the call is known by that key from this commit on, in place of an earlier one.
         """
 
     async def close_execution(

@@ -157,6 +157,9 @@ class Pieces(Protocol):
     async def sizes(self, key: str) -> StoredSizes:
         """What the session takes; zeros where there is no file."""
 
+    async def file_bytes(self, keys: Iterable[str]) -> int:
+        """What the files of those sessions take on the disk, now: cheap, whatever is in them."""
+
     async def check(self, key: str, head: int | None) -> SnapshotCheck:
         """Read everything and verify it: the file's structure, every digest, every reference, every cell's text, and
         that the head is there. Takes turns with others, so it may run at any time; a snapshot that leaves meanwhile is

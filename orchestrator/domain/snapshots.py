@@ -259,6 +259,7 @@ class RestoreReport:
     lost: tuple[tuple[str, str], ...] = ()  # (name or path, why)
     state_lost: tuple[tuple[str, str], ...] = ()  # (part of the process's state, why)
     crashed: tuple[int, str] | None = None  # the group that ended the worker: to be asked again without it
+    killed: bool = False  # it was a SIGKILL, which may have come from outside: the group may be innocent
 
 
 class SaveFailedError(OrchestratorError):

@@ -28,6 +28,8 @@ from mcp_types import (
 )
 from pydantic_core import PydanticSerializationError
 
+from orchestrator.faces.deliveries import Deliveries
+
 logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -51,8 +53,11 @@ class UnreadableLineError(Exception):
         self.answer = answer
 
 
-async def serve_lines(serve: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Run `serve` over the connection until the peer stops sending; its calls are cancelled then.
+async def serve_lines(
+    serve: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deliveries: Deliveries
+) -> None:
+    """Run `serve` over the connection until the peer stops sending; its calls are cancelled then. What has arrived of
+    its answers goes into `deliveries`.
 
     `reader` must have been made with a limit of MAX_LINE_BYTES. The caller closes `writer`.
     """
@@ -63,9 +68,9 @@ async def serve_lines(serve: Server, reader: asyncio.StreamReader, writer: async
         for stream in (incoming_send, incoming, outgoing, outgoing_receive):
             streams.callback(stream.close)
         async with anyio.create_task_group() as group:
-            group.start_soon(_read, reader, incoming_send, lines)
+            group.start_soon(_read, reader, incoming_send, lines, deliveries)
             written = anyio.Event()
-            group.start_soon(_write, outgoing_receive, lines, written)
+            group.start_soon(_write, outgoing_receive, lines, written, deliveries)
             await serve(incoming, outgoing)
             outgoing.close()
             with anyio.move_on_after(FLUSH_SECONDS):
@@ -133,16 +138,23 @@ class _LineWriter:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
-    async def write(self, message: JSONRPCMessage) -> None:
+    async def write(self, message: JSONRPCMessage) -> bool:
+        """Whether it is out."""
         if self._writer.is_closing():
-            return
+            return False
         self._writer.write(_encode(message))
-        with contextlib.suppress(ConnectionError):
+        try:
             await self._writer.drain()
+        except ConnectionError:
+            return False
+        return True
 
 
 async def _read(
-    reader: asyncio.StreamReader, incoming: MemoryObjectSendStream[SessionMessage | Exception], lines: _LineWriter
+    reader: asyncio.StreamReader,
+    incoming: MemoryObjectSendStream[SessionMessage | Exception],
+    lines: _LineWriter,
+    deliveries: Deliveries,
 ) -> None:
     # Where the server has stopped before its peer there is nobody left to read for.
     with incoming, contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -151,6 +163,7 @@ async def _read(
                 line = await read_line(reader)
                 if line is None:
                     return
+                deliveries.heard()
                 if line.strip():
                     await incoming.send(SessionMessage(parse(line)))
             except LineTooLongError:
@@ -160,10 +173,16 @@ async def _read(
                 await lines.write(unreadable.answer)
 
 
-async def _write(outgoing: MemoryObjectReceiveStream[SessionMessage], lines: _LineWriter, written: anyio.Event) -> None:
+async def _write(
+    outgoing: MemoryObjectReceiveStream[SessionMessage],
+    lines: _LineWriter,
+    written: anyio.Event,
+    deliveries: Deliveries,
+) -> None:
     with outgoing, contextlib.suppress(anyio.ClosedResourceError):
         async for message in outgoing:
-            await lines.write(message.message)
+            if await lines.write(message.message) and isinstance(message.message, JSONRPCResponse):
+                deliveries.written(message.message.id)
     written.set()
 
 

@@ -85,6 +85,10 @@ class ReplAnswer(_Answer):
     one are lost."""
     memory_peak_bytes: int | None = None
     """Memory that the container used at most while the code ran, its files included; null where it is not known."""
+    state: str | None = None
+    """State of the session after the call, as python_list_sessions has it; null for a stateless call."""
+    expires_at: str | None = None
+    """ISO 8601, UTC: when the session expires at the earliest, if nobody uses it; null: never, or a stateless call."""
     notes: list[str] = []
     """What else the caller should know: what was lost, what cannot be saved and why, what did not come back."""
 

@@ -5,20 +5,19 @@ Some clients show the model only one of the two. Neither holds base64: pixels tr
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.kept_results import KeptExecution
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary, Variable
 from orchestrator.faces import mcp_models as models
+from orchestrator.faces import mcp_texts as texts
 from orchestrator.faces import result_limits as limits
 
 MAX_NAMES = 200  # of a result's `bound` and `removed`
 MAX_DISPLAYS = 50
 _NAMES_IN_TEXT = 30
-_COLUMN = 40  # characters; wider cells are not padded for
-_MILLISECONDS_PER_SECOND = 1000
 
 
 def execution_answer(result: ExecutionResult) -> CallToolResult:
@@ -64,6 +63,8 @@ def _without_output(result: ExecutionResult, pictures: Sequence[limits.Picture])
         if (resumed := result.resumed_from) is None
         else models.ResumedFromEntry(rung=resumed.rung, execution=resumed.execution),
         memory_peak_bytes=result.memory_peak or None,
+        state=None if result.state is None else result.state.value,
+        expires_at=None if result.expires_at is None else texts.time(result.expires_at),
         notes=_notes(result, pictures),
     )
 
@@ -87,10 +88,10 @@ def variables_answer(session_id: str, namespace: Namespace) -> CallToolResult:
         imports=kept_imports,
         notes=notes,
     )
-    lines = [f"Session {session_id!r}: {_count(len(found), 'variable')}."]
+    lines = [f"Session {session_id!r}: {texts.count(len(found), 'variable')}."]
     if kept:
         rows = [(v.name, v.type, "unknown" if v.size_bytes is None else str(v.size_bytes)) for v in kept]
-        lines += _table(("name", "type", "size_bytes"), rows)
+        lines += texts.table(("name", "type", "size_bytes"), rows)
     if kept_imports:
         lines.append(f"Imported modules: {', '.join(entry.name for entry in kept_imports)}")
     return _answered(answer, lines + _noted(notes))
@@ -101,12 +102,12 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
     found = [
         models.SessionEntry(
             session_id=session.session_id,
-            created_at=_time(session.created_at),
+            created_at=texts.time(session.created_at),
             variable_count=session.variable_count,
             total_executions=session.total_executions,
             state=session.state.value,
-            last_used_at=_time(session.last_used_at),
-            expires_at=None if session.expires_at is None else _time(session.expires_at),
+            last_used_at=texts.time(session.last_used_at),
+            expires_at=None if session.expires_at is None else texts.time(session.expires_at),
             saved_through=session.saved_through,
         )
         for session in sessions
@@ -116,7 +117,7 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
     if left_out := len(found) - len(kept):
         notes.append(f"{left_out} more sessions are not listed here: the listing would be too long.")
     answer = models.SessionsAnswer(status="ok", session_count=len(found), sessions=kept, notes=notes)
-    lines = [f"{_count(len(found), 'session')}."]
+    lines = [f"{texts.count(len(found), 'session')}."]
     if kept:
         columns = (
             "session_id",
@@ -128,7 +129,7 @@ def sessions_answer(sessions: Sequence[SessionSummary]) -> CallToolResult:
             "last_used_at",
             "expires_at",
         )
-        lines += _table(columns, [tuple(_cell(getattr(entry, column)) for column in columns) for entry in kept])
+        lines += texts.table(columns, [tuple(_cell(getattr(entry, column)) for column in columns) for entry in kept])
     return _answered(answer, lines + _noted(notes))
 
 
@@ -152,6 +153,18 @@ def failure_of(error: OrchestratorError) -> models.Failure:
     """What a caller is told about an error that we raised on purpose."""
     hint = error.hint or ("The same call may succeed later." if error.retryable else None)
     return models.Failure(code=error.code, message=limits.fit(error.message, limits.MESSAGE_BYTES), hint=hint)
+
+
+def kept_answer(kept: KeptExecution) -> CallToolResult:
+    """The answer to `python_result`."""
+    if kept.result is not None:
+        return execution_answer(kept.result)
+    name = f"Execution {kept.execution} of session {kept.session_id!r}"
+    if kept.outcome is None:
+        told = models.Failure(code="busy", message=f"{name} has no answer yet.", hint="Ask again in some seconds.")
+    else:
+        told = models.Failure(code="not_found", message=f"{name} ended ({kept.outcome}); its answer is not kept.")
+    return code_not_run_answer(told, kept.session_id)
 
 
 def failed_answer(failure: models.Failure, session_id: str | None) -> CallToolResult:
@@ -205,13 +218,15 @@ def _summary(answer: models.ReplAnswer) -> str:
     if answer.execution is not None:
         facts.append(f"execution {answer.execution}")
     if answer.duration_ms is not None:
-        facts.append(_duration(answer.duration_ms))
+        facts.append(texts.duration(answer.duration_ms))
     for label, names in (("bound", answer.bound), ("removed", answer.removed)):
         if names and answer.session_id is not None:
             more = f" and {len(names) - _NAMES_IN_TEXT} more" if len(names) > _NAMES_IN_TEXT else ""
             facts.append(f"{label} {', '.join(names[:_NAMES_IN_TEXT])}{more}")
     if answer.resumed_from is not None:
         facts.append(_resumed(answer.resumed_from))
+    if answer.state not in (None, "ready"):
+        facts.append(f"the session is {answer.state}")
     if answer.saved_through is not None:
         facts.append(f"saved through execution {answer.saved_through}")
     if not (answer.output or answer.value is not None or answer.error is not None or answer.displays):
@@ -260,26 +275,6 @@ def _variable(variable: Variable) -> models.VariableEntry:
     return models.VariableEntry(
         name=limits.short(variable.name), type=limits.short(variable.type), size_bytes=variable.size_bytes
     )
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [tuple(columns), *rows]
-    widths = [min(_COLUMN, max(len(line[at]) for line in lines)) for at in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _duration(milliseconds: float) -> str:
-    if milliseconds < _MILLISECONDS_PER_SECOND:
-        return f"{milliseconds:.3g} ms"
-    return f"{milliseconds / _MILLISECONDS_PER_SECOND:.3g} s"
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
 
 
 def argument_failure(faults: Sequence[tuple[str, str]]) -> models.Failure:

@@ -1,4 +1,4 @@
-"""The MCP server: five tools over the sessions, for whatever transport carries them."""
+"""The MCP server: six tools over the sessions, for whatever transport carries them."""
 
 import asyncio
 import logging
@@ -7,17 +7,22 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import anyio
 from mcp.server import MCPServer
+from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 
 from orchestrator import __version__
 from orchestrator.domain.errors import OrchestratorError
-from orchestrator.domain.model import LOCAL_TENANT, PRODUCT, ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.kept_results import KeptExecution
+from orchestrator.domain.model import PRODUCT, ExecutionResult, Namespace, SessionSummary
 from orchestrator.faces import mcp_models as models
 from orchestrator.faces import mcp_results as results
+from orchestrator.faces.deliveries import Deliveries, receipt_for
 from orchestrator.faces.line_transport import Incoming, Outgoing, serve_lines
+from orchestrator.faces.mcp_arguments import Code, Execution, IdempotencyKey, OptionalSessionId, SessionId, Timeout
+from orchestrator.faces.mcp_progress import report_progress
 from orchestrator.faces.owner import Conversation
 from orchestrator.services.slots import Ticket
 
@@ -26,6 +31,7 @@ logger = logging.getLogger(__name__)
 PROTOCOL = ("mcp", 1)  # what a relay's greeting names
 FIRST_PROGRESS_SECONDS = 1.0
 PROGRESS_SECONDS = 5.0  # many clients give up after 60 s without a sign of life
+KEY_IN_META = "session-orchestrator/idempotency-key"
 REPL = "python_repl"
 # One client cuts long results unless a tool says that they are meant.
 _RESULT_SIZE_HINT = {"anthropic/maxResultSizeChars": 200_000}
@@ -48,7 +54,7 @@ python_delete_session when its work is done."""
 
 
 class Sessions(Protocol):
-    """What the tools need of the service."""
+    """What the tools need of the service: the sessions of whoever calls."""
 
     async def execute(
         self,
@@ -56,73 +62,57 @@ class Sessions(Protocol):
         *,
         session_id: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the cell's limit, which the sandbox keeps
-        tenant: str = LOCAL_TENANT,
         ticket: Ticket | None = None,
+        idempotency_key: str | None = None,
     ) -> ExecutionResult:
         """Run code; cancelling the awaiting task interrupts it. The ticket tells where it stands while it waits."""
 
-    async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
+    async def list_variables(self, session_id: str) -> Namespace:
         """What the session's namespace holds."""
 
-    async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
-        """The tenant's sessions, oldest first."""
+    async def list_sessions(self) -> Sequence[SessionSummary]:
+        """All of them, oldest first."""
 
-    async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+    async def result(self, session_id: str, execution: int) -> KeptExecution:
+        """What became of an execution."""
+
+    async def clear(self, session_id: str) -> None:
         """Empty the session's namespace."""
 
-    async def delete(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+    async def delete(self, session_id: str) -> None:
         """Delete the session."""
 
 
-def _absent_as_empty(value: object) -> object:
-    return "" if value is None else value
+_NOBODY_LISTENS = models.Failure(code="interrupted", message="The call ended because its client had gone.")
 
 
-def _number_or_none(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number of seconds is wanted")  # noqa: TRY004 - pydantic reports ValueErrors only
-    return None if isinstance(value, str) and value.strip().lower() in ("", "null", "none") else value
-
-
-# Annotated exactly `str` beneath: the SDK would parse other strings as JSON first, and take "[1]" and "null" for
-# something else than session ids, or code for an object.
-OptionalSessionId = Annotated[
-    str,
-    BeforeValidator(_absent_as_empty),
-    Field(
-        description="The session to run in, named as you like (1 to 128 characters); made on first use. "
-        "Leave it out for a stateless call, which starts from nothing and keeps nothing."
-    ),
-]
-SessionId = Annotated[str, Field(description="The session's name, as given to python_repl.")]
-Code = Annotated[
-    str,
-    Field(description="Python source, one or more statements. The value of a final expression is returned."),
-]
-Timeout = Annotated[
-    Annotated[float, Field(allow_inf_nan=False)] | None,
-    BeforeValidator(_number_or_none),
-    Field(description="Seconds that the code may run, at most 3600. Default: 60."),
-]
-TenantOf = Callable[[Context], str]
+SessionsOf = Callable[[Context], Sessions]
+"""Whose sessions a call is about."""
+LeftBy = Callable[[Context, bool], Awaitable[None]]
+"""Returns when a call's client has been gone for so long that the call is to end; whether it is one that comes back."""
 T = TypeVar("T")
 
 
+async def _stays(_context: Context, _returns: bool) -> None:  # noqa: FBT001 - a callback
+    """Of clients whose leaving cancels their calls by itself."""
+    await anyio.sleep_forever()
+
+
 def build_server(
-    sessions: Sessions,
+    sessions_of: SessionsOf,
     *,
-    tenant_of: TenantOf = lambda _context: LOCAL_TENANT,
+    left_by: LeftBy = _stays,
     progress_seconds: tuple[float, float] = (FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS),
 ) -> "ToolServer":
-    """The server with its five tools. `tenant_of` tells who calls; progress is sent after the first of
-    `progress_seconds` and then each second of them. Any number of connections may be served at once.
+    """The server with its six tools. Progress is sent after the first of `progress_seconds` and then each second of
+    them. Any number of connections may be served at once.
     """
     server = ToolServer(
         PRODUCT, title="Python sessions", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
     )
-    _add_repl(server, sessions, tenant_of, progress_seconds)
-    _add_listings(server, sessions, tenant_of)
-    _add_endings(server, sessions, tenant_of)
+    _add_repl(server, sessions_of, left_by, progress_seconds)
+    _add_listings(server, sessions_of)
+    _add_endings(server, sessions_of)
     return server
 
 
@@ -153,35 +143,37 @@ class ToolServer(MCPServer[Any]):
         known = session_id if isinstance(session_id, str) and session_id else None
         return (results.code_not_run_answer if name == REPL else results.failed_answer)(told, known)
 
+    @property
+    def protocol(self) -> Server[Any]:
+        """The SDK's server beneath, for transports of the SDK."""
+        return self._lowlevel_server
+
     async def serve(self, incoming: Incoming, outgoing: Outgoing) -> None:
         """Serve one connection until its peer stops sending."""
-        server = self._lowlevel_server
-        await server.run(incoming, outgoing, server.create_initialization_options())
+        await self.protocol.run(incoming, outgoing, self.protocol.create_initialization_options())
 
     def conversation(self) -> Conversation:
         """How this server is spoken to over a byte stream."""
 
         async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await serve_lines(self.serve, reader, writer)
+            with Deliveries().of_all_calls() as deliveries:
+                await serve_lines(self.serve, reader, writer, deliveries)
 
         return converse
 
 
 def _add_repl(
-    server: ToolServer, sessions: Sessions, tenant_of: TenantOf, progress_seconds: tuple[float, float]
+    server: ToolServer, sessions_of: SessionsOf, left_by: LeftBy, progress_seconds: tuple[float, float]
 ) -> None:
-    @server.tool(
-        title="Run Python",
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
-        ),
-        meta=_RESULT_SIZE_HINT,
-    )
+    running = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
+
+    @server.tool(title="Run Python", annotations=running, meta=_RESULT_SIZE_HINT)
     async def python_repl(
         code: Code,
         ctx: Context,
         session_id: OptionalSessionId = "",
         timeout: Timeout = None,  # noqa: ASYNC109
+        idempotency_key: IdempotencyKey = "",
     ) -> Annotated[CallToolResult, models.ReplAnswer]:
         """Run Python code in a locked-down container and return what it printed, its value, figures and errors.
 
@@ -190,21 +182,38 @@ def _add_repl(
         and very large values) or was lost is told in `notes`. A notebook's rules hold: the last expression's value is
         returned, top-level await works. There is no network.
         """
-        name, ticket = session_id or None, Ticket()
+        key = idempotency_key or _key_in_meta(ctx)
+        name, ticket = session_id or None, Ticket(receipt_for(ctx.request_id))
         async with anyio.create_task_group() as beside:
-            beside.start_soon(_report_progress, ctx, name, ticket, progress_seconds)
-            try:
-                result = await sessions.execute(
-                    code, session_id=name, timeout=timeout, tenant=tenant_of(ctx), ticket=ticket
-                )
-                answer = results.execution_answer(result)
-            except OrchestratorError as failure:
-                answer = results.code_not_run_answer(results.failure_of(failure), name)
+            beside.start_soon(report_progress, ctx, name, ticket, progress_seconds)
+            with anyio.CancelScope() as call:
+                beside.start_soon(_end_with_client, left_by, ctx, key is not None, call)
+                try:
+                    result = await sessions_of(ctx).execute(
+                        code, session_id=name, timeout=timeout, ticket=ticket, idempotency_key=key
+                    )
+                    answer = results.execution_answer(result)
+                except OrchestratorError as failure:
+                    answer = results.code_not_run_answer(results.failure_of(failure), name)
+            if call.cancelled_caught:
+                answer = results.code_not_run_answer(_NOBODY_LISTENS, name)
             beside.cancel_scope.cancel()
         return answer
 
 
-def _add_listings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -> None:
+def _key_in_meta(ctx: Context) -> str | None:
+    """The same, from clients that put it beside the arguments."""
+    given = (ctx.request_context.meta or {}).get(KEY_IN_META)
+    return given if isinstance(given, str) and given else None
+
+
+async def _end_with_client(left_by: LeftBy, ctx: Context, returns: bool, call: anyio.CancelScope) -> None:  # noqa: FBT001
+    """Cancel a call that nobody waits for any more."""
+    await left_by(ctx, returns)
+    call.cancel()
+
+
+def _add_listings(server: ToolServer, sessions_of: SessionsOf) -> None:
     reading = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
     @server.tool(title="List a session's variables", annotations=reading, meta=_RESULT_SIZE_HINT)
@@ -218,9 +227,7 @@ def _add_listings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -
         """
 
         async def answer() -> CallToolResult:
-            return results.variables_answer(
-                session_id, await sessions.list_variables(session_id, tenant=tenant_of(ctx))
-            )
+            return results.variables_answer(session_id, await sessions_of(ctx).list_variables(session_id))
 
         return await _typed(answer, session_id)
 
@@ -229,12 +236,25 @@ def _add_listings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -
         """List all sessions, sleeping ones too, with their age, state, number of variables and of executions."""
 
         async def answer() -> CallToolResult:
-            return results.sessions_answer(await sessions.list_sessions(tenant=tenant_of(ctx)))
+            return results.sessions_answer(await sessions_of(ctx).list_sessions())
 
         return await _typed(answer, None)
 
+    @server.tool(title="Pick up a result", annotations=reading, meta=_RESULT_SIZE_HINT)
+    async def python_result(
+        session_id: SessionId, execution: Execution, ctx: Context
+    ) -> Annotated[CallToolResult, models.ReplAnswer]:
+        """Return the answer of an earlier execution of a session, such as one whose connection broke.
 
-def _add_endings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) -> None:
+        Nothing is run. An execution that still runs is `busy`; answers are kept for the last executions of a session.
+        """
+        try:
+            return results.kept_answer(await sessions_of(ctx).result(session_id, execution))
+        except OrchestratorError as failure:
+            return results.code_not_run_answer(results.failure_of(failure), session_id)
+
+
+def _add_endings(server: ToolServer, sessions_of: SessionsOf) -> None:
     ending = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
     @server.tool(title="Clear a session", annotations=ending)
@@ -244,7 +264,7 @@ def _add_endings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) ->
         """Remove all variables from a session for good, interrupting what runs in it; session and files stay."""
 
         async def answer() -> CallToolResult:
-            await sessions.clear(session_id, tenant=tenant_of(ctx))
+            await sessions_of(ctx).clear(session_id)
             return results.cleared_answer(session_id)
 
         return await _typed(answer, session_id)
@@ -256,7 +276,7 @@ def _add_endings(server: ToolServer, sessions: Sessions, tenant_of: TenantOf) ->
         """Delete a session for good, with its variables, files and snapshots, interrupting what runs in it."""
 
         async def answer() -> CallToolResult:
-            await sessions.delete(session_id, tenant=tenant_of(ctx))
+            await sessions_of(ctx).delete(session_id)
             return results.deleted_answer(session_id)
 
         return await _typed(answer, session_id)
@@ -267,23 +287,6 @@ async def _typed(answer: Callable[[], Awaitable[CallToolResult]], session_id: st
         return await answer()
     except OrchestratorError as failure:
         return results.failed_answer(results.failure_of(failure), session_id)
-
-
-async def _report_progress(ctx: Context, session_id: str | None, ticket: Ticket, seconds: tuple[float, float]) -> None:
-    """Tell the client that the call goes on, and what it waits for. A client that does not read stalls this task and
-    not the call.
-    """
-    first, interval = seconds
-    began = anyio.current_time()
-    where = f"session {session_id!r}" if session_id else "a stateless call"
-    pause = first
-    while True:
-        await anyio.sleep(pause)
-        elapsed = anyio.current_time() - began
-        place = ticket.place
-        waiting = "" if place is None else f", waiting for a sandbox: number {place} in line"
-        await ctx.report_progress(elapsed, None, f"{elapsed:.0f} s in {where}{waiting}")
-        pause = interval
 
 
 def _faults(failure: ValidationError) -> list[tuple[str, str]]:

@@ -33,11 +33,11 @@ async def serve_connections(
     conversations: Mapping[tuple[str, int], Conversation],
     socket_path: Path,
     *,
-    linger: float,
+    linger: float | None,
     ready: Callable[[], None] | None = None,
     max_connections: int = MAX_CONNECTIONS,
 ) -> None:
-    """Listen at `socket_path` until nobody has been connected for `linger` seconds.
+    """Listen at `socket_path` until nobody has been connected for `linger` seconds; None: until it is cancelled.
 
     `conversations` says for each protocol and version how it is spoken; `ready` is called once clients can connect.
     The caller must hold the lock of the data directory that the path was derived from: a socket file found there is
@@ -82,7 +82,7 @@ class _Connections:
             self._changed.set()
             task.add_done_callback(self._forget)
 
-    async def until_left(self, linger: float) -> None:
+    async def until_left(self, linger: float | None) -> None:
         while True:
             self._changed.clear()
             try:

@@ -16,6 +16,7 @@ from orchestrator.domain.errors import (
     StoreUnreachableError,
     StoreUnusableError,
 )
+from orchestrator.domain.kept_results import rest_of
 from orchestrator.domain.model import CellReport, CellText, SessionState
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, StoredSnapshot
@@ -32,7 +33,7 @@ from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
 from orchestrator.services.keeping import Keeping
-from orchestrator.services.results import output_of, why_killed
+from orchestrator.services.results import Told, output_of, result_of, why_killed
 from orchestrator.services.saving import Saver
 from orchestrator.services.survivors import Sandbox
 
@@ -59,6 +60,7 @@ class Adopting:
         self._keeping = keeping
         self._sandboxes = equipment.sandboxes
         self._pieces = equipment.pieces
+        self._limits = equipment.limits
         # Seconds that a cell may run.
         self._longest = equipment.limits.max_time_limit + equipment.limits.grace
         self.under_way = False
@@ -178,9 +180,18 @@ class Adopting:
             removed=report.removed,
             variable_count=report.variable_count,
         )
-        self._saver.texts.add(CellText(number, "", output_of(report), report.output_bytes))
+        rest = self._rest(number, report)
+        self._saver.texts.add(CellText(number, "", output_of(report), report.output_bytes, rest))
         if not report.namespace_kept:
-            await self._incarnation.emptied(why_killed(report))
+            await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
+
+    def _rest(self, number: int, report: CellReport) -> str:
+        """For who asks for the result. Which limit a cell had is not known any more: what reached it has only text."""
+        if report.outcome == "timeout":
+            return ""
+        order = self._limits.order(number, "", self._limits.time_limit)
+        told = Told(self._book.session.session_id, None, self._limits.profile)
+        return rest_of(result_of(report, order, told), pictures=True)
 
     # an older agent
 

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
 from orchestrator.domain.lifecycle import ASLEEP
-from orchestrator.domain.model import Ending, Session, SessionState
+from orchestrator.domain.model import Ending, Loss, Session, SessionState
 from orchestrator.domain.ports import Records
+from orchestrator.domain.repeats import Repeat
 from orchestrator.domain.snapshot_ports import SnapshotRecords
 from orchestrator.services.saving_notes import capped
 
@@ -116,11 +117,15 @@ class Bookkeeping:
         """A head of its own stands instead of all that there was to tell of."""
         self.untold, self.untold_notes = None, ()
 
-    async def told(self) -> None:
-        """A caller has the answer that tells the loss and the notes."""
+    async def told(self, loss: Loss | None, notes: Sequence[str]) -> None:
+        """A caller has the answer that tells these. Where there is more by now, all of it is told once more."""
+        if (self.untold, tuple(self.untold_notes)) != (loss, tuple(notes)):
+            return
 
         async def forget() -> None:
-            await self._records.loss_told(self.session.key)
+            found = await self.look()
+            if (found.untold_loss, found.untold_notes) == (loss, tuple(notes)):
+                await self._records.loss_told(self.session.key)
 
         self.untold, self.untold_notes = None, ()
         self._owed.append(forget)
@@ -165,9 +170,9 @@ class Bookkeeping:
             raise await self.refused()
         self.session = session
 
-    async def open_execution(self) -> int:
+    async def open_execution(self, repeat: Repeat | None = None) -> int:
         """The number of an execution that is going to be sent. Raises SessionDeletedError."""
-        number = await self._records.open_execution(self.session.key, self.session.incarnation)
+        number = await self._records.open_execution(self.session.key, self.session.incarnation, repeat=repeat)
         if number is None:
             raise await self.refused()
         return number

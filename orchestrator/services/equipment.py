@@ -8,6 +8,7 @@ from orchestrator.domain.model import CellOrder
 from orchestrator.domain.plan import SavingPolicy
 from orchestrator.domain.ports import Clock, Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
+from orchestrator.domain.telemetry import SILENCE, Telemetry
 from orchestrator.domain.upkeep import UpkeepRecords
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.saving_limits import SavingLimits
@@ -47,3 +48,4 @@ class Equipment:
     clock: Clock
     limits: Limits
     upkeep: UpkeepRecords
+    telemetry: Telemetry = SILENCE

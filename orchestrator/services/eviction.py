@@ -3,11 +3,14 @@
 import asyncio
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.domain.eviction import evictions
+from orchestrator.domain.plan import SessionRow
 from orchestrator.domain.ports import Clock
+from orchestrator.domain.telemetry import SILENCE, Telemetry
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.tasks import Tasks
@@ -22,13 +25,19 @@ class Eviction:
     """Looks for room while somebody waits. What was decided is checked again in the session's own queue."""
 
     def __init__(
-        self, sessions: Callable[[], Collection[LiveSession]], sandboxes: Sandboxes, tasks: Tasks, clock: Clock
+        self,
+        sessions: Callable[[], Collection[LiveSession]],
+        sandboxes: Sandboxes,
+        tasks: Tasks,
+        clock: Clock,
+        telemetry: Telemetry = SILENCE,
     ) -> None:
         self._sessions = sessions
         self._sandboxes = sandboxes
         self._tasks = tasks
         self._clock = clock
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._telemetry = telemetry
+        self._under_way: dict[str, str] = {}  # the tenants of sessions that are being hibernated
         self._passed_over: dict[str, float] = {}  # until when
 
     async def run(self) -> None:
@@ -49,9 +58,17 @@ class Eviction:
         lives = {live.session.key: live for live in self._sessions() if live.session.key not in spared}
         containers = {key: container for key, live in lives.items() if (container := live.container) is not None}
         rows = [lives[key].row for key in containers]
-        for row in evictions(now, rows, containers, wanted=self._sandboxes.wanted - len(self._under_way)):
+        wanted, under_way = self._sandboxes.wanted, Counter(self._under_way.values())
+        chosen: list[SessionRow] = []
+        for tenant, number in wanted.of_own.items():  # another tenant's end would be of no use to it
+            own = [row for row in rows if lives[row.key].session.tenant == tenant]
+            chosen += evictions(now, own, containers, wanted=number - under_way[tenant])
+        rest = [row for row in rows if row not in chosen]
+        chosen += evictions(now, rest, containers, wanted=wanted.of_any - under_way.total())
+        for row in chosen:
             work = self._hibernate(lives[row.key], row.active_at)
-            task = self._under_way[row.key] = self._tasks.spawn(work, f"make room {row.key[:8]}")
+            self._under_way[row.key] = lives[row.key].session.tenant
+            task = self._tasks.spawn(work, f"make room {row.key[:8]}")
             task.add_done_callback(functools.partial(self._done, row.key))
 
     async def _hibernate(self, live: LiveSession, active_at: float) -> None:
@@ -60,10 +77,11 @@ class Eviction:
 
         def wanted() -> bool:
             # Another call may have come, and who waited may have gone.
-            return idle() and self._sandboxes.wanted > 0
+            return idle() and not self._sandboxes.wanted.nothing
 
         try:
             if await live.hibernate(wanted):
+                self._telemetry.acted("evict")
                 logger.info("session %s was hibernated to make room", live.session.key)
                 return
         except BusyError:

@@ -1,9 +1,11 @@
 """One cell of a session, from its row in the records to its answer, in its queue's turn."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from orchestrator.domain.ageing import expiry_of
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
+from orchestrator.domain.kept_results import rest_of
 from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, ResumedFrom
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshots import SaveFailedError
@@ -21,28 +23,49 @@ from orchestrator.services.slots import Ticket
 class Executing:
     """Of one session."""
 
-    def __init__(self, book: Bookkeeping, saver: Saver, incarnation: Incarnation, equipment: Equipment) -> None:
+    def __init__(
+        self,
+        book: Bookkeeping,
+        saver: Saver,
+        incarnation: Incarnation,
+        equipment: Equipment,
+        *,
+        later: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        """`later` has something done in another turn of the session's, or not at all where it ends."""
         self._book = book
         self._saver = saver
         self._incarnation = incarnation
         self._snapshots = equipment.snapshots
         self._clock = equipment.clock
         self._limits = equipment.limits
+        self._later = later
         self.ended_at = self._clock.monotonic()  # the last cell, or the session's coming into use
 
     async def execute(self, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
         """Run it, and say what became of it."""
-        job.can_be_stopped_by(self._incarnation.stop_waking)
+        try:
+            return await self._execute(job, code, time_limit, ticket)
+        finally:
+            ticket.turn_over()
+
+    async def _execute(
+        self, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket
+    ) -> ExecutionResult:
+        job.can_be_stopped_by(lambda: self._wait_no_longer(ticket))
+        if self._incarnation.serving is not None:
+            await ticket.take_turn()  # else it waits for a sandbox first
         agent = await self._incarnation.agent(ticket)
-        number = await self._book.open_execution()
-        order = self._limits.order(number, code, time_limit)
+        number = await self._book.open_execution(ticket.terms.repeat)
+        order = replace(self._limits.order(number, code, time_limit), heard=ticket.heard)
         job.can_be_stopped_by(lambda: agent.interrupt(number))
         began = self._clock.monotonic()
         try:
             # No await between this look and the sending of the cell: an interrupt after it finds it there.
             if job.stopped or not job.awaited:
                 self._book.owe_close(number, "interrupted")
-                return await self._answer(job, order, None, lambda told: not_run_result(order, told))
+                return await self._answer(job, ticket, order, None, lambda told: not_run_result(order, told))
+            ticket.begins()
             report = await self._run(agent, order, ticket)
         except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
@@ -51,7 +74,7 @@ class Executing:
             incarnation = self._incarnation
             gone = incarnation.asleep if incarnation.sandbox is None else await incarnation.lost(reason)
             return await self._answer(
-                job, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
+                job, ticket, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
             )
         except OrchestratorError:
             self._book.owe_close(number, "interrupted")  # it never began
@@ -62,7 +85,11 @@ class Executing:
             stands = await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
         if report.outcome == "oom":
             report = replace(report, notes=(*report.notes, *await self._largest()))
-        return await self._answer(job, order, stands, lambda told: result_of(report, order, told))
+        return await self._answer(job, ticket, order, stands, lambda told: result_of(report, order, told))
+
+    def _wait_no_longer(self, ticket: Ticket) -> None:
+        ticket.give_up()
+        self._incarnation.stop_waking()
 
     async def _run(self, agent: Agent, order: CellOrder, ticket: Ticket) -> CellReport:
         try:
@@ -94,6 +121,7 @@ class Executing:
     async def _answer(
         self,
         job: Job[ExecutionResult],
+        ticket: Ticket,
         order: CellOrder,
         stands: ResumedFrom | None,
         result: Callable[[Told], ExecutionResult],
@@ -101,21 +129,43 @@ class Executing:
         """The result of what was done, recorded where that is possible, with all that is to be told."""
         self.ended_at = self._clock.monotonic()
         unrecorded = await self._book.try_to_settle()
-        loss, pending = self._book.untold, (*self._book.untold_notes, *self._saver.log.pending)
+        loss, notes = self._book.untold, self._book.untold_notes
+        pending = (*notes, *self._saver.log.pending)
         policy, duration = self._limits.policy, self._saver.container.duration
         slow = slow_note(policy.max_age(duration), duration, policy.snapshot_max_age)
-        answer = result(
-            Told(self._book.session.session_id, loss, self._limits.profile, self._saver.saved_through, stands)
+        session, profile = self._book.session, ticket.terms.profile or self._limits.profile
+        answer = result(Told(session.session_id, loss, profile, self._saver.saved_through, stands))
+        answer = replace(
+            answer,
+            notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))),
+            incarnation=session.incarnation,
+            state=session.state,
+            expires_at=expiry_of(self._clock.now(), 0.0, self._clock.now(), self._limits.ageing),
         )
-        answer = replace(answer, notes=tuple(dict.fromkeys((*answer.notes, *pending, *slow, *unrecorded))))
-        job.once_received(lambda: self._told(loss, pending))
-        self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes))
+        if loss is not None or pending:
+            job.once_received(lambda: self._handed_over(ticket, lambda: self._told(loss, notes, pending)))
+        await self._keep(order, answer, ticket)
         # Without a sandbox nothing may follow that would write them.
         if self._saver.texts.many or self._incarnation.sandbox is None:
             job.afterwards(self._saver.texts.write)
         return answer
 
-    async def _told(self, loss: Loss | None, pending: tuple[str, ...]) -> None:
+    async def _keep(self, order: CellOrder, answer: ExecutionResult, ticket: Ticket) -> None:
+        """For who asks for it later, and for the witness."""
+        is_repeatable = ticket.terms.repeat is not None
+        rest = rest_of(answer, pictures=is_repeatable)
+        self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes, rest))
+        if is_repeatable:
+            await self._saver.texts.write()  # before the answer leaves: it may be asked for again after any end of ours
+        await ticket.ended(answer)
+
+    async def _handed_over(self, ticket: Ticket, told: Callable[[], Awaitable[None]]) -> None:
+        if ticket.receipt is None:
+            await told()
+        else:
+            ticket.receipt.when_received(lambda: self._later(told))
+
+    async def _told(self, loss: Loss | None, notes: tuple[str, ...], pending: tuple[str, ...]) -> None:
         self._saver.log.told(pending)
-        if loss is not None or self._book.untold_notes:
-            await self._book.told()
+        if loss is not None or notes:
+            await self._book.told(loss, notes)

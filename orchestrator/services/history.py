@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.domain.agreement import disagreements
 from orchestrator.domain.comparison import Comparison, compare
-from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, StoreUnusableError
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, QuotaError, StoreUnusableError
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import LOCAL_TENANT, Session, SessionState
 from orchestrator.domain.snapshots import (
@@ -72,11 +72,18 @@ class Histories:
         return (await live.roll_back(sequence)).summary
 
     async def fork(
-        self, session_id: str, new_id: str, *, sequence: int | None = None, tenant: str = LOCAL_TENANT
+        self,
+        session_id: str,
+        new_id: str,
+        *,
+        sequence: int | None = None,
+        tenant: str = LOCAL_TENANT,
+        most: int | None = None,
     ) -> SnapshotSummary:
         """Make a session that begins as a copy of that snapshot; None: of the session as it is, saved for it.
 
-        Raises InvalidRequestError where `new_id` is taken, SnapshotNotFoundError and SnapshotDamagedError.
+        Raises InvalidRequestError where `new_id` is taken, QuotaError where the tenant has `most` sessions already,
+        SnapshotNotFoundError and SnapshotDamagedError.
         """
         source = await self._sessions.find(session_id, tenant=tenant)
         wanted = session_id_of(new_id)
@@ -87,10 +94,10 @@ class Histories:
         # Not to be deleted for its age while it is copied.
         await self._upkeep.used(source.session.key)
         try:
-            await self._records.ensure_session(tenant, wanted, source.session.environment)
+            await self._records.ensure_session(tenant, wanted, source.session.environment, most=most)
             target = await self._sessions.find(wanted, tenant=tenant)
             return (await target.fork_from(source.session.key, sequence)).summary
-        except InvalidRequestError:
+        except (InvalidRequestError, QuotaError):
             raise  # somebody else began it meanwhile
         except BaseException:
             await self._undo(wanted, tenant)

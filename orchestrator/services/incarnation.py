@@ -1,11 +1,13 @@
 """A session's sandbox: started, woken from the snapshot, found lost, hibernated. Everything in its queue's turn."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
 from orchestrator.domain.errors import (
     NamespaceLostError,
+    OrchestratorError,
     SandboxLostError,
     StoreUnreachableError,
     StoreUnusableError,
@@ -81,15 +83,16 @@ class Incarnation:
         try:
             # What waits is not `creating` yet: that state is to be over soon.
             async with self._sandboxes.slot(self._book.session.tenant, ticket) as slot:
-                return await self._start_in(slot)
+                await ticket.take_turn()
+                return await self._start_in(slot, ticket)
         finally:
             self._waking = None
 
-    async def _start_in(self, slot: Slot) -> Sandbox:
+    async def _start_in(self, slot: Slot, ticket: Ticket) -> Sandbox:
         creating = await self._book.creating()
         try:
             sandbox = self.sandbox = await self._sandboxes.start(
-                slot, creating.key, creating.incarnation, creating.environment
+                slot, creating.key, creating.incarnation, creating.environment, ticket.terms.profile
             )
             await self._fill(sandbox, BOTH)
             await self._book.ready()
@@ -140,6 +143,7 @@ class Incarnation:
             else:
                 stored, whole = woken.stored, woken.whole and not woken.skipped
                 self._book.owe_notes(woken.notes(record.head, python=sandbox.python, environment=sandbox.environment))
+                await self._book.try_to_settle()  # the next owner finds it alive, and not what it lacks
         self._saver.begins(stored, whole=whole, environment=sandbox.environment)
         self.filled()
 
@@ -149,11 +153,18 @@ class Incarnation:
         """The sandbox is gone, and with it what no snapshot holds: where the session stands. `told` is what callers
         hear of why.
         """
-        await self._saver.ended()  # it may have come through, and then less is lost
+        await self._saves_over()  # it may have come through, and then less is lost
         self.drop()
         self._book.owe_loss(told or f"its sandbox was lost: {reason}")
         self._book.owe_hibernation()
         return self.asleep
+
+    async def _saves_over(self) -> None:
+        """None is under way, and what the last one came to is known. What it found gone is just being noted."""
+        await self._saver.ended()
+        self._saver.found_gone()
+        with contextlib.suppress(OrchestratorError):  # the records tell a loss by what they know themselves
+            await self._saver.record()
 
     @property
     def asleep(self) -> ResumedFrom:
@@ -165,7 +176,7 @@ class Incarnation:
 
         A copy of the worker that has `resumed` serves on, unless the head is newer.
         """
-        await self._saver.ended()
+        await self._saves_over()
         stands = resumed_from(resumed, self._held, self._saver.stands_at)
         savepoint = stands.execution if stands.rung == "savepoint" else None
         self._book.owe_loss(cause, before=before, stands_at=savepoint)

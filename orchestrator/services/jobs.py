@@ -186,6 +186,13 @@ class JobQueue:
             self._waiting.append(place)
         return place
 
+    def interrupt(self) -> bool:
+        """Ask the call that runs to end early; whether one runs."""
+        if self._running is None or self._running.kind != "call" or not self._running.job.awaited:
+            return False
+        self._running.job.stop()
+        return True
+
     def end(self, error: OrchestratorError) -> None:
         """Answer every call with `error`, now and from now on; what runs is asked to end early."""
         self._ended = error

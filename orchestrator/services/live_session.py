@@ -1,16 +1,19 @@
 """One session while it is in use: its queue, its sandbox, and what its callers have yet to be told."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import (
+    CellText,
     ExecutionResult,
     Namespace,
     Session,
 )
 from orchestrator.domain.plan import ContainerRow, SessionRow
 from orchestrator.domain.snapshots import SnapshotNotFoundError, StoredSnapshot
+from orchestrator.domain.telemetry import Subject
 from orchestrator.services.adopting import Adopting
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.equipment import Equipment
@@ -37,6 +40,7 @@ class LiveSession:
         self._snapshots = equipment.snapshots
         self._pieces = equipment.pieces
         self._clock = equipment.clock
+        self._telemetry = equipment.telemetry
         limits = equipment.limits
         self._unused = unused
         self._saver = Saver(
@@ -55,7 +59,7 @@ class LiveSession:
             restore_bound=limits.saving.restore_bound,
         )
         self._keeping = Keeping(self._book, self._saver, self._incarnation)
-        self._executing = Executing(self._book, self._saver, self._incarnation, equipment)
+        self._executing = Executing(self._book, self._saver, self._incarnation, equipment, later=self._later)
         self._replacing = Replacing(self._book, self._saver, self._incarnation, self._keeping, equipment)
         self._adopting = Adopting(self._book, self._saver, self._incarnation, self._keeping, equipment)
         self._queue = JobQueue(equipment.tasks, f"session {session.key[:8]}", limit=limits.queue, idle=self._idle)
@@ -82,7 +86,13 @@ class LiveSession:
 
     async def execute(self, code: str, time_limit: float, ticket: Ticket) -> ExecutionResult:
         """Run a cell when its turn comes."""
-        return await self._submit(lambda job: self._executing.execute(job, code, time_limit, ticket))
+        since = self._telemetry.mark()
+
+        async def in_turn(job: Job[ExecutionResult]) -> ExecutionResult:
+            with self._telemetry.turn(since, Subject(self.session.tenant, self.session.key)):
+                return await self._executing.execute(job, code, time_limit, ticket)
+
+        return await self._submit(in_turn)
 
     async def list_variables(self) -> Namespace:
         """Describe the namespace: at once from what is known while something is under way, or without a sandbox."""
@@ -92,6 +102,14 @@ class LiveSession:
             names = await self._book.binding_executions()
             return last_known(listing, names)
         return await self._submit(lambda _: self._list())
+
+    def text_of(self, number: int) -> CellText | None:
+        """What an execution said, where that is not in the session's file yet."""
+        return self._saver.texts.find(number)
+
+    def interrupt(self) -> bool:
+        """Have the call that runs end early; whether one runs."""
+        return self._queue.interrupt()
 
     async def clear(self) -> None:
         """Interrupt what runs, and empty the namespace when its turn comes."""
@@ -129,6 +147,10 @@ class LiveSession:
             await self._adopting.adopt(job)
         finally:
             self._adopting.under_way = False
+
+    def _later(self, work: Callable[[], Awaitable[None]]) -> None:
+        with suppress(OrchestratorError):  # it ends, and the next owner does it
+            self._queue.begin(lambda _: work())
 
     # what plans want
 

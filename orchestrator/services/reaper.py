@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.domain.plan import Action, Hibernate, SavingPolicy, plan
 from orchestrator.domain.ports import Clock
+from orchestrator.domain.telemetry import SILENCE, Telemetry
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.tasks import Tasks
 
@@ -20,12 +21,18 @@ class Reaper:
     """Carries out plans. What was decided goes through the session's own queue and is checked again there."""
 
     def __init__(
-        self, sessions: Callable[[], Collection[LiveSession]], tasks: Tasks, clock: Clock, policy: SavingPolicy
+        self,
+        sessions: Callable[[], Collection[LiveSession]],
+        tasks: Tasks,
+        clock: Clock,
+        policy: SavingPolicy,
+        telemetry: Telemetry = SILENCE,
     ) -> None:
         self._sessions = sessions
         self._tasks = tasks
         self._clock = clock
         self._policy = policy
+        self._telemetry = telemetry
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -45,6 +52,7 @@ class Reaper:
         """Start what is due now. At most one thing at a time for each session."""
         lives = self._free()
         for action in self._plan(lives):
+            self._telemetry.acted("hibernate" if isinstance(action, Hibernate) else "save")
             task = self._tasks.spawn(_carry_out(lives[action.key], action), f"{type(action).__name__} {action.key[:8]}")
             self._under_way[action.key] = task
             task.add_done_callback(functools.partial(self._done, action.key))

@@ -60,6 +60,7 @@ def result_of(report: CellReport, order: CellOrder, told: Told) -> ExecutionResu
         resumed_from=told.resumed_from,
         memory_peak=report.memory_peak,
         notes=tuple(notes),
+        cpu=report.cpu,
     )
 
 

@@ -7,13 +7,15 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from orchestrator.domain.errors import (
-    BusyError,
     ImageGoneError,
     OrchestratorError,
     SandboxLostError,
 )
+from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import SandboxRecord, SandboxState
 from orchestrator.domain.ports import CREATE_BOUND, Agent, Engine, Records, SandboxImage
+from orchestrator.services.room import Wanted, refused, wanted
+from orchestrator.services.sandbox_rows import SandboxRows
 from orchestrator.services.slots import Slot, Slots, Ticket
 from orchestrator.services.survivors import Sandbox, Survivors
 from orchestrator.services.tasks import Tasks
@@ -60,7 +62,7 @@ class Sandboxes:
         self._creates_end = asyncio.get_running_loop().time() + create_bound
         # Rows that this object has made, or taken over, and not closed yet.
         self._ours = {record.id for record in survivors}
-        self._openings: set[asyncio.Task[None]] = set()
+        self._rows = SandboxRows(records, tasks, self._ours, self._discard)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._patient: set[str] = set()  # removals that wait for a create that nobody answered
         self._stuck: set[str] = set()  # removals that the engine has refused so far
@@ -69,35 +71,55 @@ class Sandboxes:
     async def slot(self, tenant: str, ticket: Ticket) -> AsyncGenerator[Slot, None]:
         """Room for one sandbox, for which the call may wait; what is started in it keeps it, or else it is given back.
 
-        Raises BusyError where none came free in time, too many wait, or the ticket is given up.
+        Raises BusyError where none came free in time, too many wait, or the ticket is given up; QuotaError where the
+        tenant has all that it may have.
         """
-        slot = await self._slots.take(tenant, ticket)
+        most = ticket.terms.share.sandboxes
+        slot = await self._slots.take(tenant, ticket, most=most)
         if slot is None:
-            raise self._busy()
+            stuck = len(self._slot_of.keys() & self._stuck)
+            raise refused(self._slots, self._limit, tenant, most, stuck)
         try:
             yield slot
         finally:
             if slot not in self._slot_of.values():
                 slot.free()
 
-    async def start(self, slot: Slot, session: str | None, incarnation: int, environment: str | None = None) -> Sandbox:
-        """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call.
+    async def start(
+        self,
+        slot: Slot,
+        session: str | None,
+        incarnation: int,
+        environment: str | None = None,
+        profile: SandboxProfile | None = None,
+    ) -> Sandbox:
+        """A fresh sandbox, claimed by that session's incarnation or (None) by a stateless call. It has the memory and
+        the cpus of that profile; None: of the installation's.
 
         It has that environment (None: the default one) while the engine has it, else another, which it names. Raises
         BusyError where an image build takes long, EngineUnavailableError, StoreFullError. Whatever was begun when it
         fails or is cancelled is removed in the background.
         """
         try:
-            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation, profile)
         except ImageGoneError:  # removed since it was looked for, so that no container was made
-            return await self._start(slot, await self._engine.prepare(environment), session, incarnation)
+            return await self._start(slot, await self._engine.prepare(environment), session, incarnation, profile)
 
-    async def _start(self, slot: Slot, image: SandboxImage, session: str | None, incarnation: int) -> Sandbox:
-        record = await self._open_row(image.tag)
+    async def _start(
+        self,
+        slot: Slot,
+        image: SandboxImage,
+        session: str | None,
+        incarnation: int,
+        profile: SandboxProfile | None,
+    ) -> Sandbox:
+        record = await self._rows.open(image.tag)
         self._slot_of[record.id] = slot
         agent: Agent | None = None
         try:
             handle, agent = await self._engine.launch(record, image)
+            if profile is not None:
+                await self._engine.limit(record.id, profile)
             await self._claim(record, handle, agent, session, incarnation)
         except BaseException as error:
             if isinstance(error, ImageGoneError):
@@ -106,31 +128,8 @@ class Sandboxes:
             raise
         return Sandbox(record.id, agent, image.environment, image.python)
 
-    async def _open_row(self, image: str) -> SandboxRecord:
-        """A row, which is closed again where its caller goes away while it is made."""
-        row: asyncio.Future[SandboxRecord] = asyncio.get_running_loop().create_future()
-        opening = self._tasks.spawn(self._open_for(row, image), "open a sandbox's row")
-        self._openings.add(opening)
-        opening.add_done_callback(self._openings.discard)
-        try:
-            return await row
-        except asyncio.CancelledError:
-            if row.done() and not row.cancelled() and row.exception() is None:  # it came at the same moment
-                self._remove(row.result().id, None, SandboxState.FAILED)
-            raise
-
-    async def _open_for(self, row: "asyncio.Future[SandboxRecord]", image: str) -> None:
-        try:
-            record = await self._records.open_sandbox(image)
-        except Exception as error:  # noqa: BLE001 - it belongs to who waits for the row
-            if not row.done():
-                row.set_exception(error)
-            return
-        self._ours.add(record.id)
-        if row.done():
-            self._remove(record.id, None, SandboxState.FAILED)
-        else:
-            row.set_result(record)
+    def _discard(self, sandbox_id: str) -> None:
+        self._remove(sandbox_id, None, SandboxState.FAILED)
 
     async def _claim(
         self, record: SandboxRecord, handle: str, agent: Agent, session: str | None, incarnation: int
@@ -165,22 +164,14 @@ class Sandboxes:
         return self._remove(sandbox_id, None, SandboxState.DESTROYING)
 
     @property
-    def wanted(self) -> int:
+    def wanted(self) -> Wanted:
         """How many sandboxes must end for all who wait now, beside those that are just being removed."""
-        ending = self._slot_of.keys() & self._removals.keys()
-        return self._slots.waiting - len(ending - self._stuck)
+        ending = (self._slot_of.keys() & self._removals.keys()) - self._stuck
+        return wanted(self._slots, [self._slot_of[sandbox_id] for sandbox_id in ending])
 
     async def crowded(self) -> None:
         """Return when somebody waits for a slot."""
         await self._slots.crowded.wait()
-
-    def _busy(self) -> BusyError:
-        stuck = len(self._slot_of.keys() & self._stuck)
-        held = f" The engine has not removed {stuck} of them yet." if stuck else ""
-        return BusyError(
-            f"All {self._limit} sandboxes are in use, and none came free within {self._slots.wait:g} s.{held}",
-            hint="Try again when other calls have ended: a session in which nothing runs makes room by itself.",
-        )
 
     async def removed(self, *, seconds: float) -> None:
         """Wait until all that is being removed is gone; what is not by then is left to the next owner, by its row.
@@ -194,7 +185,7 @@ class Sandboxes:
             if left <= 0 or self._tasks.patience.lost:
                 break
             await self._tasks.patience.wait(waited_for, seconds=left, first=True)
-        given_up = [*self._openings, *self._removals.values()]
+        given_up = [*self._rows.openings, *self._removals.values()]
         if given_up:
             logger.warning("%d sandboxes are left to the next owner: %s", len(given_up), ", ".join(self._removals))
         for task in given_up:
@@ -203,7 +194,7 @@ class Sandboxes:
             await asyncio.wait(given_up, timeout=_CANCEL_PATIENCE)
 
     def _under_way(self) -> set[asyncio.Task[None]]:
-        return self._openings | {task for name, task in self._removals.items() if name not in self._patient}
+        return self._rows.openings | {task for name, task in self._removals.items() if name not in self._patient}
 
     async def clear_leftovers(self) -> None:
         """At once, and after the last create of an earlier owner; what comes later the sweeper finds."""

@@ -159,8 +159,6 @@ class Saver:
             self._ended.append((0, self._clock.monotonic()))
         self.log.forget()
 
-    # saving
-
     async def begin(self, agent: Agent) -> None:
         """Save in the background, as of now. What goes wrong becomes a note. Raises where it cannot be intended."""
         if self._task is not None:
@@ -211,6 +209,8 @@ class Saver:
         intent = replacing or await self._snapshots.intend_snapshot(session.key, session.incarnation)
         if intent is None:
             raise await self._book.refused()
+        if replacing is None and (gone := self.found_gone()) is not None:
+            raise gone  # what there is now must not pass for what there was before that is told
         usable = intent.head is not None and self._head_seed == intent.seed
         order = SaveOrder(
             intent=intent,

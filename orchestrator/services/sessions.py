@@ -9,20 +9,27 @@ from typing import Any
 from orchestrator.domain.ageing import expiry_of
 from orchestrator.domain.errors import (
     OrchestratorError,
-    SandboxLostError,
     SessionDeletedError,
     StoreUnusableError,
 )
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, Namespace, Session, SessionState, SessionSummary
+from orchestrator.domain.model import (
+    LOCAL_TENANT,
+    CellText,
+    ExecutionResult,
+    Namespace,
+    Session,
+    SessionState,
+    SessionSummary,
+)
 from orchestrator.domain.ports import Engine
 from orchestrator.services.checks import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
 from orchestrator.services.live_session import LiveSession
-from orchestrator.services.results import Told, lost_result, result_of
-from orchestrator.services.slots import Ticket
+from orchestrator.services.stateless import Stateless
 from orchestrator.services.tasks import Patience
+from orchestrator.services.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +54,7 @@ class Sessions:
         self._clock = equipment.clock
         self._limits = equipment.limits
         self._live: dict[tuple[str, str], LiveSession] = {}
-        self._stateless: set[asyncio.Task[None]] = set()
+        self._stateless = Stateless(equipment)
         self._ending: set[str] = set()  # keys of sessions that are just being deleted
         self._closing = False
 
@@ -63,17 +70,17 @@ class Sessions:
         """Run a cell in that session, made on first use; without a session id in a fresh sandbox of its own.
 
         `timeout` is in seconds of running, from above 0 to 3600 (None: 60). A cell that fails is a result with an
-        `error`. Raises InvalidRequestError, BusyError, SessionDeletedError, EngineUnavailableError, StoreFullError and
-        ShuttingDownError where none ran. Cancelling interrupts the cell. The `ticket` tells where the call stands
-        while it waits for a sandbox.
+        `error`. Raises InvalidRequestError, BusyError, QuotaError, SessionDeletedError, EngineUnavailableError,
+        StoreFullError and ShuttingDownError where none ran. Cancelling interrupts the cell. The `ticket` tells where
+        the call stands while it waits for a sandbox.
         """
         self._check_open()
         check_code(code, self._limits)
         time_limit = time_limit_of(timeout, self._limits)
         ticket = ticket or Ticket()
         if not session_id:
-            return await self._execute_stateless(code, time_limit, tenant, ticket)
-        live = await self._use(tenant, session_id_of(session_id))
+            return await self._stateless.execute(code, time_limit, tenant, ticket)
+        live = await self._use(tenant, session_id_of(session_id), ticket.terms.sessions)
         return await live.execute(code, time_limit, ticket)
 
     async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
@@ -102,6 +109,10 @@ class Sessions:
             for session in found
         ]
 
+    async def interrupt(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> bool:
+        """Have the call end early that runs in the session; whether one does. Raises SessionNotFoundError."""
+        return (await self.find(session_id, tenant=tenant)).interrupt()
+
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
         """Empty the namespace, interrupting what runs; files in the workspace stay. Raises SessionNotFoundError."""
         live = await self.find(session_id, tenant=tenant)
@@ -128,8 +139,7 @@ class Sessions:
         """
         self._closing = True
         deadline = asyncio.get_running_loop().time() + seconds
-        for task in self._stateless:
-            task.cancel()
+        self._stateless.cancel()
         lives, self._live = list(self._live.values()), {}
         # A part of the time is the engine's, for what was not saved in the rest.
         await self._all_of([live.retire(shutting_down()) for live in lives], seconds * _SAVING_SHARE)
@@ -196,9 +206,18 @@ class Sessions:
         """The keys of sessions that are being deleted right now."""
         return frozenset(self._ending)
 
+    async def all(self) -> Sequence[Session]:
+        """The records of all tenants' sessions."""
+        return await self._records.all_sessions()
+
     def in_use(self) -> Collection[LiveSession]:
         """All sessions that have a queue or a sandbox."""
         return tuple(self._live.values())
+
+    def fresh_text(self, session: Session, number: int) -> CellText | None:
+        """What an execution was answered, where that is not in the session's file yet."""
+        live = self._live.get((session.tenant, session.session_id))
+        return None if live is None or live.session.key != session.key else live.text_of(number)
 
     def is_ending(self, key: str) -> bool:
         """Whether that session is just being deleted."""
@@ -219,43 +238,14 @@ class Sessions:
 
     # one call
 
-    async def _execute_stateless(self, code: str, time_limit: float, tenant: str, ticket: Ticket) -> ExecutionResult:
-        job: Job[ExecutionResult] = Job()
-        job.can_be_stopped_by(ticket.give_up)
-        work = carry_out(job, partial(self._run_alone, job, code, time_limit, tenant, ticket), shutting_down())
-        task = self._tasks.spawn(work, "stateless call")
-        self._stateless.add(task)
-        task.add_done_callback(self._stateless.discard)
-        task.add_done_callback(lambda _: job.fail(shutting_down()))  # where it was cancelled before its first step
-        return await job.answer()
-
-    async def _run_alone(
-        self, job: Job[ExecutionResult], code: str, time_limit: float, tenant: str, ticket: Ticket
-    ) -> ExecutionResult:
-        async with self._sandboxes.slot(tenant, ticket) as slot:
-            sandbox = await self._sandboxes.start(slot, None, 1)
-        order = self._limits.order(1, code, time_limit)
-        told = Told(None, None, self._limits.profile)
-        began = self._clock.monotonic()
-        job.can_be_stopped_by(lambda: sandbox.agent.interrupt(1))
-        try:
-            if not job.awaited:
-                raise shutting_down()  # nobody reads it
-            return result_of(await sandbox.agent.execute(order), order, told)
-        except SandboxLostError as error:
-            agent, duration = sandbox.agent, self._clock.monotonic() - began
-            return lost_result(agent.lost or error.message, order, told, duration, for_memory=agent.lost_to_memory)
-        finally:
-            self._sandboxes.end(sandbox)
-
-    async def _use(self, tenant: str, session_id: str) -> LiveSession:
+    async def _use(self, tenant: str, session_id: str, most: int | None) -> LiveSession:
         live = self._live.get((tenant, session_id))
         if live is not None:
             return live
         session = await self._records.find_session(tenant, session_id)
         if session is None:
             image = await self._engine.prepare()  # a session that could not start is not made
-            session = await self._records.ensure_session(tenant, session_id, image.environment)
+            session = await self._records.ensure_session(tenant, session_id, image.environment, most=most)
         self._check_open()
         # Another call may have come first; no await from here on.
         return self._live.get((tenant, session_id)) or self._enliven(session)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeVar
 
 from orchestrator.domain.ageing import Age, AgedSession, Allowance, allowance, plan_ageing
@@ -62,9 +63,17 @@ class _Look:
 
 
 class Sweeper:
-    """The slow loop beside the reaper's quick one. What it decides is carried out by `Upkeep`, one by one."""
+    """The slow loop beside the reaper's quick one. What it decides is carried out by `Upkeep`, one by one; `others` are
+    errands that have no other loop.
+    """
 
-    def __init__(self, sessions: Sessions, engine: Engine, equipment: Equipment) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        engine: Engine,
+        equipment: Equipment,
+        others: Mapping[str, Callable[[], Awaitable[object]]] = MappingProxyType({}),
+    ) -> None:
         self._sessions = sessions
         self._engine = engine
         self._records = equipment.records
@@ -72,10 +81,12 @@ class Sweeper:
         self._pieces = equipment.pieces
         self._sandboxes = equipment.sandboxes
         self._clock = equipment.clock
+        self._telemetry = equipment.telemetry
         self._policy = equipment.limits.ageing
         self._longest_call = equipment.limits.max_time_limit + equipment.limits.grace
         self._actions = Upkeep(sessions, engine, equipment)
         self._errands = Errands(equipment.clock)
+        self._others = others
         self._ticks: Ticks | None = None
         self._sightings = Sightings()
         self._rounds = 0
@@ -89,6 +100,8 @@ class Sweeper:
                 else:
                     await self.round()
                     await self._errands.run("maintain", "the records", self._maintain)
+                for name, work in self._others.items():
+                    await self._errands.run("keep up", name, work)
             except OrchestratorError as error:
                 logger.warning("nobody could look for what is due: %s", error)
             except Exception:
@@ -107,8 +120,10 @@ class Sweeper:
         self._sightings = look.sightings
         await self._remember(look)
         for chore in look.chores:
+            self._telemetry.acted("sweep")
             await self._carry_out(chore)
         async for age in self._ageing(look):
+            self._telemetry.acted("age")
             await self._carry_out(age)
         self._errands.forget_old()
 

@@ -24,12 +24,16 @@ class Texts:
     @property
     def many(self) -> bool:
         """Whether it is time to write them."""
-        size = sum(len(text.code) + len(text.output) for text in self._waiting.values())
+        size = sum(len(text.code) + len(text.output) + len(text.rest) for text in self._waiting.values())
         return len(self._waiting) >= _MOST or size >= _MOST_CHARACTERS
 
     def add(self, text: CellText) -> None:
         """Take one more."""
         self._waiting[text.number] = text
+
+    def find(self, number: int) -> CellText | None:
+        """That one, where it still waits."""
+        return self._waiting.get(number)
 
     async def write(self) -> None:
         """Write what waits. Where that fails it is tried again with the next ones, until there are too many."""

@@ -30,6 +30,7 @@ BOTH: Sequence[SectionName] = ("workspace", "namespace")
 NAMESPACE: Sequence[SectionName] = ("namespace",)
 # How careful each try is, after as many groups that ended the worker: in the end only plain values are loaded, so that
 # what else is there costs a session no more than itself.
+_SPARED = 3  # groups that are tried once more after the worker was killed, perhaps from outside
 TRIES = (0,) * 8 + (1,) * 5 + (2,) * 3
 
 
@@ -88,11 +89,16 @@ async def _section(
     agent: Agent, reader: SnapshotReader, woken: Woken, section: Section, *, name: SectionName, bound: float
 ) -> RestoreReport:
     quarantined: dict[int, str] = {}
+    spared: set[int] = set()
     seed, sequence = woken.stored.summary.seed, woken.stored.summary.sequence
     for careful in TRIES:
         order = RestoreOrder(sequence, name, section.body, seed, bound, dict(quarantined), careful)
-        async with aclosing(_noted(reader, section, woken)) as pieces:
-            report = await agent.restore(order, pieces)
+        report = await _tried(agent, reader, woken, section, order)
+        while (
+            report.crashed is not None and report.killed and report.crashed[0] not in spared and len(spared) < _SPARED
+        ):
+            spared.add(report.crashed[0])
+            report = await _tried(agent, reader, woken, section, order)
         if report.crashed is None:
             return report
         group, why = report.crashed
@@ -103,6 +109,13 @@ async def _section(
         "The saved values end every process that loads them.",
         hint="Clear the session, or roll it back to an earlier snapshot.",
     )
+
+
+async def _tried(
+    agent: Agent, reader: SnapshotReader, woken: Woken, section: Section, order: RestoreOrder
+) -> RestoreReport:
+    async with aclosing(_noted(reader, section, woken)) as pieces:
+        return await agent.restore(order, pieces)
 
 
 async def _noted(reader: SnapshotReader, section: Section, woken: Woken) -> AsyncGenerator[Piece | DamagedPiece, None]:

@@ -167,8 +167,11 @@ def safe_to_fork() -> bool:
 
 
 def other_threads() -> list[Thread]:
-    """Those of Python that live beside this one."""
-    return [thread for thread in pristine.threads() if thread is not pristine.current_thread()]
+    """Those of Python that live beside this one; none where the session has replaced what would tell."""
+    try:
+        return [thread for thread in pristine.threads() if thread is not pristine.current_thread()]
+    except Exception:
+        return []
 
 
 def _runs(thread: int | None) -> bool:

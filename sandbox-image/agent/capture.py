@@ -67,6 +67,10 @@ class Capture:
         """The end of what was written after the head."""
         return bytes(self._tail[-self._tail_limit :]) if self._tail_limit else b""
 
+    def recent(self, size: int) -> bytes:
+        """The last of what was read, at most so many bytes."""
+        return bytes((self.head[-size:] + self._tail[-size:])[-size:])
+
     def close(self) -> None:
         """Stop reading; whoever still writes gets EPIPE. Idempotent."""
         if not self.closed:

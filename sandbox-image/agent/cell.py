@@ -21,6 +21,7 @@ class Cell:
         self.grace = float(order["grace"])  # seconds
         # Bytes of output to keep from its beginning and from its end.
         self.head, self.tail = min(order["head"], _MAX_OUTPUT), min(order["tail"], _MAX_OUTPUT)
+        self.told = order.get("told") is True  # whether the host wants to hear what it writes while it runs
         self.verdict: str | None = None  # why it was asked to stop
         self.started: float | None = None
         self.ended: float | None = None

@@ -60,6 +60,7 @@ class Channel:
         self._heartbeat = _HANDSHAKE_BOUND
         self._replies: dict[int, bytes] = {}  # the oldest first
         self._at_work: set[int] = set()
+        self._failed_at: set[int] = set()  # requests that were refused so, whatever else comes of them
         self._highest_id = 0
         self._alone_since = self._trying_since = self._ticked = time.monotonic()
         self._tick()
@@ -106,6 +107,8 @@ class Channel:
             self.refuse(request, "forgotten", "its reply does not fit into a frame under this id")
 
     def _answer(self, request: int, frame: bytes) -> None:
+        if request in self._failed_at:
+            return
         self._at_work.discard(request)
         self._replies[request] = frame
         while len(self._replies) > _KEPT_REPLIES or sum(map(len, self._replies.values())) > _KEPT_BYTES:
@@ -154,9 +157,17 @@ class Channel:
         elif request > self._highest_id:
             self._highest_id = request
             self._at_work.add(request)
-            self._served.asked(header, parts)
+            self._ask(request, header, parts)
         elif request not in self._at_work:
             self.refuse(request, "forgotten", "its reply is no longer kept")
+
+    def _ask(self, request: int, header: Header, parts: list[bytes]) -> None:
+        try:
+            self._served.asked(header, parts)
+        except Exception:  # who waits is answered, though nobody knows how far it came
+            self.refuse(request, "failed", "the agent failed at it")
+            self._failed_at.add(request)
+            raise
 
     def _send(self, header: Header) -> None:
         if self._stream is not None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agent.capture import Capture
 from agent.cell import Cell
-from agent.cgroup import OomCounter, TaskCounter
+from agent.cgroup import CpuCounter, OomCounter, TaskCounter
 from agent.channel import Channel
 from agent.ending import Ending, verdict_of
 from agent.kept_result import KeptResult
@@ -13,6 +14,7 @@ from agent.outputs import Outputs
 from agent.reactor import Reactor
 from agent.savepoints import Savepoints
 from agent.standing import Standing
+from agent.telling import Telling
 from agent.wire import Header
 from agent.workers import Workers
 
@@ -47,9 +49,11 @@ class Executions:
         self._savepoints = savepoints
         self._memory = memory
         self._settled = settled
-        self._outputs = Outputs(reactor)
+        self._outputs = Outputs(reactor, self._wrote)
+        self._telling = Telling(reactor, channel)
         self._oom = OomCounter()
         self._tasks = TaskCounter()
+        self._cpu = CpuCounter()
         self._ending: Ending | None = None
         self.standing = Standing()
         self.last = 0  # the highest number that was ever to be run
@@ -78,6 +82,10 @@ class Executions:
         self._workers.send(run, [cell.code], [] if descriptor is None else [descriptor])
         self.standing.began(cell.number)
         cell.timer = self._reactor.after(cell.limit, lambda: self._stop(cell, "timeout"))
+
+    def _wrote(self, capture: Capture) -> None:
+        if self.cell is not None and self.cell.capture is capture:
+            self._telling.wrote(self.cell)
 
     def interrupt(self, number: object) -> None:
         """Somebody wants that execution to stop; nothing happens unless it runs."""
@@ -153,7 +161,9 @@ class Executions:
         if oom:
             how = _OUT_OF_MEMORY
         cell = self.cell if self.cell is not None and self.cell.started is not None else None
-        self._replace(self._ended(cell, how, oom=oom))
+        ending = self._ending = self._ended(cell, how, oom=oom)
+        # A copy that it has just forked may have yet to say so: nothing is newer.
+        self._savepoints.await_arrival(lambda: self._replace(ending) if self._ending is ending else None)
         return how
 
     def resumed(self, standing: Standing, notes: list[str]) -> None:
@@ -273,6 +283,7 @@ class Executions:
             "ok": True,
             "execution": cell.number,
             "duration": cell.duration(),
+            "cpu": self._cpu.new(),
             "output_bytes": written,
             "notes": told,
             **verdict,

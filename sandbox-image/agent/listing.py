@@ -17,6 +17,20 @@ _MAX_CHILDREN = 32
 _MAX_SILENT_CHILDREN = 3  # that end without a word
 _MAX_PID = 2**22
 _ROW = 4  # name, type, size, whether it is a module
+_MAX_SIZE = 2**53  # what every JSON reader holds exactly, and the most that the host takes
+
+
+def is_row(row: Any) -> bool:
+    """Whether it is one of ours, by its form: what an object has written among them ends neither us nor the host."""
+    if type(row) is not list or len(row) != _ROW:
+        return False
+    name, kind, size, _module = row
+    return type(name) is str and type(kind) is str and (size is None or is_size(size))
+
+
+def is_size(size: Any) -> bool:
+    """Whether it could be one."""
+    return type(size) is int and 0 <= size < _MAX_SIZE
 
 
 class Listing:
@@ -99,8 +113,8 @@ class Listing:
                 self._add_rows(fields["names"])
             elif "asking" in fields:
                 self._ordinal = max(self._ordinal, int(fields["ordinal"]))
-            elif "size" in fields:
-                self._sizes[int(fields["position"])] = int(fields["size"])
+            elif "size" in fields and is_size(fields["size"]):
+                self._sizes[int(fields["position"])] = fields["size"]
             elif "end" in fields:
                 self._finish()
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
@@ -142,7 +156,7 @@ class Listing:
     def _add_rows(self, rows: list[list[Any]]) -> None:
         for row in rows:
             self._room -= len(json.dumps(row)) + 2
-            if len(row) == _ROW and self._room > 0:
+            if is_row(row) and self._room > 0:
                 self._names.append(row)
 
     def _table(self) -> dict[str, Any]:

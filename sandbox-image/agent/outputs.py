@@ -1,5 +1,7 @@
 """The pipes that cells write to: one after another while nothing is left that writes late, else one for each."""
 
+from _collections_abc import Callable  # collections is dear to import before the hello
+
 from agent.capture import Capture
 from agent.cell import Cell
 from agent.reactor import Reactor
@@ -10,7 +12,9 @@ _MAX_LEFT_OVER = 16  # pipes of ended cells that something still writes to
 class Outputs:
     """What cells write, and what was written after their end."""
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, wrote: Callable[[Capture], None]) -> None:
+        """`wrote` is called when something was read."""
+        self._wrote = wrote
         self._reactor = reactor
         self._free: Capture | None = None  # its pipe has no writer but the worker: the next cell may have it
         self._left_over: list[Cell] = []
@@ -57,7 +61,8 @@ class Outputs:
             capture.close()
 
     def _read(self, capture: Capture) -> None:
-        capture.read()
+        if capture.read():
+            self._wrote(capture)
         if capture.ended:
             self.drop(capture)
             for cell in [cell for cell in self._left_over if cell.capture is capture]:

@@ -27,6 +27,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
+        self.failed: Callable[[Exception], None] | None = None  # is told what a callback raises; None: it ends `run`
 
     def watch(self, fd: int, ready: Callable[[int], None], events: int = READ) -> None:
         """Call `ready` with the events seen on `fd`; watching it again changes events and callback."""
@@ -51,15 +52,26 @@ class Reactor:
         """For ever; the process ends by os._exit."""
         while True:
             for fd, events in self._epoll.poll(self._patience()):
-                ready = self._callbacks.get(fd)
-                if ready is not None:
-                    ready(events)
+                self._call_back(fd, events)
             now = time.monotonic()
             due = [timer for timer in self._timers if timer.live and timer.when <= now]
             self._timers = [timer for timer in self._timers if timer.live and timer.when > now]
             for timer in sorted(due, key=lambda timer: timer.when):
                 if timer.live:  # one due before it may have cancelled it
-                    timer.act()
+                    self._guarded(timer.act)
+
+    def _call_back(self, fd: int, events: int) -> None:
+        ready = self._callbacks.get(fd)
+        if ready is not None:
+            self._guarded(lambda: ready(events))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            if self.failed is None:
+                raise
+            self.failed(error)
 
     def _patience(self) -> float:
         waiting = [timer.when for timer in self._timers if timer.live]

@@ -5,6 +5,7 @@ group is replaced by a fresh one.
 from agent.channel import Channel
 from agent.executions import Executions
 from agent.piece_feed import PieceFeed, record_of
+from agent.processes import KILLED
 from agent.reactor import Reactor, Timer
 from agent.save_memory import NAMESPACE, WORKSPACE, SaveMemory
 from agent.wire import Header
@@ -92,7 +93,7 @@ class Restores:
     def worker_died(self, how: str) -> None:
         """A fresh one is being made; was it in the middle of this?"""
         if self._feed is not None and self._given:
-            self._lost(f"loading it ended the process: {how}"[:300])
+            self._lost(f"loading it ended the process: {how}"[:300], killed=how == KILLED)
 
     def interrupt(self, why: str) -> None:
         """What is there is not known: a fresh worker is made, if the present one has begun."""
@@ -120,11 +121,14 @@ class Restores:
         self._executions.replace_worker()
         self._lost("it timed out, and could not be interrupted")
 
-    def _lost(self, why: str) -> None:
-        """The worker did not live through it: the next one is asked without the group that it was at."""
+    def _lost(self, why: str, *, killed: bool = False) -> None:
+        """The worker did not live through it: the next one is asked without the group that it was at, or, where it was
+        killed, perhaps from outside, with it once more.
+        """
         self._end()
         if self._order["section"] == NAMESPACE and self._group is not None:
-            self._channel.reply(self._order["id"], {"ok": True, "restored": 0, "crashed": [self._group, why]})
+            crashed = {"ok": True, "restored": 0, "crashed": [self._group, why], "killed": killed}
+            self._channel.reply(self._order["id"], crashed)
         else:
             self._channel.refuse(self._order["id"], "failed", f"the worker has ended: {why}")
 

@@ -20,7 +20,7 @@ from agent.cgroup import MemoryGauge
 from agent.manifest import manifest, remarks
 from agent.piece_records import HEADER, NO_DIGEST
 from agent.processes import living_beside
-from agent.snapshot import process_state
+from agent.snapshot import process_patches, process_state
 from agent.snapshot.keeper import SaveFailedError, keep, settle
 from agent.snapshot.libraries import zstandard
 from agent.snapshot.nodes import Limits
@@ -77,6 +77,7 @@ class SaveChild:
         """Save and end. Of the descriptors from `spared` on, only these two go on meaning what they mean."""
         self._pipe, self._connection = pipe, connection
         try:
+            process_patches.put_back()
             settle()
             faulthandler.disable()  # its report is for the worker's own end
             _let_go(spared, {pipe, connection.fileno()})

@@ -18,6 +18,7 @@ from agent.workers import Workers
 
 _FORK_BOUND = 6.0  # seconds; a thread of the user's in a library's parallel region can hold a fork up for ever
 _STAND_BOUND = 10.0  # seconds from the order to the copy's own word
+_ARRIVAL = 2.0  # seconds to that word where the worker has ended meanwhile
 _LITTLE, _LITTLE_PART = 8 * 1024 * 1024, 50  # bytes, and which part of the limit, that are not worth a savepoint
 _LOOK_AGAIN = 1.0  # seconds
 _HUNG = "its fork for a savepoint hung"
@@ -45,6 +46,7 @@ class Savepoints:
         self._due = False  # something has changed since the last one
         self._fresh = False  # no cell has run since the last fork
         self._look: Timer | None = None
+        self._arrived: Callable[[], None] | None = None  # who waits for the one that is coming
         self._faults = 0  # page faults of the worker so far, by its own word
         self._notes: list[str] = []
 
@@ -164,6 +166,7 @@ class Savepoints:
             if older is not None:
                 older.end()
             self._settle(copy)
+            self._arrival_is_over()
 
     def _settle(self, copy: SavepointCopy) -> None:
         """Copy and worker speak in any order: when both have, the next one may be made."""
@@ -179,6 +182,7 @@ class Savepoints:
             self._failed("processes", "No savepoint was made: its process has ended.")
             if forking:
                 self._released()
+            self._arrival_is_over()
         elif copy is self._standing:
             self._standing = None
             copy.end()
@@ -219,6 +223,20 @@ class Savepoints:
 
     # ends
 
+    def await_arrival(self, then: Callable[[], None]) -> None:
+        """The worker has ended: do that when it is known whether one stands that it may have forked last, or now."""
+        self._arrived = then
+        if self._coming is None or self._coming.pid is not None:
+            self._arrival_is_over()
+        else:
+            self._reactor.after(_ARRIVAL, lambda: self._arrival_is_over(then))
+
+    def _arrival_is_over(self, only: Callable[[], None] | None = None) -> None:
+        then = self._arrived
+        if then is not None and only in (None, then):
+            self._arrived = None
+            then()
+
     def take(self) -> SavepointCopy | None:
         """The one that takes over, if there is one; it is not among the savepoints any more."""
         copy, self._standing = self._standing, None
@@ -246,4 +264,4 @@ class Savepoints:
         for copy in (self._coming, self._standing):
             if copy is not None:
                 copy.end()
-        self._coming = self._standing = None
+        self._coming = self._standing = self._arrived = None

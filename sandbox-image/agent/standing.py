@@ -12,6 +12,7 @@ class Standing:
         self.variables = 0
         self.hollow = lost  # why it lacks the session's namespace, until it is given one
         self.untold: str | None = None  # how the one before it ended, which no reply to this host has said
+        self._said: set[str] = set()  # requests whose refusals have, when others may have been on their way already
         self.replaced: str | None = None  # how it ended, as long as no cell has run since
 
     def began(self, execution: int) -> None:
@@ -41,6 +42,7 @@ class Standing:
 
     def asked_by_another(self) -> None:
         """Another host cannot know what this worker lacks, whoever was told of it."""
+        self._said.clear()
         if self.execution is None:
             self.untold = self.hollow = self.hollow or _REPLACED
         else:
@@ -49,9 +51,16 @@ class Standing:
     def loss(self, kind: str) -> tuple[str, int | None] | None:
         """Whether a request of this kind is to be told that the worker ended: why, and what the present one stands at.
 
-        An `execute` is told once; what needs the namespace as long as that is not there.
+        Each kind is told once, since a save and a cell may both be on their way before the host hears of either; what
+        needs the namespace is told as long as that is not there. Another one of the kind that was told is sent by a
+        host that has heard it.
         """
         if self.hollow is not None and kind != "execute":
             return self.hollow, None
-        told, self.untold = self.untold, None
-        return None if told is None else (told, self.execution)
+        if self.untold is None:
+            return None
+        if kind in self._said:
+            self.untold = None
+            return None
+        self._said.add(kind)
+        return self.untold, self.execution

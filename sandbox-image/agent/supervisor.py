@@ -14,6 +14,7 @@ from agent.executions import Executions
 from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
 from agent.memory_watch import MemoryWatch
+from agent.own_faults import OwnFaults
 from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
@@ -43,6 +44,7 @@ class Supervisor:
         set_dumpable(dumpable=False)  # before there is any process that could look
         memory, gauge = SaveMemory(), MemoryGauge()
         self._workers = Workers(reactor, self, gauge, threads)
+        reactor.failed = OwnFaults(self._workers).met
         self._init = Init(reactor, self._workers.reaped)
         self._savepoints = Savepoints(reactor, self._workers, gauge, free=self._free, released=self._start_cell)
         self._saves = Saves(
@@ -212,10 +214,7 @@ class Supervisor:
             self._channel.refuse(request, *_OCCUPIED)
         elif not self._refused_as_lost(request, "list"):
             self._saves.needed()
-            if self._saves.holding:
-                self._listings.wait(request)
-            else:
-                self._listings.begin(request)
+            (self._listings.wait if self._saves.holding else self._listings.begin)(request)
 
     def _released(self) -> None:
         """The worker may be used again after a save has begun."""

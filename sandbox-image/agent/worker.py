@@ -97,7 +97,7 @@ class Worker:
         except OSError:
             pristine.leave(LOST_CHANNEL)
         if not data:
-            pristine.leave(0)
+            pristine.leave(LOST_CHANNEL)
         for level, kind, passed in controls:
             if (level, kind) == (pristine.SOL_SOCKET, pristine.SCM_RIGHTS):
                 self._descriptors += memoryview(passed).cast("i")
@@ -200,8 +200,8 @@ class Worker:
             if intermediate == 0:
                 self._inspect_in_child(header, pipe)
             pristine.waitpid(intermediate, 0)
-        except OSError:
-            pass  # no process may be started any more, or somebody has waited for it: the closed pipe says it
+        except Exception:  # noqa: S110 - no process may be started, or somebody has waited for it: the closed pipe says it
+            pass
         pristine.close(pipe)
 
     def _inspect_in_child(self, header: Header, pipe: int) -> NoReturn:
@@ -214,6 +214,7 @@ class Worker:
                 for target in (0, 1, 2):
                     pristine.dup2(null, target)
                 self._supervisor.close()
+                pristine.close(self._answers)  # an object that writes to whatever is open does not spoil it
                 describe(self._interpreter.namespace, header["skip"], pipe)
         finally:
             pristine.leave(0)

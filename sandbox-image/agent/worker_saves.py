@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent import pristine
-from agent.before_fork import open_mp, random_state, safe_to_fork
+from agent.before_fork import open_mp, other_threads, random_state, safe_to_fork
 from agent.save_child import Beside, SaveChild
 from agent.streams import HIGH
 from agent.wire import Header
@@ -28,13 +28,13 @@ def begin(
             return
         open_mp.pause()
         before = random_state()
-        beside = Beside(pristine.getpid(), len(pristine.threads()) - 1)
+        beside = Beside(pristine.getpid(), len(other_threads()))
         # Twice, so that the child is PID 1's to reap, and no wait() of a user's thread sees it.
         intermediate = pristine.fork()
         if intermediate == 0:
             _fork_again(SaveChild(namespace, before, beside, header, parts), pipe, connection, told, tell)
         pristine.waitpid(intermediate, 0)
-    except OSError:
+    except Exception:  # no process, or what the session has changed
         tell({**told, "pid": None})
     finally:
         pristine.close(pipe)

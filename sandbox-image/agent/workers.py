@@ -85,7 +85,6 @@ class Workers:
         self._handle_ended(kill_all_but(self.zygotes()))
         if oom and not self._gauge.has_room():
             os._exit(OUT_OF_MEMORY)
-        self._zygote.start()
         self._tries += 1
         if self._tries > _TRIES:
             os._exit(_UNUSABLE)  # nothing can run here any more: the host sees the sandbox end
@@ -93,6 +92,7 @@ class Workers:
         self._crash_report = CrashReport()
         answers, answers_writing = os.pipe2(os.O_CLOEXEC)
         try:
+            self._zygote.start()
             connection = self._zygote.ask(answers_writing, self._crash_report.writing)
         except OSError:
             os.close(answers)

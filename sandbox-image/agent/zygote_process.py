@@ -70,6 +70,8 @@ class Zygote:
             message = self._socket.recv(16)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # it has ended with a request unread
+            message = b""
         if message == _HIDDEN:
             self._hidden()
         elif message:

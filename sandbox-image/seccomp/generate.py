@@ -18,6 +18,7 @@ TABLE = HERE.parents[1] / "docs" / "seccomp.md"
 # Both native ABIs, and no other: without subarchitectures, 32-bit and x32 calls end the process.
 _ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")
 _LOW_HALF = 0xFFFF_FFFF
+_ALL = 0xFFFF_FFFF_FFFF_FFFF
 _ERRNOS = {"success": 0, "ENOSYS": 38, "EOPNOTSUPP": 95, "EAFNOSUPPORT": 97}  # the same on both
 
 _INTRODUCTION = """\
@@ -56,7 +57,9 @@ def _rules(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _comparisons(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if "is" in condition:
+    if "null" in condition:
+        pairs = [(_ALL, 0)]
+    elif "is" in condition:
         pairs = _blocks(set(condition["is"]))
     else:
         wanted = condition["are"]

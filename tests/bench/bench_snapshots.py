@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.adapters.channel.link import AgentLink
+from orchestrator.adapters.host_memory import keep_freed_memory
 from orchestrator.app import Orchestrator
+from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.slots import Slot
 from orchestrator.services.survivors import Sandbox
@@ -87,10 +89,15 @@ class Wakes:
         """Look on while the block runs."""
         wakes, start = cls(), Sandboxes.start
 
-        async def watched(
-            sandboxes: Sandboxes, slot: Slot, session: str | None, incarnation: int, environment: str | None = None
+        async def watched(  # noqa: PLR0917 - as what it stands for
+            sandboxes: Sandboxes,
+            slot: Slot,
+            session: str | None,
+            incarnation: int,
+            environment: str | None = None,
+            profile: SandboxProfile | None = None,
         ) -> Sandbox:
-            sandbox = await start(sandboxes, slot, session, incarnation, environment)
+            sandbox = await start(sandboxes, slot, session, incarnation, environment, profile)
             await sandbox.agent.list_variables()  # its worker stands, and waits for its first request
             wakes.started = time.perf_counter()
             return sandbox
@@ -240,6 +247,7 @@ async def growth() -> None:
 
 
 async def main() -> None:
+    keep_freed_memory()  # as the owner's process does; a program that embeds the library need not
     wanted = "".join(sys.argv[1:]) or "abcde"
     parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
         ("a", lambda: saving(1)),

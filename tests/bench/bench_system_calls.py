@@ -5,12 +5,11 @@ where one of the two got into the kernel. The kernel's own refusals count as clo
 """
 
 import asyncio
-import json
 import tempfile
 from pathlib import Path
 
 from tests.docker.saved_sandbox import sandbox, snapshot_engine
-from tests.security.conftest import NUMBERS, PRELUDE
+from tests.security.arena import PRELUDE
 from tests.security.sweep import reached, swept
 from tests.security.weakened import Weakening, weaken
 from tests.unit.test_seccomp_profile import POLICY
@@ -25,7 +24,7 @@ async def open_calls(weakening: Weakening | None) -> set[str]:
             if weakening is not None:
                 weaken(engine, weakening)
             async with sandbox(engine, {}) as started:
-                await started.run(f"NUMBERS = {json.loads(NUMBERS)!r}\n{PRELUDE}")
+                await started.run(PRELUDE)
                 return reached(await swept(started))
 
 

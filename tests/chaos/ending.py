@@ -8,10 +8,11 @@ from pathlib import Path
 from orchestrator.adapters.store.pieces.store import open_pieces
 from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.app import RECORDS_NAME, Orchestrator, pieces_policy_of
+from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.model import SandboxState
 from orchestrator.domain.ports import CREATE_BOUND
 from orchestrator.leftovers import end_owner, leftovers
+from orchestrator.policies import pieces_policy_of
 from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks

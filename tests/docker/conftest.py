@@ -13,11 +13,13 @@ import pytest
 from mcp import StdioServerParameters
 
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.engine.verification import KEPT_AS
+from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks
-from tests.docker.saved_sandbox import Fresh, Pieces, sandbox, snapshot_engine
+from tests.docker.saved_sandbox import ENFORCED, Fresh, Pieces, sandbox, snapshot_engine
 from tests.mcp.harness import Installation
 from tests.security.weakened import weaken
 
@@ -37,6 +39,24 @@ def alone_among_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
+@pytest.fixture(autouse=True)
+def known_enforcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test found out about engine, image and spec need not be asked for the next test's data directory."""
+    remembered, remember = SqliteRecords.remembered, SqliteRecords.remember
+
+    async def recall(self: SqliteRecords, key: str) -> str | None:
+        return ENFORCED.get(key) if key == KEPT_AS else await remembered(self, key)
+
+    async def keep(self: SqliteRecords, key: str, value: str) -> None:
+        if key == KEPT_AS:
+            ENFORCED[key] = value
+        else:
+            await remember(self, key, value)
+
+    monkeypatch.setattr(SqliteRecords, "remembered", recall)
+    monkeypatch.setattr(SqliteRecords, "remember", keep)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """An installation of its own. The channel is named, so that not every test probes for it."""
@@ -51,7 +71,6 @@ async def orchestrator(settings: Settings, engine: docker.APIClient) -> AsyncIte
     running = set(leaks.tasks())
     async with Orchestrator.open(settings) as opened:
         yield opened
-        await delete_what_cannot_be_saved(opened)
     left = await what_is_left(settings, engine, held, running)
     assert not left, left
 
@@ -87,13 +106,6 @@ def served(tmp_path: Path, engine: docker.APIClient) -> Iterator[StdioServerPara
         *(f"socket {path}" for path in installation.settings.runtime_dir.rglob("*") if path.is_socket()),
     ]
     assert not left, left
-
-
-async def delete_what_cannot_be_saved(opened: Orchestrator) -> None:
-    """A close leaves such sessions alive to the next owner, and here there is none."""
-    for session in await opened.list_sessions():
-        if not await (await opened.sessions.find(session.session_id)).hibernate():
-            await opened.delete(session.session_id)
 
 
 async def what_is_left(settings: Settings, engine: docker.APIClient, held: set[str], running: set[str]) -> list[str]:

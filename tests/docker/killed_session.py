@@ -25,6 +25,7 @@ from orchestrator.adapters.store.pieces import commits, writer
 from orchestrator.adapters.store.pieces.store import SqlitePieces
 from orchestrator.adapters.store.pieces.writer import SqliteSnapshotWriter
 from orchestrator.adapters.store.records import SqliteRecords
+from orchestrator.adapters.telemetry.measured import MeasuredAgent
 from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import BusyError
 from orchestrator.domain.snapshots import DamagedPiece, Piece, RestoreOrder, RestoreReport
@@ -97,7 +98,8 @@ async def has_begun(orchestrator: Orchestrator, session_id: str, execution: int)
     live = await orchestrator.sessions.find(session_id)
     while (sandbox := live._incarnation.sandbox) is None:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.01)
-    channel = cast("AgentChannel", sandbox.agent)
+    measured = cast("MeasuredAgent", sandbox.agent)
+    channel = cast("AgentChannel", measured._agent)
     while execution not in {getattr(one, "execution", None) for one in channel._requests._waiting.values()}:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     with suppress(BusyError):

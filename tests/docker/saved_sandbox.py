@@ -13,12 +13,14 @@ from orchestrator.adapters.channel.agent_channel import AgentChannel
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
 from orchestrator.adapters.engine.isolation import read_isolation
+from orchestrator.adapters.engine.verification import KEPT_AS
 from orchestrator.adapters.image.builder import find_sandbox_image
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, SandboxState
 from orchestrator.domain.ports import Saving
+from orchestrator.domain.probes import PROBES
 from orchestrator.domain.snapshots import (
     DamagedPiece,
     Piece,
@@ -33,6 +35,8 @@ from tests import leaks
 
 SEED = 2**63 + 7
 ROOMY = 1 << 40
+# What was found out about the engine: kept for the next test as a data directory keeps it for the next start.
+ENFORCED: dict[str, str] = {}
 _UIDS = count(61_000)  # below 65,536, which engines that remap user ids have
 
 Pieces = dict[str, Piece]
@@ -94,14 +98,23 @@ class SavedSandbox:
         with closing(api_client(find_engine())) as api:
             return int(api.inspect_container(self.handle)["State"]["ExitCode"])
 
+    async def another_savepoint(self) -> None:
+        """Wait until one is being made beside the one that stands: it has its process, and may have yet to say so."""
+        async with asyncio.timeout(30):
+            while len(self._savepoints()) < 2 and self.standing_by() != [self.execution]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
     def standing_by(self) -> list[int]:
         """The executions of savepoints that stand, by the names of their processes, as the host sees them."""
+        return sorted(int(name[1]) for name in self._savepoints() if name[1].isdigit())
+
+    def _savepoints(self) -> list[list[str]]:
         if self._init is None:
             with closing(api_client(find_engine())) as api:
                 self._init = int(api.inspect_container(self.handle)["State"]["Pid"])
         children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
         names = [_name_of(pid).split() for pid in children]
-        return sorted(int(name[1]) for name in names if name[:1] == ["savepoint"] and name[1].isdigit())
+        return [name for name in names if name[:1] == ["savepoint"]]
 
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""
@@ -186,10 +199,10 @@ async def snapshot_engine(
     memory: dict[str, str] = {}
 
     async def recall(key: str) -> str | None:
-        return memory.get(key)
+        return (ENFORCED if key == KEPT_AS else memory).get(key)
 
     async def remember(key: str, value: str) -> None:
-        memory[key] = value
+        (ENFORCED if key == KEPT_AS else memory)[key] = value
 
     installation = secrets.token_hex(16)
     engine = DockerEngine(
@@ -198,7 +211,7 @@ async def snapshot_engine(
         image_of=lambda api, _environment: find_sandbox_image(api, read_image_files()),
         put_agent=lambda _api, _environment: None,
         profile=profile or SandboxProfile(),
-        isolation=read_isolation(),
+        isolation=read_isolation(allowed=frozenset(probe.name for probe in PROBES)),
         channel_parent=parent,
         channel=channel,  # type: ignore[arg-type] # from a parameter
         clock=SystemClock(),

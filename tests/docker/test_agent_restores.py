@@ -34,6 +34,9 @@ class Trap:
 def spring(how):
     if how == "segfault": ctypes.string_at(0)
     if how == "exit": os._exit(3)
+    if how == "once":
+        os.unlink("armed")
+        os.kill(os.getpid(), 9)
     if how == "raise": raise ValueError("no")
     if how == "swallow":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -69,11 +72,25 @@ async def test_group_that_ends_the_worker_is_quarantined_and_the_rest_comes_back
         await box.restore(saved, "workspace")
         first = await box.restore(saved, "namespace", bound=1.0)
         assert first.crashed is not None
-        assert why in first.crashed[1]
+        assert (why in first.crashed[1], first.killed) == (True, False)
         report = await box.restore(saved, "namespace", quarantined=dict([first.crashed]), bound=1.0)
         assert report.crashed is None
         assert [name for name, _ in report.lost] == ["trap"]
         assert await box.value("good, 'trap' in globals()") == "([1, 2, 3], False)"
+
+
+async def test_group_at_which_the_worker_was_killed_is_named_as_perhaps_innocent_and_loads_when_asked_again(
+    fresh: Fresh,
+) -> None:
+    saved = await trapped(fresh, {"trap": "once"})
+    async with fresh() as box:
+        await box.run("open('armed', 'w')")
+        await box.agent.clear()
+        first = await box.restore(saved, "namespace")
+        assert (first.crashed is not None, first.killed) == (True, True)
+        again = await box.restore(saved, "namespace")
+        assert (again.crashed, again.lost) == (None, ())
+        assert await box.value("trap.how") == "'once'"
 
 
 async def test_group_that_is_slow_because_others_have_the_processor_is_not_given_up(fresh: Fresh) -> None:

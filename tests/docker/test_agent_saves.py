@@ -228,6 +228,57 @@ async def test_clear_ends_a_save(fresh: Fresh) -> None:
         assert statuses(await box.save()) == {}
 
 
+async def test_function_that_does_not_load_costs_nothing_but_itself(fresh: Fresh) -> None:
+    """What comes after it is tried as if it were not there, as at a wake."""
+    code = """
+class Bad:
+    def __reduce__(self): return int, ("no number",)
+def bad(default=Bad()): return 1
+class Late:
+    def __reduce__(self): return Late, ()
+def good(): return 2
+late, more = Late(), [Late()]
+"""
+    async with fresh() as box:
+        await box.value(code)
+        saved = await box.save()
+        refused = {name for name, status in statuses(saved).items() if status == "refused"}
+        assert refused == {"bad"}
+
+
+async def test_libraries_that_a_cell_takes_out_of_sys_modules_are_libraries_all_the_same(fresh: Fresh) -> None:
+    """By what it holds, a module leads to the whole interpreter: that took a save half a minute, and failed."""
+    async with fresh() as first:
+        await first.value(
+            "import sys, fractions, numpy as np\nhalf = fractions.Fraction(1, 2)\na = np.arange(3)\nb = a[1:]"
+        )
+        await first.value("sys.modules.clear()")
+        began = time.perf_counter()
+        saved = await first.save()
+        assert time.perf_counter() - began < 10
+    async with fresh() as second:
+        await second.wake(saved)
+        assert await second.value("half + 1, b.base is a, sys.modules['numpy'] is np") == "(Fraction(3, 2), True, True)"
+
+
+async def test_what_cells_patch_does_not_keep_a_session_from_being_saved_and_is_saved(fresh: Fresh) -> None:
+    """Saving works with the library's own functions; what the session has made of them comes back with it."""
+    patches = (
+        "os.getpid = lambda: 5",
+        "os.dup2 = os.close = os.write = os.fork = None",
+        "signal.signal = signal.pthread_sigmask = None",
+        "threading.enumerate = threading.current_thread = threading.get_ident = None",
+    )
+    async with fresh() as first:
+        await first.value("import os, signal, threading\nx = 1\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+        for patch in patches:
+            await first.value(patch)
+        saved = await first.save()
+    async with fresh() as second:
+        await second.wake(saved)
+        assert await second.value("x, os.getpid(), os.fork, threading.get_ident") == "(1, 5, None, None)"
+
+
 async def test_limits_name_what_they_leave_out(fresh: Fresh) -> None:
     async with fresh() as box:
         await box.value("import os\nlarge = bytearray(os.urandom(3_000_000)); small = bytearray(os.urandom(900_000))")

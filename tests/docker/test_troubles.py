@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import api_client, find_engine
+from orchestrator.adapters.telemetry.measured import MeasuredEngine
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import BusyError, EngineUnavailableError, OwnedError, SessionDeletedError
 from orchestrator.domain.hardening import LABEL_INSTALLATION
@@ -201,7 +202,9 @@ async def test_looking_for_leftovers_spares_what_is_just_being_made(settings: Se
             await sandboxes.remove_leftovers()  # again and again, also under the probe of the channel
         assert [call.result().value for call in calls] == ["1"] * 3
         assert [(await orchestrator.execute("2", session_id=f"s{number}")).notes for number in range(3)] == [()] * 3
-        engine = orchestrator.sessions._engine
+        measured = orchestrator.sessions._engine
+        assert isinstance(measured, MeasuredEngine)
+        engine = measured._engine
         assert isinstance(engine, DockerEngine)
         assert set(engine._kinds.values()) == {"unix"}
 

@@ -18,12 +18,19 @@ LONGER_FUNCTIONS = {
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "aiosqlite": frozenset({"aiosqlite"}),
     "docker": frozenset({"docker", "requests"}),  # the SDK lets the failures of its transport through
-    "mcp": frozenset({"mcp", "mcp_types", "anyio"}),  # the SDK's types are packaged apart, and it runs on anyio
+    "httptools": frozenset({"httptools"}),
+    # the SDK's types are packaged apart, it runs on anyio, and its HTTP side is made of starlette's parts
+    "mcp": frozenset({"mcp", "mcp_types", "anyio", "starlette"}),
+    "opentelemetry-api": frozenset({"opentelemetry"}),  # its SDK is optional, and lies in the same package
+    "prometheus-client": frozenset({"prometheus_client"}),
     "pydantic": frozenset({"pydantic", "pydantic_core"}),
     "pydantic-settings": frozenset({"pydantic_settings"}),
+    "pyjwt[crypto]": frozenset({"jwt"}),
     "rich": frozenset({"rich"}),
     "tenacity": frozenset({"tenacity"}),
     "typer": frozenset({"typer"}),
+    "uvicorn": frozenset({"uvicorn"}),
+    "uvloop": frozenset({"uvloop"}),
     "cloudpickle": frozenset({"cloudpickle"}),
     "xxhash": frozenset({"xxhash"}),
     "zstandard": frozenset({"zstandard"}),
@@ -37,13 +44,26 @@ AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
 
 # What can be had without touching anything outside the process.
 PURE = frozenset(
-    {"collections", "dataclasses", "datetime", "enum", "hashlib", "hmac", "json", "re", "struct", "typing"}
-    | {"types", "unicodedata"}
+    {
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "hashlib",
+        "hmac",
+        "json",
+        "re",
+        "struct",
+        "typing",
+    }
+    | {"difflib", "itertools", "math", "types", "typing", "unicodedata"}
     | {"io"}  # for BytesIO: memory that is written once and handed on as it lies
 )
 # Services wait and log; everything else that they do goes through a port.
 SERVING = frozenset(
-    {"asyncio", "collections", "contextlib", "dataclasses", "functools", "logging", "math", "re", "typing"}
+    {"asyncio", "collections", "contextlib", "dataclasses", "datetime", "functools", "logging", "math", "re"}
+    | {"types", "typing"}
 )
 
 
@@ -58,7 +78,10 @@ class Layer:
 
 
 _EVERYWHERE = ("orchestrator", "orchestrator.places", "orchestrator.domain")
-_ROOTS = ("orchestrator.settings", "orchestrator.app", "orchestrator.provisioning", "orchestrator.leftovers")
+_ROOTS = (
+    *("orchestrator.settings", "orchestrator.app", "orchestrator.provisioning"),
+    *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.tenancy"),
+)
 LAYERS: Mapping[str, Layer] = {
     "orchestrator": Layer(()),  # the package itself: its version
     "orchestrator.places": Layer(()),
@@ -66,15 +89,50 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.services": Layer(("orchestrator.domain", "orchestrator.services"), standard=SERVING),
     "orchestrator.adapters": Layer(
         (*_EVERYWHERE, "orchestrator.adapters"),
-        libraries=frozenset({"aiosqlite", "docker", "tenacity", "xxhash"}),
+        libraries=frozenset(
+            {"aiosqlite", "docker", "opentelemetry-api", "prometheus-client", "pyjwt[crypto]", "tenacity", "xxhash"}
+        ),
         libraries_a_file=1,
     ),
+    "orchestrator.adapters.host_memory": Layer(()),  # a setting of the whole process, for who owns it
     "orchestrator.faces": Layer(
-        (*_EVERYWHERE, "orchestrator.services", "orchestrator.faces"), libraries=frozenset({"mcp", "pydantic"})
+        (*_EVERYWHERE, "orchestrator.services", "orchestrator.faces"),
+        libraries=frozenset({"mcp", "pydantic", "uvicorn"}),
     ),
     # Composition roots: each sees what it puts together, and no more.
-    "orchestrator.settings": Layer(_EVERYWHERE, libraries=frozenset({"pydantic", "pydantic-settings"})),
+    "orchestrator.http_settings": Layer(("orchestrator.places",), libraries=frozenset({"pydantic"})),
+    "orchestrator.tenant_settings": Layer(_EVERYWHERE, libraries=frozenset({"pydantic", "pydantic-settings"})),
+    "orchestrator.settings": Layer(
+        (*_EVERYWHERE, "orchestrator.http_settings", "orchestrator.tenant_settings"),
+        libraries=frozenset({"pydantic", "pydantic-settings"}),
+    ),
+    "orchestrator.logs": Layer(()),
+    "orchestrator.tenancy": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters")
+    ),
     "orchestrator.app": Layer(
+        (
+            *_EVERYWHERE,
+            "orchestrator.settings",
+            "orchestrator.services",
+            "orchestrator.adapters",
+            "orchestrator.policies",
+            "orchestrator.provisioning",
+            "orchestrator.observing",
+            "orchestrator.tenancy",
+        )
+    ),
+    "orchestrator.policies": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters")
+    ),
+    "orchestrator.observing": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters")),
+    "orchestrator.provisioning": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters"), libraries=frozenset({"docker"})
+    ),
+    "orchestrator.leftovers": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
+    ),
+    "orchestrator.doctor": Layer(
         (
             *_EVERYWHERE,
             "orchestrator.settings",
@@ -83,22 +141,37 @@ LAYERS: Mapping[str, Layer] = {
             "orchestrator.provisioning",
         )
     ),
-    "orchestrator.provisioning": Layer(
-        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters"), libraries=frozenset({"docker"})
+    "orchestrator.owner_process": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters.host_memory", "orchestrator.faces")
     ),
-    "orchestrator.leftovers": Layer(
-        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
+    "orchestrator.serve_process": Layer(
+        (
+            *_EVERYWHERE,
+            "orchestrator.settings",
+            "orchestrator.faces",
+            "orchestrator.logs",
+            "orchestrator.owner_process",
+        ),
+        libraries=frozenset({"mcp", "uvloop"}),
     ),
-    "orchestrator.owner_process": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.faces")),
     # Commands may call the roots, and are no part of what the server serves.
     "orchestrator.faces.cli": Layer(
-        (*_EVERYWHERE, *_ROOTS, "orchestrator.owner_process", "orchestrator.faces", "orchestrator.faces.cli"),
+        (
+            *_EVERYWHERE,
+            *_ROOTS,
+            "orchestrator.doctor",
+            "orchestrator.owner_process",
+            "orchestrator.serve_process",
+            "orchestrator.faces",
+            "orchestrator.faces.cli",
+        ),
         libraries=frozenset({"mcp", "rich", "typer"}),
     ),
     "orchestrator.__main__": Layer(("orchestrator.faces", "orchestrator.faces.cli")),
     "agent": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES),
     # Takes apart and makes again what the session's own libraries hold, and only what the session has loaded.
     "agent.snapshot": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES | SESSION_LIBRARIES),
+    "attack": Layer(()),
     "build": Layer(()),
     "seccomp": Layer(()),
 }

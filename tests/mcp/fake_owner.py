@@ -7,20 +7,23 @@ import argparse
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory
+from orchestrator.domain.access import Caller
 from orchestrator.domain.errors import BusyError, InvalidRequestError, OrchestratorError, SessionNotFoundError
 from orchestrator.domain.identifiers import session_id_of
+from orchestrator.domain.kept_results import KeptExecution
 from orchestrator.domain.model import (
-    LOCAL_TENANT,
     CellError,
     Display,
+    Ending,
     ExecutionResult,
     Namespace,
     SessionState,
@@ -75,8 +78,8 @@ class FakeSessions:
         *,
         session_id: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the service's signature
-        tenant: str = LOCAL_TENANT,
         ticket: Ticket | None = None,
+        idempotency_key: str | None = None,
     ) -> ExecutionResult:
         """Follow the order in `code`."""
         if session_id is not None:
@@ -90,21 +93,19 @@ class FakeSessions:
         if order in {"sleep", "wait"}:
             await self._sleep(float(argument), session_id)
         if order == "arguments":
-            value = json.dumps({"session_id": session_id, "timeout": timeout, "tenant": tenant})
+            value = json.dumps({"session_id": session_id, "timeout": timeout, "key": idempotency_key})
             return answered(code, session_id, value=value)
         return _obeyed(order, argument, code, session_id)
 
-    async def list_variables(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> Namespace:
+    async def list_variables(self, session_id: str) -> Namespace:
         """Two variables and a module."""
         self._find(session_id)
-        del tenant
         return Namespace(
             variables=(Variable("x", "int", 28), Variable("y", "str", None)), imports=(Variable("np", "module", None),)
         )
 
-    async def list_sessions(self, *, tenant: str = LOCAL_TENANT) -> Sequence[SessionSummary]:
+    async def list_sessions(self) -> Sequence[SessionSummary]:
         """Whatever `execute` has seen."""
-        del tenant
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         later = moment + timedelta(days=30)
         return [
@@ -112,15 +113,21 @@ class FakeSessions:
             for name, runs in self.known.items()
         ]
 
-    async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+    async def result(self, session_id: str, execution: int) -> KeptExecution:
+        """Of the first execution; the second one runs, and the third was long ago."""
+        self._find(session_id)
+        moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        outcome: Ending | None = None if execution == 2 else "ok"
+        kept = answered("kept", session_id, execution=1) if execution == 1 else None
+        return KeptExecution(session_id, execution, outcome, moment, moment, kept)
+
+    async def clear(self, session_id: str) -> None:
         """Note it."""
-        del tenant
         self._find(session_id)
         self.note(f"cleared {session_id}")
 
-    async def delete(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
+    async def delete(self, session_id: str) -> None:
         """Forget it."""
-        del tenant
         self._find(session_id)
         del self.known[session_id]
 
@@ -157,10 +164,25 @@ def _obeyed(order: str, argument: str, code: str, session_id: str | None) -> Exe
     return answered(code, session_id)
 
 
+class FakeOperations:
+    """Answers an order with itself."""
+
+    async def answers(self, order: str, given: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """What was asked."""
+        if order == "refuse":
+            raise InvalidRequestError("It is refused.", hint="Ask for something else.")
+        yield {"order": order, **given}
+
+
 @dataclass
 class _Opened:
     sessions: FakeSessions
+    operations: FakeOperations
     hurried: asyncio.Event
+
+    def on_behalf(self, _caller: Caller) -> FakeSessions:
+        """The same for everybody."""
+        return self.sessions
 
     def hurry(self) -> None:
         """As an end with nothing to do."""
@@ -173,7 +195,7 @@ async def opened(settings: Settings, events: Path) -> AsyncIterator[_Opened]:
     directory = DataDirectory.own(settings.data_dir, kind="owner", version=__version__, socket=settings.owner_socket)
     sessions = FakeSessions(events, {})
     sessions.note("opened")
-    orchestrator = _Opened(sessions, asyncio.Event())
+    orchestrator = _Opened(sessions, FakeOperations(), asyncio.Event())
     try:
         yield orchestrator
     finally:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from mcp import Client
 from mcp.shared.message import SessionMessage
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, RequestParamsMeta, TextContent
 
 from orchestrator.domain.model import SessionState
 from orchestrator.faces.line_transport import MAX_LINE_BYTES, parse
@@ -59,7 +59,7 @@ async def client(request: pytest.FixtureRequest, sessions: FakeSessions, tmp_pat
     mode: Mode = request.param
     socket_path = tmp_path / "s"
     ready = asyncio.Event()
-    server = build_server(sessions, progress_seconds=(0.05, 0.05))
+    server = build_server(lambda _: sessions, progress_seconds=(0.05, 0.05))
     serving = asyncio.create_task(
         serve_connections(
             {PROTOCOL: server.conversation()}, socket_path, linger=PATIENCE, ready=ready.set, max_connections=4
@@ -309,6 +309,7 @@ async def test_tools_describe_themselves(client: Client) -> None:
         "python_repl": (False, True, False, False),
         "python_list_variables": (True, False, True, False),
         "python_list_sessions": (True, False, True, False),
+        "python_result": (True, False, True, False),
         "python_clear_session": (False, True, True, False),
         "python_delete_session": (False, True, True, False),
     }
@@ -333,3 +334,36 @@ async def test_tools_describe_themselves(client: Client) -> None:
         assert "restart" in words
         assert "open files" in words
         assert "notes" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meta", "arrives"),
+    [
+        ({}, None, None),
+        ({"idempotency_key": None}, None, None),
+        ({"idempotency_key": "one"}, None, "one"),
+        ({}, {"session-orchestrator/idempotency-key": "two"}, "two"),
+        ({"idempotency_key": "one"}, {"session-orchestrator/idempotency-key": "two"}, "one"),
+        ({}, {"session-orchestrator/idempotency-key": 3}, None),
+    ],
+)
+async def test_a_key_for_repetitions_is_an_argument_or_stands_beside_them(
+    client: Client, arguments: dict[str, Any], meta: dict[str, Any] | None, arrives: str | None
+) -> None:
+    beside = None if meta is None else RequestParamsMeta(**meta)  # type: ignore[typeddict-item]
+    answer = await client.call_tool("python_repl", {"code": "arguments", **arguments}, meta=beside)
+    assert json.loads(fields(answer)["value"])["key"] == arrives
+
+
+async def test_an_earlier_answer_is_picked_up(client: Client) -> None:
+    await run(client, code="x", session_id="s")
+    kept = await client.call_tool("python_result", {"session_id": "s", "execution": 1})
+    assert (fields(kept)["output"], fields(kept)["execution"]) == ("kept", 1)
+
+
+@pytest.mark.parametrize(("execution", "code"), [(2, "busy"), (3, "not_found")])
+async def test_an_answer_that_is_not_there_is_told_apart(client: Client, execution: int, code: str) -> None:
+    await run(client, code="x", session_id="s")
+    answer = await client.call_tool("python_result", {"session_id": "s", "execution": execution})
+    assert answer.is_error
+    assert fields(answer)["error"]["code"] == code

@@ -6,6 +6,8 @@ from tests.security.conftest import Inside
 from tests.security.sweep import REFUSED, swept
 from tests.unit.test_seccomp_profile import POLICY
 
+KIND = "kernel surface"
+
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_every_call_is_answered_as_the_policy_says(inside: Inside) -> None:

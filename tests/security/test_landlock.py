@@ -5,6 +5,8 @@ import pytest
 from orchestrator.adapters.channel import agent_channel
 from tests.security.conftest import Inside
 
+KIND = "agent and channel"
+
 # What is asked while it is saved, and while it is loaded by the rehearsal, writes what it was answered.
 ASKING = """
 import os

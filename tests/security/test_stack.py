@@ -5,6 +5,8 @@ import pytest
 from tests.security.conftest import Inside
 from tests.security.stack import WORK
 
+KIND = "honest work"
+
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("outcome", WORK)

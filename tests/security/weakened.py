@@ -26,6 +26,9 @@ Weakening = Literal[
     "twice the processes",
     "twice the processor",
     "a log",
+    "swap",
+    "the host's queues",
+    "twice the files",
 ]
 
 
@@ -84,6 +87,9 @@ CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "twice the memory": lambda spec: _host(spec, Memory=2 << 30, MemorySwap=2 << 30),
     "twice the processes": lambda spec: _host(spec, PidsLimit=512),
     "twice the processor": lambda spec: _host(spec, NanoCpus=2 * 10**9),
+    "swap": lambda spec: _host(spec, MemorySwap=-1),
+    "the host's queues": lambda spec: _host(spec, IpcMode="host"),
+    "twice the files": _tmpfs("size=268435456", "size=536870912"),
     "a log": lambda spec: _host(spec, LogConfig={"Type": "json-file", "Config": {}}),
 }
 

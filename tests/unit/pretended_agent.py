@@ -39,6 +39,7 @@ ENDLESS = "endless"  # of one that ends when it is interrupted
 STARVED = "starved"  # of one that takes the sandbox with it, for its memory
 OPEN_FILE = "<open file>"  # a value that no snapshot holds
 DEADLY = "<deadly>"  # a value that ends every worker which loads it; a careful one does not try
+UNLUCKY = "<unlucky>"  # a value beside which workers are killed from outside, as often as `unlucky` says
 DEADLY_AND_PLAIN = "<deadly and plain>"  # one that a careful worker tries all the same
 _CHUNK = 12  # bytes in a piece, so that most values are some of them
 
@@ -46,6 +47,8 @@ _CHUNK = 12  # bytes in a piece, so that most values are some of them
 class FakeAgent(Agent):
     def __init__(self, faults: Faults) -> None:
         self.ran: list[str] = []
+        self.limits: list[float] = []  # of the cells that ran
+        self.cpu: float | None = None  # what each cell says that it took
         self.namespace: dict[str, object] = {}
         self.sizes: dict[str, int] = {}  # of variables that are not small
         self.files: dict[str, str] = {}
@@ -68,6 +71,7 @@ class FakeAgent(Agent):
         self._known: tuple[int | None, frozenset[str]] = (None, frozenset())
         self._lost: str | None = None
         self.starved = False
+        self.unlucky = 0
         self.closed = False  # the connection is gone; the container lives
         self._interrupted = asyncio.Event()
         self._hello = self._says()
@@ -133,6 +137,7 @@ class FakeAgent(Agent):
             raise NamespaceLostError("The worker is another.", cause="its process was replaced by a fresh one")
         assert order.execution > self.last, "a number that was begun before"
         self.ran.append(order.code)
+        self.limits.append(order.time_limit)
         self.fresh = False
         self.last, self.order = order.execution, order
         if order.code in (LOST, STARVED):
@@ -166,6 +171,7 @@ class FakeAgent(Agent):
             report = _report(outcome="interrupted", variable_count=len(self.namespace))
         else:
             report = self._run(order)
+        report = replace(report, cpu=self.cpu)
         self.order, self.kept = None, (order.execution, report)
         return report
 
@@ -239,6 +245,9 @@ class FakeAgent(Agent):
                 lost.append((name, "it was not tried"))
                 continue
             into[name] = value
+            if value == UNLUCKY and self.unlucky:
+                self.unlucky -= 1
+                return RestoreReport(crashed=(group, "it was killed"), killed=True)
             if value in (DEADLY, DEADLY_AND_PLAIN):
                 return RestoreReport(crashed=(group, "it ended the process that loaded it"))
         if order.section == "namespace":

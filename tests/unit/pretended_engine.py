@@ -12,7 +12,9 @@ import pytest
 
 from orchestrator.adapters.store.pieces.store import PiecesPolicy, SqlitePieces, open_pieces
 from orchestrator.adapters.store.records import SqliteRecords, open_records
+from orchestrator.domain.access import Caller, Scope
 from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError, SandboxGoneError, StoreFullError
+from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import LOCAL_TENANT, ExecutionResult, SandboxRecord, Session, SessionState
 from orchestrator.domain.ports import Agent, Engine, OwnedContainer, SandboxImage
 from orchestrator.services.equipment import Equipment, Limits
@@ -27,6 +29,9 @@ from orchestrator.services.slots import Ticket
 from orchestrator.services.survivors import Sandbox
 from orchestrator.services.sweeper import Sweeper
 from orchestrator.services.tasks import Tasks
+from orchestrator.services.tenant_sessions import TenantSessions
+from orchestrator.settings import Settings
+from orchestrator.tenancy import Tenancy
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import FakeAgent
 from tests.unit.pretended_faults import Faults
@@ -52,6 +57,7 @@ class FakeEngine(Engine):
         self.images: dict[str | None, SandboxImage] = {}
         self.removed_images: list[str] = []
         self.destroyed: list[str] = []
+        self.limited: dict[str, SandboxProfile] = {}
         self.unanswered: dict[str, asyncio.Event] = {}
         self.is_away = False  # nobody answers when a sandbox is to be adopted
         self.may_adopt = asyncio.Event()
@@ -82,6 +88,9 @@ class FakeEngine(Engine):
         agent = self.there[record.id] = FakeAgent(self.faults)
         self.agents.append(agent)
         return f"handle-{record.id}", agent
+
+    async def limit(self, sandbox_id: str, profile: SandboxProfile) -> None:
+        self.limited[sandbox_id] = profile
 
     async def adopt(self, record: SandboxRecord) -> tuple[str, Agent]:
         await self.may_adopt.wait()
@@ -134,6 +143,7 @@ class House:
         wait: float,
         engine: FakeEngine,
         survivors: Sequence[SandboxRecord],
+        settings: Settings,
     ) -> None:
         self.path = path
         self.records = records
@@ -147,6 +157,7 @@ class House:
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
+        self.tenancy = Tenancy.build(settings, records, self.sessions, equipment, 8)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
         self.sweeper = Sweeper(self.sessions, self.engine, equipment)
         self.eviction = Eviction(self.sessions.in_use, self.sandboxes, tasks, self.clock)
@@ -162,6 +173,10 @@ class House:
     async def run(self, code: str, session_id: str | None = "s") -> ExecutionResult:
         async with asyncio.timeout(5):
             return await self.sessions.execute(code, session_id=session_id)
+
+    def on_behalf(self, tenant: str, *scopes: Scope) -> TenantSessions:
+        caller = Caller(tenant, f"key of {tenant}", "a key", frozenset(scopes or {"use"}))
+        return TenantSessions(caller, self.sessions, self.histories, self.tenancy.lookups, self.tenancy.admission)
 
     async def start(self, environment: str | None = None) -> Sandbox:
         async with self.sandboxes.slot(LOCAL_TENANT, Ticket()) as slot:
@@ -234,6 +249,7 @@ async def house(
     sandboxes: int = 2,
     wait: float = 0.2,
     engine: FakeEngine | None = None,
+    settings: Settings | None = None,
 ) -> AsyncIterator[House]:
     """An owner's life. Without an engine of an earlier one, what was in its sandboxes is gone."""
     clock = clock or ManualClock()
@@ -256,6 +272,7 @@ async def house(
                 wait=wait,
                 engine=engine,
                 survivors=survivors,
+                settings=settings or Settings(max_running=8, sandbox_wait=wait),
             )
             evicting = opened.tasks.spawn(opened.eviction.run(), "make room")
             try:
@@ -271,9 +288,7 @@ async def house(
 class FullOnce:
     """A method of a store that fails the first `times`, and then works as ever."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, store: SqliteRecords | SqlitePieces, name: str, times: int = 1
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: object, name: str, times: int = 1) -> None:
         self.left = times
         genuine = getattr(store, name)
 

@@ -321,3 +321,37 @@ def test_copies_are_held_against_a_savepoint_only_where_pages_are_not_shared_any
 )
 def test_what_a_takeover_has_not_kept_is_told(said: dict[str, Any], notes: list[str]) -> None:
     assert savepoint_copy.notes_of(said) == notes
+
+
+def test_copy_that_the_worker_forked_last_is_waited_for_when_it_ends(rig: Rig) -> None:
+    rig.stands(PIDS[0])
+    rig.savepoints._policy.taken_over(time.monotonic())
+    rig.order()
+    taken: list[Any] = []
+    rig.savepoints.await_arrival(lambda: taken.append(rig.savepoints.take()))
+    assert taken == []
+    rig.parked(1, PIDS[1])
+    (copy,) = taken
+    assert copy.pid == PIDS[1]
+    rig.pass_time()
+    assert len(taken) == 1
+    copy.end()
+
+
+@pytest.mark.parametrize("how", ["nothing is coming", "it ends", "it says nothing"])
+def test_nobody_waits_for_a_copy_that_does_not_come(rig: Rig, how: str) -> None:
+    rig.stands(PIDS[0])
+    if how != "nothing is coming":
+        rig.savepoints._policy.taken_over(time.monotonic())
+        rig.order()
+    taken: list[Any] = []
+    rig.savepoints.await_arrival(lambda: taken.append(rig.savepoints.take()))
+    if how == "it ends":
+        rig.worker.close(1)
+        rig.turn()
+    elif how == "it says nothing":
+        assert taken == []
+        rig.pass_time()
+    (copy,) = taken
+    assert copy.pid == PIDS[0]
+    copy.end()

@@ -119,3 +119,47 @@ def test_place_is_the_number_of_turns_until_its_own_where_nobody_else_comes_or_g
 def test_burst_of_one_tenant_costs_another_one_turn(bursts: int) -> None:
     fair = line(*(f"a{number}" for number in range(10 * bursts)), "b1")
     assert fair.place("b", "b1") == 2
+
+
+# weights
+
+
+def test_turns_are_shared_by_weight() -> None:
+    fair = line()
+    for number in range(40):
+        fair.join("a", f"a{number}", weight=3)
+        fair.join("b", f"b{number}", weight=1)
+    first = served(fair)[:40]
+    assert sum(name[0] == "a" for name in first) == 30
+    assert all("b" in {name[0] for name in first[start : start + 5]} for start in range(35))
+
+
+def test_who_comes_new_waits_for_no_more_than_a_round_however_long_others_have_waited() -> None:
+    fair = line(*(f"a{number}" for number in range(50)))
+    for _ in range(20):
+        fair.next()
+    fair.join("b", "b1", weight=0.5)
+    fair.join("c", "c1", weight=4)
+    assert served(fair)[:4].index("c1") <= 1
+    fair = line(*(f"a{number}" for number in range(50)))
+    fair.join("b", "b1")
+    assert served(fair)[1] == "b1"
+
+
+def test_who_leaves_and_comes_again_gains_nothing_by_it() -> None:
+    fair = line()
+    turns = []
+    for number in range(20):
+        fair.join("a", f"a{number}")  # one at a time
+        fair.join("b", f"b{number}")
+        fair.join("b", f"bb{number}")
+        turns += [fair.next(), fair.next()]
+    assert abs(sum(str(turn)[0] == "a" for turn in turns) - 20) <= 1
+
+
+def test_a_tenant_that_may_not_have_a_turn_holds_up_nobody_and_bursts_nowhere_later() -> None:
+    fair = line(*(f"a{number}" for number in range(20)), *(f"b{number}" for number in range(20)))
+    assert [fair.next(lambda tenant: tenant != "a") for _ in range(10)] == [f"b{number}" for number in range(10)]
+    assert fair.next(lambda _: False) is None
+    later = [str(fair.next()) for _ in range(10)]
+    assert sum(name[0] == "a" for name in later) <= 6

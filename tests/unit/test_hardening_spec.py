@@ -95,7 +95,7 @@ def test_limits_are_those_of_the_profile() -> None:
     assert limits == {
         "nofile": (9, 9),
         "fsize": (10, 10),
-        "core": (0, 0),
+        "core": (1, 1),
         "memlock": (13, 13),
         "msgqueue": (0, 0),
         "sigpending": (14, 14),

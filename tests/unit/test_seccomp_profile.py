@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 from orchestrator.adapters.engine.failures import IsolationUnmetError
 from orchestrator.adapters.engine.isolation import read_isolation, require
 from orchestrator.domain.errors import InvalidRequestError
-from orchestrator.domain.hardening import Isolation
+from orchestrator.domain.hardening import Isolation, SandboxProfile
 from orchestrator.domain.seccomp import ProfileError, compact
 
 ROOT = Path(__file__).parents[2]
-CALLS: dict[str, dict[str, int]] = json.loads((ROOT / "tests" / "security" / "system_calls.json").read_text("utf-8"))
+CALLS: dict[str, dict[str, int]] = json.loads(
+    (ROOT / "sandbox-image" / "attack" / "system_calls.json").read_text("utf-8")
+)
 ALL_CALLS = set().union(*CALLS.values())
 
 _specification = importlib.util.spec_from_file_location("generate", ROOT / "sandbox-image" / "seccomp" / "generate.py")
@@ -128,6 +131,13 @@ HIGH = 0xDEAD_BEEF << 32  # what the kernel ignores in an argument of 32 bits, a
         ("prlimit64", (0, 7), "allow"),
         ("prlimit64", (1, 7), "EPERM"),
         ("prlimit64", (HIGH, 7), "allow"),
+        ("prlimit64", (0, 4, 0), "allow"),
+        ("prlimit64", (0, 4, 0x7FFF_0000), "EPERM"),
+        ("prlimit64", (0, 4, 1 << 32), "EPERM"),  # a pointer all the same
+        ("prlimit64", (0, 4 | HIGH, 0x7FFF_0000), "EPERM"),
+        ("setrlimit", (7,), "allow"),
+        ("setrlimit", (4,), "EPERM"),
+        ("getrlimit", (4,), "allow"),
         ("mknodat", (3, 0, 0x11A4), "allow"),
         ("mknodat", (3, 0, 0x2000), "EPERM"),
         ("ioctl", (3, 0x5401), "allow"),
@@ -176,7 +186,9 @@ def test_an_operators_profile_takes_its_place(tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_text(json.dumps(OWN, indent=4), "utf-8")
     isolation = read_isolation(own_profile=own, runtime="runsc", user_namespace=True)
-    assert isolation == Isolation(json.dumps(OWN, separators=(",", ":")), "runsc", user_namespace=True)
+    assert isolation == Isolation(
+        json.dumps(OWN, separators=(",", ":")), "runsc", user_namespace=True, own_seccomp=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,15 +232,16 @@ def test_a_profile_that_is_not_there_or_endless_is_refused_with_its_setting(tmp_
 
 # what is asked of the engine
 
+PROFILE = SandboxProfile()
 INFO = {"SecurityOptions": ["name=seccomp,profile=default"], "Runtimes": {"runc": {}, "io.containerd.runc.v2": {}}}
 
 
 def test_an_engine_that_can_what_is_wanted_is_taken() -> None:
-    require(Isolation("{}"), INFO)
-    require(Isolation("{}", runtime="runc"), INFO)
+    require(PROFILE, Isolation("{}"), INFO)
+    require(PROFILE, Isolation("{}", runtime="runc"), INFO)
     for option in ("name=userns", "name=rootless"):
         options = [*INFO["SecurityOptions"], option]
-        require(Isolation("{}", user_namespace=True), {**INFO, "SecurityOptions": options})
+        require(PROFILE, Isolation("{}", user_namespace=True), {**INFO, "SecurityOptions": options})
 
 
 @pytest.mark.parametrize(
@@ -248,7 +261,27 @@ def test_an_engine_that_cannot_is_refused_by_the_settings_name(
     isolation: Isolation, info: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(IsolationUnmetError) as refused:
-        require(isolation, info)
+        require(PROFILE, isolation, info)
     assert why in refused.value.message
     assert refused.value.hint
     assert not refused.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"),
+    [
+        (replace(PROFILE, cpus=2.5), "ORCHESTRATOR_SANDBOX_CPUS is 2.5, and the Docker Engine's machine has 2."),
+        (
+            replace(PROFILE, memory=4 << 30),
+            "ORCHESTRATOR_SANDBOX_MEMORY is 4096 MiB, and the Docker Engine's machine has 2048 MiB.",
+        ),
+    ],
+)
+def test_what_the_machine_does_not_have_is_refused_by_the_settings_name(profile: SandboxProfile, why: str) -> None:
+    machine = {**INFO, "NCPU": 2, "MemTotal": 2 << 30}
+    require(replace(PROFILE, cpus=2.0, memory=2 << 30), Isolation("{}"), machine)
+    require(profile, Isolation("{}"), INFO)  # an engine that does not say
+    with pytest.raises(IsolationUnmetError) as refused:
+        require(profile, Isolation("{}"), machine)
+    assert refused.value.message == why
+    assert refused.value.hint

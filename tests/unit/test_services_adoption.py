@@ -11,7 +11,7 @@ from orchestrator.domain.model import ExecutionRecord, SandboxState, SessionStat
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.services import sessions as sessions_module
 from orchestrator.services.adoption_notes import alive_note, never_arrived_note, outdated_note, unknown_note
-from tests.unit.pretended_agent import ENDLESS, KILLED, LOST, STARVED
+from tests.unit.pretended_agent import DEADLY, ENDLESS, FORK, KILLED, KILLED_BACK, LOST, STARVED
 from tests.unit.pretended_engine import (
     IMAGE,
     REMOVED,
@@ -87,7 +87,11 @@ async def test_every_survivor_is_adopted_without_being_called_and_saved_when_tha
         adopting = asyncio.create_task(again.sessions.adopt_all())
         await until(lambda: decided(again))
         await again.look(3)
-        assert [(await again.row(session_id)).saved_through for session_id in ("a", "b")] == [1, 1]
+
+        async def all_saved() -> bool:
+            return [(await again.row(session_id)).saved_through for session_id in ("a", "b")] == [1, 1]
+
+        await until(all_saved)
         assert again.sandboxes._slots.held == 2
         assert (await again.run("1", "c")).value == "1"  # one of them makes room, like any other
         assert sorted([(await again.row(session_id)).state for session_id in ("a", "b")]) == ["hibernated", "ready"]
@@ -292,6 +296,34 @@ async def test_a_killed_worker_that_nobody_was_told_of_is_told_and_filled_again(
         )
         assert "Execution 3 ended after its orchestrator had: oom" in result.notes[2]
         assert await outcomes(again) == {1: "ok", 2: "ok", 3: "oom", 4: "ok"}
+
+
+async def test_a_killed_worker_whose_copy_goes_on_loses_no_more_for_the_next_owner(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run(f"x = 1\n{FORK}")
+        death = Death(opened)
+        opened.faults.at("execute", death.fault())
+        await opened.run(KILLED_BACK)
+    (agent,) = death.engine.there.values()
+    agent.last, agent.kept = 2, opened.agent.kept
+    async with house(death.path, engine=death.engine) as again:
+        result = await again.run("x")
+        assert (result.value, again.agent.restores) == ("1", [])
+        assert result.notes[0] == "Lost: the effects of execution 2, because a cell reached the memory limit."
+
+
+async def test_what_did_not_come_back_is_told_by_the_next_owner_where_the_first_cell_saw_the_end_of_this_one(
+    tmp_path: Path,
+) -> None:
+    """Nobody else knows that this sandbox holds less than was saved."""
+    async with house(tmp_path) as opened:
+        await opened.run(f'x = 1\ny = "{DEADLY}"')
+        await opened.hibernate()
+        death = Death(opened)
+        opened.faults.at("execute", death.fault())
+        await opened.run("x")
+    async with house(death.path, engine=death.engine) as again:
+        assert any(note.startswith("Not restored: y") for note in (await again.run("x")).notes)
 
 
 @pytest.mark.parametrize("when", ["claim", "result"])

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.errors import SandboxLostError, StoreUnusableError
+from orchestrator.domain.model import SandboxRecord
+from orchestrator.domain.ports import Agent, SandboxImage
 from orchestrator.domain.snapshots import SaveFailedError
-from tests.unit.pretended_agent import DEADLY, DEADLY_AND_PLAIN
+from tests.unit.pretended_agent import DEADLY, DEADLY_AND_PLAIN, UNLUCKY
 from tests.unit.pretended_engine import House, house
 from tests.unit.pretended_faults import Fault, Sufferer, fail, lose
 
@@ -155,6 +157,26 @@ async def test_values_that_end_the_worker_are_left_out_and_named(tmp_path: Path)
         assert await opened.value("a") == "1"
         orders = [order.quarantined for order in opened.agent.restores if order.section == "namespace"]
         assert [sorted(order) for order in orders] == [[], [1], [1, 3]]
+
+
+@pytest.mark.parametrize(("kills", "named"), [(1, []), (2, ["Not restored: u (it was killed)"])])
+async def test_a_worker_that_was_killed_at_a_value_gets_it_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kills: int, named: list[str]
+) -> None:
+    """Somebody may have killed it from outside, and what it was just loading is innocent."""
+    async with house(tmp_path) as opened:
+        await opened.run(f'a = 1\nu = "{UNLUCKY}"')
+        await opened.hibernate()
+        genuine = opened.engine.launch
+
+        async def launch(record: SandboxRecord, image: SandboxImage) -> tuple[str, Agent]:
+            handle, agent = await genuine(record, image)
+            opened.agent.unlucky = kills
+            return handle, agent
+
+        monkeypatch.setattr(opened.engine, "launch", launch)
+        result = await opened.run("a")
+        assert (result.value, [note.rstrip(".") for note in result.notes]) == ("1", named)
 
 
 async def test_very_many_values_that_end_the_worker_cost_a_session_nothing_but_themselves(tmp_path: Path) -> None:

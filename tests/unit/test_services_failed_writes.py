@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.errors import StoreFullError
+from orchestrator.services.receipts import Receipt
+from orchestrator.services.slots import Ticket
 from tests.unit.pretended_agent import KILLED, LOST
 from tests.unit.pretended_engine import FullOnce, house, rows_left
 
@@ -90,3 +92,51 @@ async def test_a_loss_stays_untold_until_an_answer_with_it_was_taken(
         assert "They had left: x." in told.notes[0]
         assert (await opened.run("3")).notes == ()
         assert (await opened.row()).untold_loss is None
+
+
+async def test_with_a_receipt_a_loss_is_told_again_until_that_says_that_it_came(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+
+        async def losses(code: str, receipt: Receipt | None = None) -> list[str]:
+            result = await opened.sessions.execute(code, session_id="s", ticket=Ticket(receipt))
+            return [note for note in result.notes if note.startswith("Lost")]
+
+        await opened.run("x = 1")
+        (lost,) = await losses(KILLED, Receipt())
+        receipt = Receipt()
+        assert await losses("2", receipt) == [lost]
+        receipt.received()
+        assert await losses("3") == []
+        assert (await opened.row()).untold_loss is None
+
+
+async def test_a_receipt_for_less_than_there_is_to_tell_by_now_changes_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        receipt = Receipt()
+        await opened.run("x = 1")
+        await opened.sessions.execute(KILLED, session_id="s", ticket=Ticket(receipt))
+        await opened.sessions.execute("y = 3", session_id="s", ticket=Ticket(Receipt()))
+        second = Receipt()
+        both = await opened.sessions.execute(KILLED, session_id="s", ticket=Ticket(second))
+        assert "executions 1 to 4" in both.notes[0]
+        receipt.received()
+        await asyncio.sleep(0.05)
+        assert "executions 1 to 4" in (await opened.run("5")).notes[0]
+
+
+async def test_a_receipt_that_comes_too_late_harms_nobody_and_what_it_is_for_is_told_again(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as opened:
+        receipt = Receipt()
+        await opened.run("x = 1")
+        await opened.sessions.execute(KILLED, session_id="s", ticket=Ticket(receipt))
+        await opened.hibernate()
+        receipt.received()
+        await opened.run("2")
+        assert (await opened.run("3")).notes == ()
+        late = Receipt()
+        await opened.sessions.execute(KILLED, session_id="s", ticket=Ticket(late))
+    late.received()
+    async with house(tmp_path) as again:
+        assert (await again.run("4")).notes[0].startswith("Lost: the effects of execution")

@@ -1,11 +1,15 @@
 """A killed worker's copy goes on where it is the newest that there is; what came after it is told, once."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
 from orchestrator.domain.model import ResumedFrom
+from orchestrator.domain.snapshots import StoredSnapshot
 from tests.unit.pretended_agent import FORK, KILLED, KILLED_BACK
 from tests.unit.pretended_engine import house
-from tests.unit.pretended_faults import fall_back
+from tests.unit.pretended_faults import Fault, Hang, Sufferer, fall_back, vanish
 
 
 async def test_a_copy_goes_on_with_what_no_snapshot_holds(tmp_path: Path) -> None:
@@ -126,6 +130,91 @@ async def test_a_copy_found_by_a_save_in_the_background_is_told_of_before_the_ne
         result = await opened.run("x")
         assert result.value == "1"
         assert [note.split(",")[0] for note in result.notes] == ["Lost: the effects of execution 2"]
+
+
+@pytest.mark.parametrize(("end", "saved", "value"), [(fall_back, False, "1"), (vanish, True, "0")])
+async def test_an_end_that_a_save_and_a_cell_on_their_way_both_find_is_one_loss(
+    tmp_path: Path, end: Fault, value: str, *, saved: bool
+) -> None:
+    """The cell is sent before the save's refusal has come. It is no part of the loss, then or later."""
+    async with house(tmp_path) as opened:
+        await opened.run(f"x = {value}\n{FORK}")
+        if saved:
+            await opened.save()
+        await opened.run("x = 2")
+        on_its_way = Hang()
+
+        async def refused_late(agent: Sufferer) -> None:
+            await on_its_way(agent)
+            await end(agent)
+
+        async def refused(agent: Sufferer) -> None:
+            on_its_way.go.set()
+            await end(agent)
+
+        opened.faults.at("save", refused_late)
+        opened.clock.advance(30)
+        opened.reaper.look()
+        await on_its_way.entered.wait()
+        opened.faults.at("execute", refused)
+        result = await opened.run("x")
+        assert result.value == value
+        assert [note.split(",")[0] for note in result.notes] == ["Lost: the effects of execution 2"]
+        await opened.run("y = 4")
+        opened.agent.lose("it was removed")
+        lost = await opened.run("x")
+        assert [note.split(",")[0] for note in lost.notes if note.startswith("Lost")] == [
+            f"Lost: the effects of executions {2 if saved else 1} to 4".replace("2 to", "3 to")
+        ]
+
+
+@pytest.mark.parametrize("saved_by", ["a hibernation", "another save"])
+async def test_what_a_save_in_the_background_has_found_is_told_before_the_copy_is_saved(
+    tmp_path: Path, saved_by: str
+) -> None:
+    """The next save is due before the first one's refusal has come, and the agent refuses no other for that."""
+    async with house(tmp_path) as opened:
+        await opened.run(f"x = 1\n{FORK}")
+        await opened.run("x = 2")
+        on_its_way = Hang()
+
+        async def refused_late(agent: Sufferer) -> None:
+            await on_its_way(agent)
+            await fall_back(agent)
+
+        opened.faults.at("save", refused_late)
+        await (await opened.live()).save_when_due(first=False)
+        await on_its_way.entered.wait()
+        asyncio.get_running_loop().call_later(0.05, on_its_way.go.set)
+        if saved_by == "a hibernation":
+            assert not await opened.hibernate()
+        else:
+            await opened.save()
+        result = await opened.run("x")
+        assert result.value == "1"
+        assert [note.split(",")[0] for note in result.notes] == ["Lost: the effects of execution 2"]
+
+
+async def test_a_head_of_which_the_answer_went_missing_is_newer_than_the_copy_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run(f"x = 1\n{FORK}")
+        await opened.run("x = 2")
+        genuine = opened.records.snapshot_committed
+
+        async def unheard(key: str, stored: StoredSnapshot) -> bool:
+            await genuine(key, stored)
+            raise RuntimeError("its answer went missing")
+
+        monkeypatch.setattr(opened.records, "snapshot_committed", unheard)
+        await opened.look(30)
+        killed = await opened.run(KILLED_BACK)
+        assert killed.resumed_from == ResumedFrom("snapshot", 2)
+        assert [note.split(",")[0] for note in killed.notes if note.startswith("Lost")] == [
+            "Lost: the effects of execution 3"
+        ]
+        assert await opened.value("x") == "2"
 
 
 async def test_a_killed_worker_without_a_copy_gets_the_heads_namespace(tmp_path: Path) -> None:

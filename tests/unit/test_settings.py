@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import places
-from orchestrator.app import limits_of, pieces_policy_of
 from orchestrator.domain.ageing import AgeingPolicy
 from orchestrator.domain.hardening import SandboxProfile
+from orchestrator.policies import limits_of, pieces_policy_of
 from orchestrator.settings import PREFIX, Settings, SettingsError
 
 
@@ -75,9 +75,27 @@ def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             {"INACTIVE_AFTER": "0", "EXPIRE_AFTER": "599"},
             "ORCHESTRATOR_EXPIRE_AFTER (599 s) must be more than ORCHESTRATOR_HIBERNATE_AFTER (600 s)",
         ),
+        (
+            {"SANDBOX_MEMORY": "256MiB"},
+            (
+                "ORCHESTRATOR_SANDBOX_WORKSPACE (256 MiB) must be less than ORCHESTRATOR_SANDBOX_MEMORY (256 MiB), "
+                "since its files live there"
+            ),
+        ),
+        (
+            {"SANDBOX_THREADS": "20", "SANDBOX_PIDS": "32"},
+            (
+                "ORCHESTRATOR_SANDBOX_THREADS (20) must be at most half of ORCHESTRATOR_SANDBOX_PIDS (32), "
+                "which counts threads as well"
+            ),
+        ),
+        (
+            {"ALLOW_UNENFORCED": "swap, procesor"},
+            "ORCHESTRATOR_ALLOW_UNENFORCED: there is no protection called procesor (is processor meant?)",
+        ),
     ],
 )
-def test_ages_that_are_out_of_order_are_refused_by_name(
+def test_settings_that_cannot_be_meant_together_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], sentence: str
 ) -> None:
     for name, value in given.items():
@@ -85,6 +103,36 @@ def test_ages_that_are_out_of_order_are_refused_by_name(
     with pytest.raises(SettingsError) as caught:
         Settings.load()
     assert caught.value.message == f"Wrong settings: {sentence}."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANDBOX_MEMORY", "63MiB"),
+        ("SANDBOX_CPUS", "0.01"),
+        ("SANDBOX_CPUS", "nan"),
+        ("SANDBOX_PIDS", "8"),
+        ("SANDBOX_WORKSPACE", "1KiB"),
+        ("SANDBOX_THREADS", "0"),
+        ("SANDBOX_RUNTIME", "../runc"),
+        ("SANDBOX_USER_NAMESPACE", "maybe"),
+    ],
+)
+def test_a_limit_with_which_no_sandbox_could_run_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"ORCHESTRATOR_{name}", value)
+    with pytest.raises(SettingsError, match=f"Wrong settings: ORCHESTRATOR_{name}: "):
+        Settings.load()
+
+
+def test_protections_that_may_be_missing_are_named_with_commas_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().allowed == frozenset()
+    monkeypatch.setenv("ORCHESTRATOR_ALLOW_UNENFORCED", " swap,,user-namespace, ")
+    assert Settings.load().allowed == {"swap", "user-namespace"}
+    monkeypatch.setenv("ORCHESTRATOR_ALLOW_UNENFORCED", "everything")
+    with pytest.raises(SettingsError, match=r"no protection called everything \(they are .*no-new-privileges, "):
+        Settings.load()
 
 
 def test_an_age_of_zero_is_never_reached() -> None:

@@ -86,3 +86,5 @@ def test_group_that_crashed_a_restore_is_named_and_its_reason_cut() -> None:
     assert group == 4
     assert reason.startswith("y\\ny")
     assert len(reason) == 500
+    assert not report.killed
+    assert snapshot_frames.restore_report(Frame({**crashed.header, "killed": True})).killed

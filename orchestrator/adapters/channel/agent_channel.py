@@ -123,8 +123,10 @@ class AgentChannel:
             "head": order.output_head,
             "tail": order.output_tail,
         }
+        if order.heard is not None:
+            header["told"] = True
         seconds = order.time_limit + order.grace + EXECUTE_MARGIN_SECONDS
-        frame = await self._ask(header, [code], seconds=seconds, execution=order.execution)
+        frame = await self._ask(header, [code], seconds=seconds, execution=order.execution, heard=order.heard)
         try:
             return replies.cell_report(frame, order)
         except ProtocolViolationError as violation:
@@ -201,10 +203,16 @@ class AgentChannel:
     # requests
 
     async def _ask(
-        self, header: Mapping[str, Any], parts: Sequence[bytes] = (), *, seconds: float, execution: int | None = None
+        self,
+        header: Mapping[str, Any],
+        parts: Sequence[bytes] = (),
+        *,
+        seconds: float,
+        execution: int | None = None,
+        heard: Callable[[int, str], None] | None = None,
     ) -> Frame:
         self._require_alive()
-        return await self._requests.ask(header, parts, seconds=seconds, execution=execution)
+        return await self._requests.ask(header, parts, seconds=seconds, execution=execution, heard=heard)
 
     def _require_alive(self) -> None:
         if self._lost is not None:

@@ -11,7 +11,12 @@ from orchestrator.domain.errors import BusyError, NamespaceLostError, Orchestrat
 from orchestrator.domain.wire import Frame, ProtocolViolationError
 
 MAX_OUTSTANDING: Final = 64
-_NUMBERED_BY: Final = {"frozen": "save", "piece": "save", "taken": "restore"}  # the field, and the request's type
+_NUMBERED_BY: Final = {
+    "frozen": "save",
+    "piece": "save",
+    "taken": "restore",
+    "output": "execute",
+}  # the field, and the request's type
 
 
 class ForgottenError(OrchestratorError):
@@ -58,16 +63,25 @@ class Call(Exchange):
         *,
         seconds: float,
         execution: int | None,
+        heard: Callable[[int, str], None] | None = None,
     ) -> None:
         super().__init__(requests, header, parts)
         loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Frame] = loop.create_future()
         self.execution = execution
+        self._heard = heard
         self._interrupted = False
         # Not around the caller's waiting: a cancelled caller does not end the agent's duty to answer.
         self._deadline = loop.call_later(
             seconds, requests.give_up, f"it did not answer a request ({self.kind}) in time"
         )
+
+    def received(self, frame: Frame) -> None:
+        """What the cell has written by now."""
+        if self._heard is None:
+            super().received(frame)
+        else:
+            self._heard(*replies.output_by_now(frame))
 
     def interrupt(self) -> None:
         """Ask for SIGINT, now and after each reconnect."""
@@ -108,10 +122,16 @@ class Requests:
         return self.give_up(f"it broke the protocol ({violation})")
 
     async def ask(
-        self, header: Mapping[str, Any], parts: Sequence[bytes] = (), *, seconds: float, execution: int | None = None
+        self,
+        header: Mapping[str, Any],
+        parts: Sequence[bytes] = (),
+        *,
+        seconds: float,
+        execution: int | None = None,
+        heard: Callable[[int, str], None] | None = None,
     ) -> Frame:
         """The reply to that request. Raises BusyError, NamespaceLostError, ForgottenError and SandboxLostError."""
-        call = Call(self, header, parts, seconds=seconds, execution=execution)
+        call = Call(self, header, parts, seconds=seconds, execution=execution, heard=heard)
         self.begin(call)
         frame = await call.answer
         try:
@@ -169,6 +189,8 @@ class Requests:
         kind = _NUMBERED_BY.get(frame.type)
         number = frame.header.get(kind) if kind is not None else None
         exchange = self._waiting.get(number) if type(number) is int else None
+        if kind == "execute" and type(number) is int and number <= self._others:
+            return  # of a cell that another host has ordered
         if exchange is None or exchange.kind != kind:
             raise ProtocolViolationError(f"a frame ({frame.type}) that nobody asked for")
         exchange.received(frame)

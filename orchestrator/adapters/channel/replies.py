@@ -20,6 +20,7 @@ MAX_NAMES_IN_REPORT: Final = 1_000
 MAX_NAMES_IN_LIST: Final = 10_000
 MAX_VALUE: Final = 1024 * 1024
 MAX_TRACEBACK: Final = 256 * 1024
+MAX_RECENT: Final = 1_000  # bytes of output, told while a cell runs
 MAX_DISPLAYS: Final = 32
 MAX_MIME: Final = 100
 FIXED_PARTS: Final = 5  # JSON, head, tail, value, traceback; then the displays
@@ -103,8 +104,17 @@ def cell_report(frame: Frame, order: CellOrder) -> CellReport:
         namespace_kept=claims.flag_in(header, "namespace_kept"),
         resumed=_resumed(header, order),
         memory_peak=claims.count_in(header, "memory_peak"),
+        cpu=claims.seconds_in(header, "cpu") if "cpu" in header else None,
         notes=notes.all(),
     )
+
+
+def output_by_now(frame: Frame) -> tuple[int, str]:
+    """How many bytes a cell has written, and the last of them."""
+    if len(frame.parts) != 1 or len(frame.parts[0]) > MAX_RECENT:
+        raise ProtocolViolationError("a frame of output is not one short part")
+    text = frame.parts[0].decode("utf-8", "replace")
+    return claims.count_in(frame.header, "total"), claims.clean(text, MAX_RECENT, lines=True)
 
 
 def namespace(frame: Frame) -> Namespace:

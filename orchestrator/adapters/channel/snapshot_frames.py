@@ -93,7 +93,7 @@ def restore_report(frame: Frame) -> RestoreReport:
     """What the agent says that came back of a section. Not for the loop."""
     restored, crashed = claims.count_in(frame.header, "restored"), crashed_group(frame)
     if crashed is not None:
-        return RestoreReport(restored=restored, crashed=crashed)
+        return RestoreReport(restored=restored, crashed=crashed, killed=frame.header.get("killed") is True)
     if len(frame.parts) != 1:
         raise ProtocolViolationError(f"a restore's reply has {len(frame.parts)} parts")
     try:

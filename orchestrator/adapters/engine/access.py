@@ -62,6 +62,34 @@ class EngineAccess:
 
         return self.ask("Looking at a sandbox", look)
 
+    def ran_out_of_memory(self, handle: str, *, until: float) -> tuple[list[float], float | None]:
+        """When memory has run out in that container, and how far back the engine remembers anything: it keeps some
+        hundred events of all containers together. None where it does not say.
+        """
+
+        def look(api: docker.APIClient) -> tuple[list[float], float | None]:
+            # As texts, which the engine takes with fractions and the types of the SDK do not know.
+            events = list(api.events(since="1", until=f"{until:.3f}", decode=True))  # type: ignore[call-overload]
+            ran_out = [one for one in events if one.get("Action") == "oom" and one["Actor"]["ID"] == handle]
+            oldest = min((one["timeNano"] / 1e9 for one in events), default=None)
+            return [one["timeNano"] / 1e9 for one in ran_out], oldest
+
+        try:
+            return self._once("Asking when memory ran out", look)
+        except EngineUnavailableError:
+            return [], None
+
+    def update(self, name: str, limits: Mapping[str, int]) -> None:
+        """Change what a container may use; the same again changes nothing."""
+
+        def change(api: docker.APIClient) -> None:
+            # The SDK's own method knows nothing of NanoCpus, and CpuQuota is refused beside it.
+            url = f"{api.base_url}/v{api.api_version}/containers/{name}/update"
+            answer = api.post(url, json=dict(limits), timeout=READ_SECONDS)
+            api._raise_for_status(answer)  # type: ignore[attr-defined] # noqa: SLF001 - else no error of the SDK's
+
+        self.ask("Limiting a sandbox", change)
+
     def remove(self, name: str, labels: Mapping[str, str]) -> bool:
         """Remove the container of that name and wait until the engine has forgotten it. False where one without these
         labels bears the name: it is somebody else's, and stays.

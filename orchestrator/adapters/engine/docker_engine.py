@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable, Container, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +18,26 @@ from orchestrator.adapters.engine.isolation import require
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.adapters.engine.launch import LAUNCH_SECONDS, Launch, Launcher
 from orchestrator.adapters.engine.survivor import Survivor
+from orchestrator.adapters.engine.throwaways import REMOVE_SECONDS, Throwaways
+from orchestrator.adapters.engine.verification import Seen, Verification
+from orchestrator.domain.enforcement import answer_key
 from orchestrator.domain.errors import EngineUnavailableError, ImageGoneError
-from orchestrator.domain.hardening import LABEL_INSTALLATION, LABEL_SANDBOX, Isolation, SandboxProfile, container_name
-from orchestrator.domain.model import SandboxRecord, SandboxState
+from orchestrator.domain.hardening import (
+    LABEL_INSTALLATION,
+    LABEL_SANDBOX,
+    Isolation,
+    SandboxProfile,
+    container_name,
+    resource_limits,
+)
+from orchestrator.domain.model import SandboxRecord
 from orchestrator.domain.ports import Clock, OwnedContainer, SandboxImage
+from orchestrator.domain.probing import Wanted
 
 PROBE_HELLO_SECONDS: Final = 5.0
-REMOVE_SECONDS: Final = 60.0
 ASK_SECONDS: Final = 15.0
-# Of the throw-away sandboxes that the channel is probed with; they run no user code and live a moment.
-PROBE_UID: Final = 65_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MEMORY = Path("/proc/meminfo")
 
 
 class DockerEngine:
@@ -37,7 +45,7 @@ class DockerEngine:
 
     `find` looks for an engine and blocks in a thread, as do `image_of` and `put_agent`, which `ImageChoice` explains.
     `channel_parent` is a short path on this host's tmpfs, private to this installation. `recall` and `remember` keep
-    what a probe found out, by engine, boot and image.
+    what probes found out, by engine, boot and image.
     """
 
     def __init__(
@@ -57,13 +65,11 @@ class DockerEngine:
     ) -> None:
         self._installation = installation
         self._channel_parent, self._channel = channel_parent, channel
-        self._isolation = isolation
-        self._required = False  # whether the engine has said that it can isolate sandboxes so
+        self._profile, self.isolation = profile, isolation
         self._recall, self._remember = recall, remember
         self._access = EngineAccess(find)
         # Reserved for removing and listing: no crowd of starts or questions holds these up, be the engine stuck there.
-        self._tending = Lane("tend", limit=4)
-        self._asking = Lane("ask", limit=4)
+        self._tending, self._asking = Lane("tend", limit=4), Lane("ask", limit=4)
         self._launcher = Launcher(
             self._access,
             self._asking,
@@ -74,21 +80,27 @@ class DockerEngine:
             clock=clock,
         )
         self._launches: dict[str, Launch | Survivor] = {}
-        self._tidying: set[asyncio.Task[None]] = set()
-        self._images = ImageChoice(
-            self._access, self._asking, find=image_of, put_agent=put_agent, settle=self._choose_kind
+        self._images = ImageChoice(self._access, self._asking, find=image_of, put_agent=put_agent, settle=self._settle)
+        self._throwaways = Throwaways(self._launch, self._destroy_throwaway)
+        self._verification = Verification(
+            self._throwaways, self._launcher.look, Wanted(profile, isolation), recall, remember
         )
         self._closing = Lane("close", limit=1)  # at the end nothing that hangs may be in its way
-        self._kinds: dict[str, ChannelKind] = {}
+        self._kinds: dict[str, ChannelKind] = {}  # by image; of those that are known to be isolated as they must
+        self._settling = asyncio.Lock()
 
     async def prepare(self, environment: str | None = None) -> SandboxImage:
         """The image for new sandboxes: of that environment while the engine has it, else the default one."""
         return await self._images.of(environment)
 
+    def found_out(self, image: SandboxImage) -> tuple[ChannelKind, Seen]:
+        """What was found out before that image was answered: which channel reaches its sandboxes, what is enforced."""
+        return self._kinds[image.tag], self._verification.seen[image.tag]
+
     async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, AgentChannel]:
         """Create, start, and wait for the hello."""
         try:
-            return await self._launch(record, image, await self._choose_kind(image), hello_seconds=LAUNCH_SECONDS)
+            return await self._launch(record, image, await self._settle(image), hello_seconds=LAUNCH_SECONDS)
         except ImageGoneError:
             self._images.forget(image)
             raise
@@ -107,6 +119,13 @@ class DockerEngine:
             if self._launches.get(record.id) is survivor:
                 del self._launches[record.id]
             raise
+
+    async def limit(self, sandbox_id: str, profile: SandboxProfile) -> None:
+        """Other memory and cpus than the spec has: an update of the container that runs."""
+        name, limits = container_name(sandbox_id), resource_limits(profile)
+        await self._tending.call(
+            lambda: self._access.update(name, limits), seconds=ASK_SECONDS, doing="Limiting a sandbox"
+        )
 
     async def destroy(self, sandbox_id: str) -> None:
         """Remove the container and the channel's directory."""
@@ -152,14 +171,11 @@ class DockerEngine:
         """Let go of everything; sandboxes stay. Cancelling cuts short only the waiting for probes of the channel."""
         try:
             await self._images.close()
-            if self._tidying:
-                await asyncio.wait(self._tidying, timeout=REMOVE_SECONDS)
+            await self._throwaways.removed()
         finally:
             await self._let_go()
 
     async def _let_go(self) -> None:
-        for task in self._tidying:
-            task.cancel()
         launches, self._launches = self._launches, {}
         channels = [launch.channel for launch in launches.values() if launch.channel is not None]
         for launch in launches.values():
@@ -169,28 +185,40 @@ class DockerEngine:
             await self._closing.call(self._access.close, seconds=ASK_SECONDS, doing="Closing the engine's client")
 
     async def _launch(
-        self, record: SandboxRecord, image: SandboxImage, kind: ChannelKind, *, hello_seconds: float
+        self,
+        record: SandboxRecord,
+        image: SandboxImage,
+        kind: ChannelKind,
+        *,
+        hello_seconds: float,
+        profile: SandboxProfile | None = None,
     ) -> tuple[str, AgentChannel]:
         if record.id in self._launches:
             raise EngineConflictError(f"The sandbox {record.id} was launched before.")
-        launch = self._launcher.begin(record, kind)
+        launch = self._launcher.begin(record, kind, profile)
         self._launches[record.id] = launch
         return await launch.run(image, hello_seconds=hello_seconds)
 
-    # which channel
+    # what is known of an image before anything runs on it
 
-    async def _choose_kind(self, image: SandboxImage) -> ChannelKind:
-        kind = self._kinds.get(image.tag)
-        if kind is None:
-            await self._require_isolation()
-            kind = self._channel if self._channel != "auto" else await self._probed_kind(image)
-            self._kinds[image.tag] = kind
+    async def _settle(self, image: SandboxImage) -> ChannelKind:
+        """Which channel reaches its sandboxes, once it is known that the engine isolates these as it must."""
+        async with self._settling:  # whoever asks meanwhile need not have it found out twice
+            if image.tag not in self._kinds:
+                self._kinds[image.tag] = await self._find_out(image)
+            return self._kinds[image.tag]
+
+    async def _find_out(self, image: SandboxImage) -> ChannelKind:
+        info = await self._info("Asking the engine what it can do")
+        require(self._profile, self.isolation, info)
+        boot = await self._asking.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
+        kind = self._channel if self._channel != "auto" else await self._probed_kind(image, info, boot)
+        await self._verification.require(image, kind, self._answer_key(image, info, boot))
         return kind
 
-    async def _require_isolation(self) -> None:
-        if not self._required:
-            require(self._isolation, await self._info("Asking the engine what it can do"))
-            self._required = True
+    def _answer_key(self, image: SandboxImage, info: dict[str, Any], boot: str) -> str:
+        profile, isolation = self._profile, self.isolation
+        return answer_key(info, boot=boot, image=image, profile=profile, isolation=isolation, swap=_swap())
 
     async def _info(self, doing: str) -> dict[str, Any]:
         info: dict[str, Any] = await self._asking.call(
@@ -198,39 +226,19 @@ class DockerEngine:
         )
         return info
 
-    async def _probed_kind(self, image: SandboxImage) -> ChannelKind:
-        engine = str((await self._info("Asking the engine who it is")).get("ID", ""))
-        boot = await self._asking.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
-
+    async def _probed_kind(self, image: SandboxImage, info: dict[str, Any], boot: str) -> ChannelKind:
         async def attempt(kind: ChannelKind) -> None:
             await self._try_channel(kind, image)
 
-        runtime = self._isolation.runtime or ""
-        key = f"channel:{engine}:{boot}:{image.tag}:{self._channel_parent}:{runtime}"
+        runtime = self.isolation.runtime or ""
+        key = f"channel:{info.get('ID', '')}:{boot}:{image.tag}:{self._channel_parent}:{runtime}"
         return await choose_channel(key, attempt=attempt, recall=self._recall, remember=self._remember)
 
     async def _try_channel(self, kind: ChannelKind, image: SandboxImage) -> None:
-        record = SandboxRecord(
-            id=secrets.token_hex(16),
-            state=SandboxState.CREATING,
-            uid=PROBE_UID,
-            secret=secrets.token_hex(32),
-            image=image.tag,
-            handle=None,
-            session=None,
-            incarnation=0,
-        )
-        try:
-            _, channel = await self._launch(record, image, kind, hello_seconds=PROBE_HELLO_SECONDS)
-            await channel.close()
-        finally:
-            # Cancelled or not: what is not in the records, nobody else would remove.
-            tidying = asyncio.create_task(self._tidy(record.id), name="channel-probe-removal")
-            self._tidying.add(tidying)
-            tidying.add_done_callback(self._tidying.discard)
-            await asyncio.shield(tidying)
+        async with self._throwaways.one(image, kind, hello_seconds=PROBE_HELLO_SECONDS):
+            pass  # it has connected and proven itself
 
-    async def _tidy(self, sandbox_id: str) -> None:
+    async def _destroy_throwaway(self, sandbox_id: str) -> None:
         await self.destroy(sandbox_id)
         if await self.create_unanswered(sandbox_id):
             await self.destroy(sandbox_id)
@@ -245,6 +253,15 @@ def _owned(row: dict[str, Any], launches: Container[str]) -> OwnedContainer:
         created=datetime.fromtimestamp(int(row["Created"]), UTC),
         launched_here=sandbox_id in launches,
     )
+
+
+def _swap() -> str:
+    """How much swap the host has, as it says: what was found without any need not hold with it."""
+    try:
+        lines = _MEMORY.read_text("ascii").splitlines()
+    except OSError:  # not Linux: the engine runs elsewhere
+        return ""
+    return next((line for line in lines if line.startswith("SwapTotal:")), "")
 
 
 def _boot_id() -> str:

@@ -8,13 +8,17 @@ from orchestrator.adapters.engine.failures import IsolationUnmetError
 from orchestrator.adapters.image.sources import image_folder
 from orchestrator.domain import seccomp
 from orchestrator.domain.errors import InvalidRequestError
-from orchestrator.domain.hardening import Isolation
+from orchestrator.domain.hardening import MIB, Isolation, SandboxProfile
 
 _MAX_PROFILE_BYTES: Final = 1024 * 1024  # what is longer is cut, and then no JSON any more
 
 
 def read_isolation(
-    *, own_profile: Path | None = None, runtime: str | None = None, user_namespace: bool = False
+    *,
+    own_profile: Path | None = None,
+    runtime: str | None = None,
+    user_namespace: bool = False,
+    allowed: frozenset[str] = frozenset(),
 ) -> Isolation:
     """Our seccomp profile, or the operator's own in its place. Raises InvalidRequestError that names the setting."""
     path = own_profile or image_folder() / "seccomp" / "profile.json"
@@ -26,7 +30,7 @@ def read_isolation(
         raise _refused(path, f"cannot be read ({failure.strerror or failure})") from failure
     except seccomp.ProfileError as failure:
         raise _refused(path, str(failure)) from failure
-    return Isolation(seccomp=profile, runtime=runtime, user_namespace=user_namespace)
+    return Isolation(profile, runtime, user_namespace, own_seccomp=own_profile is not None, allowed=allowed)
 
 
 def _refused(path: Path, why: str) -> InvalidRequestError:
@@ -36,8 +40,9 @@ def _refused(path: Path, why: str) -> InvalidRequestError:
     )
 
 
-def require(isolation: Isolation, info: Mapping[str, Any]) -> None:
+def require(profile: SandboxProfile, isolation: Isolation, info: Mapping[str, Any]) -> None:
     """Raise IsolationUnmetError where an engine that says this of itself cannot give it."""
+    _require_room(profile, info)
     options = {str(option).partition(",")[0] for option in info.get("SecurityOptions") or ()}
     runtimes = sorted(info.get("Runtimes") or ())
     if "name=seccomp" not in options:
@@ -55,4 +60,20 @@ def require(isolation: Isolation, info: Mapping[str, Any]) -> None:
         raise IsolationUnmetError(
             "ORCHESTRATOR_SANDBOX_USER_NAMESPACE is `required`, and the Docker Engine gives containers none.",
             hint="Set userns-remap in the engine's daemon.json, or use a rootless engine.",
+        )
+
+
+def _require_room(profile: SandboxProfile, info: Mapping[str, Any]) -> None:
+    """What the machine does not have cannot be given; an engine that does not say is believed to have it."""
+    processors, memory = int(info.get("NCPU") or 0), int(info.get("MemTotal") or 0)
+    if 0 < processors < profile.cpus:
+        raise IsolationUnmetError(
+            f"ORCHESTRATOR_SANDBOX_CPUS is {profile.cpus:g}, and the Docker Engine's machine has {processors}.",
+            hint=f"Set it to at most {processors}.",
+        )
+    if 0 < memory < profile.memory:
+        raise IsolationUnmetError(
+            f"ORCHESTRATOR_SANDBOX_MEMORY is {profile.memory // MIB} MiB, and the Docker Engine's machine has "
+            f"{memory // MIB} MiB.",
+            hint="Set it to what one sandbox may take of that.",
         )

@@ -15,7 +15,7 @@ from orchestrator.adapters.channel.transport import Transport, TransportError
 from orchestrator.adapters.channel.unix_transport import UnixTransport
 from orchestrator.adapters.engine.access import EngineAccess
 from orchestrator.adapters.engine.channel_probe import ChannelKind
-from orchestrator.adapters.engine.endings import require_running
+from orchestrator.adapters.engine.endings import SAID_BY, by_times, ended_at, is_doubtful, require_running
 from orchestrator.adapters.engine.failures import EngineSilentError
 from orchestrator.adapters.engine.lanes import Lane
 from orchestrator.domain.errors import EngineUnavailableError, SandboxLostError
@@ -54,11 +54,13 @@ class Launcher:
         self._channel_parent = channel_parent
         self._clock = clock
 
-    def begin(self, record: SandboxRecord, kind: ChannelKind) -> "Launch":
-        """A launch of which nothing is made yet."""
-        return Launch(self, record, self.transport(record, kind))
+    def begin(self, record: SandboxRecord, kind: ChannelKind, profile: SandboxProfile | None = None) -> "Launch":
+        """A launch of which nothing is made yet; with these limits, None: the usual ones."""
+        return Launch(self, record, self.transport(record, kind), profile or self._profile)
 
-    def spec(self, record: SandboxRecord, image: SandboxImage, transport: Transport) -> dict[str, Any]:
+    def spec(
+        self, record: SandboxRecord, image: SandboxImage, transport: Transport, profile: SandboxProfile
+    ) -> dict[str, Any]:
         """The body of the create request."""
         return container_spec(
             installation=self.installation,
@@ -68,16 +70,21 @@ class Launcher:
             image=image.tag,
             environment=image.environment,
             created=int(self._clock.now().timestamp()),
-            profile=self._profile,
+            profile=profile,
             isolation=self._isolation,
             channel=transport.channel,
         )
 
     async def look(self, name: str) -> dict[str, Any] | None:
         """What the engine says of that container; None where there is none."""
-        return await self.asking.call(
-            lambda: self.access.inspect(name), seconds=INSPECT_SECONDS, doing="Looking at a sandbox"
-        )
+
+        def look() -> dict[str, Any] | None:
+            found = self.access.inspect(name)
+            if found is None or not is_doubtful(found):
+                return found
+            return by_times(found, *self.access.ran_out_of_memory(found["Id"], until=ended_at(found) + SAID_BY))
+
+        return await self.asking.call(look, seconds=INSPECT_SECONDS, doing="Looking at a sandbox")
 
     def transport(self, record: SandboxRecord, kind: ChannelKind, *, parent: Path | None = None) -> Transport:
         """The way to that sandbox's agent; `parent` is where its channel's directory lies, None: where new ones do."""
@@ -92,9 +99,12 @@ class Launcher:
 class Launch:
     """What this process makes for one sandbox, kept until the sandbox is destroyed."""
 
-    def __init__(self, launcher: Launcher, record: SandboxRecord, transport: Transport) -> None:
+    def __init__(
+        self, launcher: Launcher, record: SandboxRecord, transport: Transport, profile: SandboxProfile
+    ) -> None:
         self.channel: AgentChannel | None = None
         self._launcher = launcher
+        self._profile = profile
         self._record = record
         self._transport = transport
         self._began = time.monotonic()
@@ -154,7 +164,7 @@ class Launch:
         return max(0.0, self._began + CREATE_BOUND - time.monotonic())
 
     async def _create(self, image: SandboxImage) -> str:
-        spec = self._launcher.spec(self._record, image, self._transport)
+        spec = self._launcher.spec(self._record, image, self._transport, self._profile)
         name = container_name(self._record.id)
 
         def create() -> str:

@@ -5,9 +5,10 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.adapters.store import names
+from orchestrator.adapters.store import names, repeats
 from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.model import Ending, ExecutionRecord, SessionState
+from orchestrator.domain.repeats import Repeat
 
 KEPT_EXECUTIONS = 200
 _UNSEEN: frozenset[Ending] = frozenset({"never_arrived", "outcome_unknown"})  # nobody knows when those ended, if ever
@@ -23,8 +24,8 @@ class Answer:
     variable_count: int | None
 
 
-def begin(tx: Transaction, key: str, incarnation: int) -> int | None:
-    """Open a row: its number."""
+def begin(tx: Transaction, key: str, incarnation: int, repeat: Repeat | None = None) -> int | None:
+    """Open a row: its number. A call that may be made again is known by its key from then on."""
     row = tx.row(
         """
         UPDATE sessions SET executions = executions + 1, activity = activity + 1, used_at = ?
@@ -40,6 +41,8 @@ def begin(tx: Transaction, key: str, incarnation: int) -> int | None:
         "INSERT INTO executions (session, number, incarnation, started_at) VALUES (?, ?, ?, ?)",
         (key, number, incarnation, tx.now),
     )
+    if repeat is not None:
+        repeats.note(tx, key, number, repeat)
     return number
 
 

@@ -4,10 +4,14 @@ import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from orchestrator.adapters.store import executions, recovery, sandboxes, schema, sessions, snapshots
+from orchestrator.adapters.store.audit import SqliteAudit
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.adapters.store.names import bindings
+from orchestrator.adapters.store.repeats import SqliteRepeats
+from orchestrator.adapters.store.tenants import SqliteTenants
 from orchestrator.adapters.store.upkeep import SqliteUpkeep
 from orchestrator.domain.model import (
     Ending,
@@ -19,8 +23,11 @@ from orchestrator.domain.model import (
     SessionState,
 )
 from orchestrator.domain.ports import Clock, Records
+from orchestrator.domain.repeats import Repeat
 from orchestrator.domain.snapshot_ports import SnapshotRecords
 from orchestrator.domain.snapshots import SavedListing, SavedName, SnapshotIntent, SnapshotRecord, StoredSnapshot
+
+RECORDS_NAME: Final = "records.sqlite3"  # in the data directory
 
 
 @asynccontextmanager
@@ -51,6 +58,9 @@ class SqliteRecords(Records, SnapshotRecords):
         self._installation = installation
         self._uids = uids
         self.upkeep = SqliteUpkeep(connection)
+        self.tenants = SqliteTenants(connection)
+        self.audit = SqliteAudit(connection)
+        self.repeats = SqliteRepeats(connection)
 
     @property
     def installation(self) -> str:
@@ -69,9 +79,11 @@ class SqliteRecords(Records, SnapshotRecords):
         """The session of that name, unless it is being destroyed."""
         return await self._db.read(lambda tx: sessions.find(tx, tenant, session_id))
 
-    async def ensure_session(self, tenant: str, session_id: str, environment: str) -> Session:
+    async def ensure_session(
+        self, tenant: str, session_id: str, environment: str, *, most: int | None = None
+    ) -> Session:
         """That session, made where there is none."""
-        return await self._db.write(lambda tx: sessions.ensure(tx, tenant, session_id, environment))
+        return await self._db.write(lambda tx: sessions.ensure(tx, tenant, session_id, environment, most))
 
     async def sessions(self, tenant: str) -> Sequence[Session]:
         """All sessions of a tenant that are neither expired nor being destroyed, oldest first."""
@@ -125,9 +137,9 @@ class SqliteRecords(Records, SnapshotRecords):
         """Begin a new namespace on request."""
         return await self._db.write(lambda tx: sessions.clear(tx, key, incarnation))
 
-    async def open_execution(self, key: str, incarnation: int) -> int | None:
+    async def open_execution(self, key: str, incarnation: int, *, repeat: Repeat | None = None) -> int | None:
         """Commit an open row before the cell is sent: its number."""
-        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation))
+        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, repeat))
 
     async def close_execution(
         self,

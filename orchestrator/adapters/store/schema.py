@@ -1,7 +1,4 @@
-"""The records' tables, as numbered migrations: all of the schema stands here, and nowhere else.
-
-A migration that has been released is never edited; a change is a new one at the end.
-"""
+"""Makes a file the records' own, and brings it to the present tables, which migrations.py has."""
 
 import logging
 import secrets
@@ -11,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.adapters.store.connection import not_a_database
+from orchestrator.adapters.store.migrations import MIGRATIONS as MIGRATIONS  # noqa: PLC0414 - tests put others in its place
 from orchestrator.domain.errors import StoreUnusableError
 
 logger = logging.getLogger(__name__)
@@ -20,160 +18,6 @@ APPLICATION_ID = 0x534F5231
 _SMALLEST_PAGE = 512
 _INCREMENTAL = 2
 _SWITCH_WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
-
-_FIRST = (
-    """
-    CREATE TABLE installation (id TEXT NOT NULL) STRICT
-    """,
-    """
-    CREATE TABLE remembered (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID
-    """,
-    # States are checked by the guarded updates and not by the table: a new one then needs no table rebuilt.
-    """
-    CREATE TABLE sessions (
-        key TEXT PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        session_id TEXT NOT NULL,
-        state TEXT NOT NULL,
-        incarnation INTEGER NOT NULL DEFAULT 0,
-        activity INTEGER NOT NULL DEFAULT 0,
-        executions INTEGER NOT NULL DEFAULT 0,
-        namespace_since INTEGER NOT NULL DEFAULT 1,
-        untold_loss TEXT,                               -- JSON
-        variable_count INTEGER NOT NULL DEFAULT 0,
-        environment TEXT NOT NULL,
-        cell_bytes INTEGER NOT NULL DEFAULT 0,          -- sum of its cells, so that trimming need not add them up
-        created_at INTEGER NOT NULL,
-        used_at INTEGER NOT NULL
-    ) STRICT
-    """,
-    # A name is free from the moment its session is being destroyed.
-    """
-    CREATE UNIQUE INDEX sessions_by_name ON sessions (tenant, session_id) WHERE state <> 'destroying'
-    """,
-    """
-    CREATE TABLE executions (
-        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        incarnation INTEGER NOT NULL,
-        outcome TEXT,                                   -- null while it is open
-        started_at INTEGER NOT NULL,
-        finished_at INTEGER,
-        bound TEXT NOT NULL DEFAULT '[]',               -- JSON
-        removed TEXT NOT NULL DEFAULT '[]',             -- JSON
-        PRIMARY KEY (session, number)
-    ) STRICT, WITHOUT ROWID
-    """,
-    # Recovery finds what was running without reading the whole ledger.
-    """
-    CREATE INDEX open_executions ON executions (session, number) WHERE outcome IS NULL
-    """,
-    # Text apart from the ledger, whose rows stay small. Bytes, because text may hold NUL and lone surrogates.
-    """
-    CREATE TABLE cells (
-        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        code BLOB NOT NULL,
-        PRIMARY KEY (session, number)
-    ) STRICT
-    """,
-    # What the present namespace holds by the answers' word, and which execution bound it last. The ledger could not
-    # name a loss: it forgets an execution long before a session forgets its variable.
-    """
-    CREATE TABLE names (
-        session TEXT NOT NULL REFERENCES sessions (key) ON DELETE CASCADE,
-        name TEXT NOT NULL,
-        execution INTEGER NOT NULL,
-        PRIMARY KEY (session, name)
-    ) STRICT, WITHOUT ROWID
-    """,
-    # `session` refers to no row: a session may be gone before its sandbox is proven absent.
-    """
-    CREATE TABLE sandboxes (
-        id TEXT PRIMARY KEY,
-        state TEXT NOT NULL,
-        uid INTEGER NOT NULL UNIQUE,
-        secret TEXT NOT NULL,
-        image TEXT NOT NULL,
-        handle TEXT,
-        session TEXT,
-        incarnation INTEGER NOT NULL DEFAULT 0
-    ) STRICT
-    """,
-)
-
-_SNAPSHOTS = (
-    # One row for a session that ever intended one. `sequence` only rises: what was intended before never comes back.
-    """
-    CREATE TABLE snapshots (
-        session TEXT PRIMARY KEY REFERENCES sessions (key) ON DELETE CASCADE,
-        sequence INTEGER NOT NULL,
-        seed INTEGER NOT NULL,                          -- of the agent's digests: unkeyed ones collide on demand
-        intended INTEGER,                               -- null where none is under way
-        intended_incarnation INTEGER,
-        intended_execution INTEGER,
-        intended_activity INTEGER,
-        intended_replaces INTEGER,                      -- a rollback, a clear or an import
-        head INTEGER,
-        head_execution INTEGER NOT NULL DEFAULT 0,
-        head_activity INTEGER NOT NULL DEFAULT 0,
-        since INTEGER NOT NULL DEFAULT 0                -- the last head that replaced what was before
-    ) STRICT, WITHOUT ROWID
-    """,
-    # What the head holds, apart from the row that every snapshot changes three times.
-    """
-    CREATE TABLE heads (
-        session TEXT PRIMARY KEY REFERENCES sessions (key) ON DELETE CASCADE,
-        python TEXT NOT NULL,
-        names TEXT NOT NULL,                            -- JSON
-        unlisted INTEGER NOT NULL
-    ) STRICT
-    """,
-)
-
-# The text of cells lies in the sessions' own files, where a large one holds up no other session's call. What was kept
-# here is dropped: no snapshot of that time could want an excerpt of it, and nothing else ever read it.
-_TEXT_APART = (
-    "DROP TABLE cells",
-    "ALTER TABLE sessions DROP COLUMN cell_bytes",
-)
-
-# What a wake did not bring back, until a caller has been told.
-_UNTOLD_NOTES = ("ALTER TABLE sessions ADD COLUMN untold_notes TEXT NOT NULL DEFAULT '[]'",)  # JSON
-
-# The last execution that was lost when the session fell back: a savepoint may stand through several such losses.
-_LOST_THROUGH = ("ALTER TABLE sessions ADD COLUMN lost_through INTEGER NOT NULL DEFAULT 0",)
-
-# Age is counted time (domain/ticks.py), in microseconds, as dates are. What was there before begins to age now.
-_AGEING = (
-    """
-    CREATE TABLE ageing (
-        counted INTEGER NOT NULL,
-        watched INTEGER NOT NULL,
-        seen_at INTEGER                                 -- null before the first tick
-    ) STRICT
-    """,
-    "INSERT INTO ageing (counted, watched) VALUES (0, 0)",
-    "ALTER TABLE sessions ADD COLUMN used_count INTEGER NOT NULL DEFAULT 0",  # counted, at the last use
-    "ALTER TABLE sessions ADD COLUMN expired_watch INTEGER",  # watched, when it expired
-    # Triggers, so that no statement that raises `used_at` can forget the stamp. One above the count: of a use since the
-    # last tick, which the next one stamps anew.
-    """
-    CREATE TRIGGER session_made AFTER INSERT ON sessions BEGIN
-        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
-    END
-    """,
-    """
-    CREATE TRIGGER session_used AFTER UPDATE OF used_at ON sessions BEGIN
-        UPDATE sessions SET used_count = (SELECT counted FROM ageing) + 1 WHERE key = NEW.key;
-    END
-    """,
-    # A round of ageing reads what is due, and not every session; the key makes pages of what has one stamp.
-    "CREATE INDEX sessions_by_age ON sessions (state, used_count, key)",
-    "CREATE INDEX sessions_by_expiry ON sessions (state, expired_watch, key) WHERE expired_watch IS NOT NULL",
-)
-
-MIGRATIONS: tuple[Sequence[str], ...] = (_FIRST, _SNAPSHOTS, _TEXT_APART, _UNTOLD_NOTES, _LOST_THROUGH, _AGEING)
 
 
 def prepare(raw: sqlite3.Connection, path: Path) -> str:

@@ -11,6 +11,7 @@ from orchestrator.adapters.store.connection import Transaction, moment
 from orchestrator.domain.lifecycle import session_sources
 from orchestrator.domain.losses import joined, loss_of
 from orchestrator.domain.model import Loss, Session, SessionState
+from orchestrator.domain.quotas import exceeded
 
 
 def states(allowed: Iterable[str]) -> str:
@@ -47,11 +48,15 @@ def find(tx: Transaction, tenant: str, session_id: str) -> Session | None:
     return None if row is None else _session(row)
 
 
-def ensure(tx: Transaction, tenant: str, session_id: str, environment: str) -> Session:
-    """That session, made where there is none."""
+def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most: int | None = None) -> Session:
+    """That session, made where there is none. Raises QuotaError where the tenant has `most` already."""
     found = find(tx, tenant, session_id)
     if found is not None:
         return found
+    if most is not None:
+        (count,) = tx.rows("SELECT count(*) FROM sessions WHERE tenant = ? AND state <> 'destroying'", (tenant,))
+        if count[0] >= most:
+            raise exceeded("sessions", count[0], most)
     (row,) = tx.rows(
         f"""
         INSERT INTO sessions (key, tenant, session_id, state, environment, created_at, used_at)
@@ -164,7 +169,7 @@ def lose(tx: Transaction, row: sqlite3.Row, fall: Fall) -> Loss | None:
         return untold  # a namespace begun meanwhile, by a clear, is not the one that went
     head = snapshots.listing(tx, key)
     saved = 0 if head is None else head.execution
-    savepoint = fall.stands_at if fall.stands_at is not None and fall.stands_at > saved else None
+    savepoint = fall.stands_at if fall.stands_at != saved else None
     # Falling back to one savepoint again and again, each execution is lost once.
     first = max(since, saved + 1) if savepoint is None else max(since, savepoint + 1, row["lost_through"] + 1)
     first, final = _run_between(tx, key, first, last)

@@ -204,15 +204,16 @@ def _list(tx: Transaction, key: str, stored: StoredSnapshot) -> None:
     listed = _most_telling(saved)
     tx.change(
         """
-        INSERT INTO heads (session, python, names, unlisted) VALUES (?, ?, ?, ?)
+        INSERT INTO heads (session, python, names, unlisted, files) VALUES (?, ?, ?, ?, ?)
         ON CONFLICT (session) DO UPDATE SET python = excluded.python, names = excluded.names,
-                                            unlisted = excluded.unlisted
+                                            unlisted = excluded.unlisted, files = excluded.files
         """,
         (
             key,
             stored.manifest.python,
             json.dumps([astuple(name) for name in listed], separators=(",", ":")),
             len(saved) - len(listed) + stored.manifest.unlisted_names,
+            len(stored.manifest.files) + stored.manifest.unlisted_files,
         ),
     )
 

@@ -3,9 +3,12 @@
 import typer
 
 from orchestrator.faces.cli.demo import demo
+from orchestrator.faces.cli.doctor import doctor
 from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
 from orchestrator.faces.cli.owner import mcp, owner
+from orchestrator.faces.cli.serve import serve
+from orchestrator.faces.cli.tenants import audit, key_commands, tenant_commands
 
 app = typer.Typer(
     name="orchestrator",
@@ -15,9 +18,14 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(mcp)
+app.command()(serve)
 app.command(hidden=True)(owner)
 app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")
+app.add_typer(tenant_commands, name="tenant")
+app.add_typer(key_commands, name="key")
+app.command()(audit)
 
 __all__ = ["app"]

@@ -61,6 +61,9 @@ _LIVE = (
 )
 
 
+libraries: dict[str, ModuleType] = {}  # modules by the names under which they were imported first, but the session's
+
+
 class Catalog:
     """Made at the beginning of a snapshot, in the process that makes it."""
 
@@ -131,7 +134,8 @@ def is_made_by_statement(of: type) -> bool:
 def is_importable_module(of: ModuleType) -> bool:
     """Whether a fresh process gets this module by importing its name."""
     name = of.__dict__.get("__name__")
-    if not isinstance(name, str) or sys.modules.get(name) is not of:
+    # A library that a cell has taken out of sys.modules is no value: what it holds leads to the whole interpreter.
+    if not isinstance(name, str) or (sys.modules.get(name) is not of and libraries.get(name) is not of):
         return False
     return of.__dict__.get("__spec__") is not None or name in ("__main__", "builtins", "sys")
 
@@ -158,7 +162,7 @@ def _is_found_again(of: Any) -> bool:
         module_name, path = of.__module__, of.__qualname__
     if not isinstance(module_name, str) or module_name == "__main__" or "<" in path:
         return False
-    home = sys.modules.get(module_name) or _unloaded_part(module_name)
+    home = sys.modules.get(module_name) or libraries.get(module_name) or _unloaded_part(module_name)
     if not isinstance(home, ModuleType) or not is_importable_module(home):
         return False
     found: Any = home

@@ -114,6 +114,7 @@ def settle() -> None:
         os.dup2(null, target)
     os.close(null)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody can be waited for
     os.nice(_NICENESS)
 
 

@@ -22,10 +22,14 @@ ReadBeside = Callable[[str, int, memoryview], None]  # "arrays" or "buffers", in
 
 
 class Loader:
-    """A namespace that is being filled, and the functions and classes that came back so far."""
+    """A namespace that is being filled, and the functions and classes that came back so far.
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    `rehearses`: values are only tried, and their finalizers are not theirs.
+    """
+
+    def __init__(self, namespace: dict[str, Any], *, rehearses: bool = False) -> None:
         self.namespace = namespace
+        self.rehearses = rehearses
         self.slots: dict[str, Any] = {}
         self._read: ReadBeside = _nothing_beside
         self._at_end: list[Callable[[], None]] = []

@@ -5,10 +5,10 @@ import linecache
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from agent.snapshot.catalog import comes_from_workspace, is_importable_module
+from agent.snapshot.catalog import comes_from_workspace, is_importable_module, libraries
 
 CELL = "<cell "
 _MAX_SOURCE = 200_000  # characters of a cell that is searched
@@ -16,10 +16,28 @@ _MAX_SOURCE = 200_000  # characters of a cell that is searched
 _RESTLESS = frozenset(
     {"__main__", "__mp_main__", "sys", "builtins", "agent", "linecache", "warnings", "random", "threading"}
 )
+# Modules that saving works with, whatever cells have made of their functions and classes.
+_TOOLS = (
+    "_thread",
+    "contextlib",
+    "ctypes",
+    "gc",
+    "io",
+    "os",
+    "pickle",
+    "select",
+    "signal",
+    "socket",
+    "threading",
+    "time",
+)
+_CALLED = (FunctionType, BuiltinFunctionType, type)
+_OF_PYTHON = ("sys", "builtins")  # which are not whole when they are imported again
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), tuple, frozenset)
 
 _seen: dict[str, dict[str, Any]] = {}  # attributes of modules when they were first looked at
 _looked = {"modules": 0}
+_put_back: dict[str, dict[str, Any]] = {}  # what cells had set in place of what was put back
 
 
 def look() -> None:
@@ -33,6 +51,26 @@ def look() -> None:
     for name, module in list(sys.modules.items()):
         if name not in _seen and type(module) is ModuleType and not comes_from_workspace(module):
             _seen[name] = dict(vars(module))
+            libraries[name] = module
+
+
+def put_back() -> None:
+    """In a fork that saves: what that needs is as it was before any cell. What cells have set is still saved."""
+    for name, module in libraries.items():
+        if name not in sys.modules or name in _OF_PYTHON:
+            sys.modules[name] = module  # pickling finds things by name there
+    for name in _TOOLS:
+        home = vars(libraries[name]) if name in libraries else {}
+        for attribute, before in _seen.get(name, {}).items():
+            if isinstance(before, _CALLED) and home.get(attribute) is not before:
+                if attribute in home:
+                    _put_back.setdefault(name, {})[attribute] = home[attribute]
+                home[attribute] = before
+
+
+def _held_by(name: str, home: ModuleType) -> dict[str, Any]:
+    """The attributes of a module as cells have left them."""
+    return {**vars(home), **_put_back.get(name, {})}
 
 
 def imports(namespace: dict[str, Any], beat: Callable[[], None]) -> list[str]:
@@ -77,7 +115,7 @@ def attributes(namespace: dict[str, Any], beat: Callable[[], None]) -> dict[str,
     }:
         home = sys.modules.get(module)
         if home is not None and vars(home) is not namespace and attribute in vars(home):  # it has other names, too
-            found[f"attribute {module} {attribute}"] = vars(home)[attribute]
+            found[f"attribute {module} {attribute}"] = _held_by(module, home)[attribute]
     return found
 
 
@@ -124,7 +162,7 @@ def _appeared() -> dict[tuple[str, str], None]:
             or not is_importable_module(home)
         ):
             continue
-        for attribute, value in list(vars(home).items()):
+        for attribute, value in _held_by(name, home).items():
             if attribute.startswith("_") or (isinstance(value, ModuleType) and is_importable_module(value)):
                 continue
             known = before.get(attribute, found)
@@ -175,7 +213,7 @@ def _session_code(namespace: dict[str, Any]) -> dict[tuple[str, str], None]:
     for module, home in list(sys.modules.items()):
         if module == "__main__" or not isinstance(home, ModuleType) or not is_importable_module(home):
             continue
-        for name, value in list(vars(home).items()):
+        for name, value in _held_by(module, home).items():
             if (type(value) is FunctionType and value.__globals__ is namespace) or (
                 isinstance(value, type) and type.__dict__["__dict__"].__get__(value).get("__module__") == "__main__"
             ):

@@ -23,6 +23,7 @@ class Load(Protocol):
 
     namespace: Fields
     slots: Fields
+    rehearses: bool  # what comes is only tried, and let go again
 
     def read_array(self, index: int, target: memoryview) -> None:
         """Fill `target` with the bytes of the group's array of that index."""
@@ -152,7 +153,7 @@ def _do_nothing(_kind: type, /, **_given: Any) -> None:
 def class_methods(made: type, names: tuple[str, ...], methods: Fields) -> None:
     """Methods come before data, since data may be instances of the class; `names` keeps the dict's order."""
     for name in names:
-        type.__setattr__(made, sys.intern(name), methods.get(name))
+        type.__setattr__(made, sys.intern(name), _tame(name, methods.get(name)))
     if "_abc_impl" in vars(made) or isinstance(made, _abc_meta()):
         import _abc  # type: ignore[import-not-found]
 
@@ -162,11 +163,20 @@ def class_methods(made: type, names: tuple[str, ...], methods: Fields) -> None:
 def set_class(made: type, state: tuple[None, Fields, Fields]) -> None:
     """The rest of its attributes; the first item of the state has called `class_methods`."""
     for name, value in state[1].items():
-        type.__setattr__(made, sys.intern(name), value)
+        type.__setattr__(made, sys.intern(name), _tame(name, value))
     for kind in state[2].get("registered", ()):
         _abc_meta().register(made, kind)
     if "abstract" in state[2]:
         type.__setattr__(made, "__abstractmethods__", state[2]["abstract"])
+
+
+def _tame(name: str, value: Any) -> Any:
+    """Not a finalizer where values are only tried: it would remove the file of a value that lives on in the session."""
+    return _finalize_nothing if name == "__del__" and current.rehearses else value
+
+
+def _finalize_nothing(_of: object) -> None:
+    pass
 
 
 def _abc_meta() -> Any:

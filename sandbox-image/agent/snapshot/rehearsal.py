@@ -202,7 +202,8 @@ class Rehearsal:
         needed = self._with_needs(group.needs)
         if not self._code_is_loaded:  # else it is looked at anew for each of thousands of groups
             needed |= self._with_needs(self._code)
-        needed -= self._loaded | self._deadly if needed else set()
+        # What is refused by now, whole, is not there at a wake.
+        needed = {one for one in needed if one.nodes and one not in self._loaded and one not in self._deadly}
         # What comes later may need this very group: it would fail, and not be tried again.
         earlier = [one for one in needed if self._places[one] < self._place]
         for one in sorted(earlier, key=self._places.__getitem__):

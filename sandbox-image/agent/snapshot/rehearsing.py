@@ -23,7 +23,7 @@ def serve(connection: socket.socket, leave: Callable[[int], NoReturn]) -> NoRetu
     """Load groups until the other side closes. The caller has seen to stdio, limits and the process's place."""
     sys.modules["__main__"] = ModuleType("__main__")
     namespace = _Namespace()
-    loader = Loader(namespace)
+    loader = Loader(namespace, rehearses=True)
     connection.sendall(line({"pid": os.getpid()}))
     with connection.makefile("rb") as file:
         while True:

@@ -1,8 +1,10 @@
 """What every `Records` promises about namespaces that went: nothing is lost without somebody being told."""
 
+from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.domain.losses import MAX_LOSS_NAMES
 from orchestrator.domain.model import Ending, Loss
 from orchestrator.domain.ports import Records
+from tests.contract.records.snapshot_steps import intended, written
 from tests.contract.records.steps import opened, ready_session, run_cell, stored
 
 
@@ -237,6 +239,17 @@ async def test_a_savepoint_as_of_the_last_execution_loses_nothing(records: Recor
 
     assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=1) is None
     assert await records.binding_executions(session.key) == {"x": 1}
+
+
+async def test_a_session_that_goes_on_behind_its_head_has_lost_what_the_head_holds(records: SqliteRecords) -> None:
+    """Nobody means to: its owner did not hear that the head had become one."""
+    session = await ready_session(records)
+    for _ in range(3):
+        await run_cell(records, session)
+    intent = await intended(records, session)
+    assert await records.snapshot_committed(session.key, written(intent))
+
+    assert await records.namespace_lost(session.key, session.incarnation, "killed", stands_at=1) == Loss(2, 3, "killed")
 
 
 async def test_executions_that_never_began_are_no_loss(records: Records) -> None:

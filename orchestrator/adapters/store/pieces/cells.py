@@ -26,10 +26,13 @@ def note(place: Place, cells: Sequence[CellText]) -> None:
         # wait for nothing, but a power cut could then leave the file torn that holds the snapshots too.
         file.raw.execute("PRAGMA synchronous = NORMAL")
         with file.transaction():
+            if not _has_rest(file):
+                file.raw.execute("ALTER TABLE cells ADD COLUMN rest BLOB")
             file.raw.executemany(
-                "INSERT OR REPLACE INTO cells (number, digest, code, output, output_bytes) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO cells (number, digest, code, output, output_bytes, rest)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (cell.number, file.digest(*row), row[1], row[2], cell.output_bytes)
+                    (cell.number, file.digest(*row), row[1], row[2], cell.output_bytes, row[3] if row[3:] else None)
                     for cell, row in zip(cells, parts, strict=True)
                 ],
             )
@@ -68,7 +71,8 @@ def problems(file: PieceFile) -> Sequence[str]:
 def _trim(file: PieceFile) -> None:
     newest_first = file.raw.execute(
         # What a damaged row holds may be NULL.
-        "SELECT number, coalesce(length(code) + length(output), 0) FROM cells ORDER BY number DESC"
+        "SELECT number, coalesce(length(code) + length(output), 0) + coalesce(length(rest), 0)"
+        " FROM cells ORDER BY number DESC"
     ).fetchall()
     horizon = newest_first[0][0] - KEPT_CELLS
     size = 0
@@ -84,26 +88,36 @@ def _numbers(file: PieceFile) -> list[int]:
 
 
 def _verified(file: PieceFile, number: int) -> CellText:
+    rest_or_none = "rest" if _has_rest(file) else "NULL"  # of an earlier version
     try:
-        digest, code, output, output_bytes = file.raw.execute(
-            "SELECT digest, code, output, output_bytes FROM cells WHERE number = ?", (number,)
+        digest, code, output, output_bytes, rest = file.raw.execute(
+            f"SELECT digest, code, output, output_bytes, {rest_or_none} FROM cells WHERE number = ?",  # noqa: S608 - above
+            (number,),
         ).fetchone()
     except sqlite3.DatabaseError as error:
         raise DamagedCellError(str(error)) from error
     # What a damaged row holds need not be what the table declares.
     if not (isinstance(code, bytes) and isinstance(output, bytes) and isinstance(output_bytes, int)):
         raise DamagedCellError("it is no text")
-    if file.digest(_head(number, output_bytes), code, output) != digest:
+    if not isinstance(rest, bytes | None):
+        raise DamagedCellError("it is no text")
+    more = () if rest is None else (rest,)
+    if file.digest(_head(number, output_bytes), code, output, *more) != digest:
         raise DamagedCellError("its digest does not fit")
-    return CellText(number, _text(code), _text(output), output_bytes)
+    return CellText(number, _text(code), _text(output), output_bytes, _text(rest or b""))
 
 
-def _parts(cell: CellText) -> tuple[bytes, bytes, bytes]:
+def _has_rest(file: PieceFile) -> bool:
+    return any(column[1] == "rest" for column in file.raw.execute("PRAGMA table_info(cells)"))
+
+
+def _parts(cell: CellText) -> tuple[bytes, ...]:
     # Bytes, because text may hold NUL and lone surrogates.
     return (
         _head(cell.number, cell.output_bytes),
         cell.code.encode("utf-8", "surrogatepass"),
         cell.output.encode("utf-8", "surrogatepass"),
+        *([cell.rest.encode("utf-8", "surrogatepass")] if cell.rest else ()),
     )
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,8 @@ _SCHEMA = (
         digest BLOB NOT NULL,                  -- the host's, of all the others
         code BLOB NOT NULL,
         output BLOB NOT NULL,
-        output_bytes INTEGER NOT NULL
+        output_bytes INTEGER NOT NULL,
+        rest BLOB                              -- JSON; null in rows of an earlier version
     ) STRICT
     """,
 )
@@ -121,6 +122,15 @@ def keys_in(directory: Path) -> frozenset[str]:
         )
     except OSError as error:
         raise _error(error, directory) from error
+
+
+def bytes_of(paths: Iterable[Path]) -> int:
+    """How much those files take on the disk; what is not there takes nothing."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
 
 
 def unlink(path: Path) -> None:

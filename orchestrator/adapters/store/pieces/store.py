@@ -177,6 +177,11 @@ class SqlitePieces(Pieces):
         except SnapshotNotFoundError:
             return StoredSizes(0, 0, 0, 0)
 
+    async def file_bytes(self, keys: Iterable[str]) -> int:
+        """What the files of those sessions take."""
+        places = [self._place(key).path for key in keys]
+        return await self._turns.take(_DIRECTORY_TURN, "read", partial(file.bytes_of, places))
+
     async def check(self, key: str, head: int | None) -> SnapshotCheck:
         """Verify everything."""
         let_go = self._hold(key, _EVER)

@@ -1,25 +1,34 @@
 """Hostile cells, each named by its outcome: what a sandbox answers, and what one answers that lacks the protection.
 
-A cell is one expression over what prelude.py defines. That it succeeds in a weakened sandbox is what makes its failure
-in ours prove something.
+A cell is one expression over what sandbox-image/attack/prelude.py defines. That it succeeds in a weakened sandbox, as
+the tests show, is what makes its failure in ours prove something. `orchestrator doctor --attack` runs the same cells.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.security.weakened import Weakening
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`answer` is exact. Without `without` the cell gets another answer, one of `then`: kernels differ."""
+    """`answer` is exact. Without `without`, as tests name it, another answer comes, one of `then`: kernels differ."""
 
     outcome: str
     code: str
     answer: str
-    without: Weakening
+    without: str
     then: tuple[str, ...] = ("done",)
     machine: Literal["x86_64"] | None = None  # None: any
+    landlock: int = 0  # the version of the kernel's that it takes to close it
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A whole cell that wants to take its sandbox down; `ends` are the outcomes that it may have."""
+
+    outcome: str
+    code: str
+    ends: tuple[str, ...]
+    limit: float = 2.0  # seconds
 
 
 KERNEL_SURFACE = (
@@ -215,17 +224,51 @@ AGENT = (
     Cell("processors_of_pid_1_stay", "call('sched_setaffinity', 1, 8, b'\\xff' * 8)", "EPERM", "docker's filter"),
     Cell("policy_of_pid_1_stays", "call('sched_setscheduler', 1, 0, bytes(4))", "EPERM", "docker's filter"),
     Cell("turns_at_the_disk_stay", "call('ioprio_set', 1, 1, 0x6000)", "EPERM", "docker's filter"),
-    Cell("pid_1_is_not_signalled", "tried(os.kill, 1, 0)", "EPERM", "no landlock"),
-    Cell("the_zygote_is_not_signalled", "tried(os.kill, zygote(), 0)", "EPERM", "no landlock"),
-    Cell("the_order_of_killing_stays", "write('/proc/self/oom_score_adj', '500')", "EACCES", "no landlock"),
-    Cell("nothing_in_proc_is_written", "write('/proc/self/comm', 'name')", "EACCES", "no landlock"),
+    Cell("pid_1_is_not_signalled", "tried(os.kill, 1, 0)", "EPERM", "no landlock", landlock=6),
+    Cell("the_zygote_is_not_signalled", "tried(os.kill, zygote(), 0)", "EPERM", "no landlock", landlock=6),
+    Cell("the_order_of_killing_stays", "write('/proc/self/oom_score_adj', '500')", "EACCES", "no landlock", landlock=1),
+    Cell("nothing_in_proc_is_written", "write('/proc/self/comm', 'name')", "EACCES", "no landlock", landlock=1),
     Cell(
         "queues_are_not_made_as_files",
         "tried(os.open, '/dev/mqueue/one', os.O_CREAT | os.O_RDWR)",
         "EACCES",
         "no landlock",
         ("EMFILE",),
+        landlock=1,
     ),
 )
 
-CELLS = (*KERNEL_SURFACE, *HOST, *NETWORK, *AGENT)
+BY_KIND = {"kernel surface": KERNEL_SURFACE, "host": HOST, "network": NETWORK, "agent and channel": AGENT}
+CELLS = tuple(cell for cells in BY_KIND.values() for cell in cells)
+
+_FORKS = """
+import os
+while True:
+    try: os.fork()
+    except OSError: pass
+"""
+_THREADS = """
+import threading, time
+while True:
+    try: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    except RuntimeError: pass
+"""
+_DEAF = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+while True: pass
+"""
+_HELD = """
+held = []
+while True: held.append(b'x' * (1 << 24))
+"""
+
+TRIALS = (
+    Trial("fork_bombs_end_with_their_cell", _FORKS, ("timeout",)),
+    Trial("memory_bombs_end_their_cell", _HELD, ("oom", "exception", "timeout"), 20.0),
+    Trial("threads_without_end_end_with_their_cell", _THREADS, ("timeout",)),
+    Trial("output_without_end_ends_with_its_cell", "while True: print('x' * 10_000)", ("timeout",)),
+    Trial("a_cell_that_hears_no_signal_is_ended", _DEAF, ("timeout",)),
+    # The kernel spares who asks, and what Landlock or PID 1's own place protects.
+    Trial("killing_all_that_can_be_reached_ends_no_sandbox", "import os\nos.kill(-1, 9)", ("ok", "crashed")),
+)

@@ -10,6 +10,9 @@ from orchestrator.domain.errors import NamespaceLostError
 from orchestrator.domain.snapshots import SaveFailedError
 from tests.docker.saved_sandbox import Fresh, reasons, statuses
 
+KIND = "hostile objects"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BAD = """
 import os, time, ctypes
 before, after = [1], [2]

@@ -1,0 +1,54 @@
+"""`orchestrator doctor`: what the engine enforces, line by line."""
+
+import asyncio
+import json
+import signal
+from typing import Annotated
+
+import typer
+
+from orchestrator import __version__
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.examination import Examination
+
+EXIT_INTERRUPTED = 130
+
+
+def doctor(
+    *,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Run hostile cells as well; takes less than a minute.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+) -> None:
+    """Ask a throw-away sandbox what the engine enforces, and say what to do where it does not.
+
+    Works beside a running owner. Exit codes: 0: all that is required is enforced. 1: something is not, or is not known
+    to be, or an attack got through. 3: nothing could be asked. 130: interrupted.
+    """
+    found = _examined(attack=attack)
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    raise typer.Exit(found.exit_code)
+
+
+def _examined(*, attack: bool) -> Examination:
+    # Imported here: no other command needs them, and these imports take most of a second.
+    from orchestrator.doctor import examine  # noqa: PLC0415
+    from orchestrator.settings import Settings  # noqa: PLC0415
+
+    try:
+        settings = Settings.load()
+    except OrchestratorError as error:
+        return Examination(__version__, {}, problem=error.message, hint=error.hint)
+
+    async def interruptible() -> Examination:
+        task = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
+        return await examine(settings, attack=attack, report=lambda line: typer.echo(f"doctor: {line}", err=True))
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        typer.echo("doctor: interrupted", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,0 +1,1 @@
+"""MCP over streamable HTTP, and what a service is asked about itself."""

@@ -1,0 +1,208 @@
+"""What a call goes through before its cell may run, and what is written down of it: quotas, turns, audit, keys of calls
+that may be made again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from orchestrator.domain.access import Caller
+from orchestrator.domain.audit import Act, AuditEntry
+from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, QuotaError
+from orchestrator.domain.identifiers import session_id_of
+from orchestrator.domain.model import ExecutionResult
+from orchestrator.domain.quotas import Quotas
+from orchestrator.domain.repeats import Repeat, repeat_of
+from orchestrator.services.auditing import Auditing
+from orchestrator.services.checks import check_code, time_limit_of
+from orchestrator.services.equipment import Limits
+from orchestrator.services.metering import Metering
+from orchestrator.services.repeats import Repeats
+from orchestrator.services.slots import Slots
+from orchestrator.services.tickets import Terms, Ticket, Witness
+from orchestrator.services.turns import RunningTurn
+
+T = TypeVar("T")
+
+_LIMITS_OF: Final = {"timeout": "time_limit", "oom": "memory", "disk_full": "workspace"}
+_NOT_WORTH_NOTING: Final = frozenset({"not_found", "invalid_request"})  # nothing was done, and anybody can do it often
+
+
+class Run(Protocol):
+    """`Sessions.execute`."""
+
+    async def __call__(
+        self,
+        code: str,
+        *,
+        session_id: str | None,
+        timeout: float | None,  # noqa: ASYNC109 - of the cell
+        tenant: str,
+        ticket: Ticket,
+    ) -> ExecutionResult:
+        """Run a cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller wants to be run."""
+
+    code: str
+    session_id: str | None
+    timeout: float | None
+    idempotency_key: str | None
+
+
+class Admission:
+    """The one way to a cell for callers; `running` are the places of executions that may run at once."""
+
+    def __init__(
+        self,
+        metering: Metering,
+        audit: Auditing,
+        repeats: Repeats,
+        running: Slots,
+        *,
+        limits: Limits,
+        slice_seconds: float,
+    ) -> None:
+        self._metering = metering
+        self._audit = audit
+        self._repeats = repeats
+        self._running = running
+        self._limits = limits
+        self._slice = slice_seconds
+
+    async def execute(self, caller: Caller, asked: Asked, ticket: Ticket, run: Run) -> ExecutionResult:
+        """Run it within the tenant's quotas, or answer as its first run was answered. Raises QuotaError,
+        OutcomeUnknownError, InvalidRequestError, and what `run` raises.
+        """
+        check_code(asked.code, self._limits)
+        time_limit_of(asked.timeout, self._limits)
+        if asked.idempotency_key is None:
+            return await self._admitted(caller, asked, ticket, run, None)
+        if not asked.session_id:
+            raise InvalidRequestError(
+                "An idempotency key needs a session: of a stateless call nothing is kept.",
+                hint="Give a session_id, or leave the key out; a stateless call changes nothing by being made twice.",
+            )
+        name = session_id_of(asked.session_id)
+        repeat = repeat_of(asked.idempotency_key, asked.code, asked.timeout)
+        return await self._repeats.once(
+            caller.tenant, name, repeat, lambda: self._admitted(caller, asked, ticket, run, repeat)
+        )
+
+    async def act(
+        self, caller: Caller, act: Act, session_id: str, work: Callable[[Quotas], Awaitable[T]], *, counts: bool = True
+    ) -> T:
+        """Do something else than run a cell; it `counts` into the quotas unless it frees something."""
+        try:
+            quotas = await self._metering.act(caller.tenant) if counts else Quotas()
+        except QuotaError as error:
+            await self._audit.refused(caller.tenant, caller.key_id, error.quota)
+            raise
+        outcome = "cancelled"
+        try:
+            done = await work(quotas)
+            outcome = "ok"
+        except OrchestratorError as error:
+            outcome = error.code
+            raise
+        finally:
+            if outcome not in _NOT_WORTH_NOTING:
+                await self._audit.note(AuditEntry(act, caller.tenant, caller.key_id, session_id[:256], outcome=outcome))
+        return done
+
+    async def _admitted(
+        self, caller: Caller, asked: Asked, ticket: Ticket, run: Run, repeat: Repeat | None
+    ) -> ExecutionResult:
+        tenant, session = caller.tenant, None if not asked.session_id else session_id_of(asked.session_id)
+        try:
+            allowed = await self._metering.begin(tenant, asked.timeout, self._limits.time_limit)
+        except QuotaError as error:
+            await self._audit.refused(tenant, caller.key_id, error.quota)
+            raise
+        begun = await self._audit.begin(tenant, caller.key_id, session, asked.code)
+        told = AuditEntry(
+            "execute", tenant, caller.key_id, session, begun=begun, code_hash=self._audit.hash_of(asked.code)
+        )
+        witness = Account(told, self._audit, self._metering)
+        ticket.terms = Terms(
+            share=allowed.share,
+            profile=allowed.profile,
+            sessions=allowed.sessions,
+            turn=RunningTurn(self._running, tenant, ticket, self._slice),
+            witness=witness,
+            repeat=repeat,
+        )
+        try:
+            return await run(
+                asked.code, session_id=asked.session_id, timeout=allowed.time_limit, tenant=tenant, ticket=ticket
+            )
+        except BaseException as error:
+            await witness.failed(error)
+            raise
+
+
+class Account(Witness):
+    """Has one execution written down once, whoever is there to hear of its end."""
+
+    def __init__(self, told: AuditEntry, audit: Auditing, metering: Metering) -> None:
+        self._told = told
+        self._audit = audit
+        self._metering = metering
+        self._begun = False
+        self._closed = False
+
+    def begins(self) -> None:
+        """Its end will be told."""
+        self._begun = True
+
+    async def ended(self, answer: ExecutionResult) -> None:
+        """It has an answer."""
+        if self._closed:
+            return
+        self._closed = True
+        duration = answer.duration_ms / 1000
+        cpu = self._metering.cpu_of(duration) if answer.cpu is None and self._begun else answer.cpu or 0.0
+        self._metering.spent(self._told.tenant, cpu)
+        code = None if answer.error is None else answer.error.code
+        met = [_LIMITS_OF[code]] if code in _LIMITS_OF else []
+        await self._audit.note(
+            AuditEntry(
+                self._told.act,
+                self._told.tenant,
+                self._told.key,
+                self._told.session,
+                incarnation=answer.incarnation,
+                execution=answer.execution,
+                begun=self._told.begun,
+                code_hash=self._told.code_hash,
+                outcome=code or "ok",
+                duration=duration,
+                cpu=cpu,
+                memory_peak=answer.memory_peak or None,
+                bytes_out=answer.output_bytes,
+                limits=(*met, *(["output"] if answer.truncated else [])),
+            )
+        )
+
+    async def failed(self, error: BaseException) -> None:
+        """Its caller has no answer; where the cell was sent, its end is still told."""
+        if self._closed or (self._begun and isinstance(error, asyncio.CancelledError)):
+            return
+        self._closed = True
+        told = self._told
+        await self._audit.note(
+            AuditEntry(
+                told.act,
+                told.tenant,
+                told.key,
+                told.session,
+                begun=told.begun,
+                code_hash=told.code_hash,
+                outcome=error.code if isinstance(error, OrchestratorError) else "cancelled",
+                limits=(error.quota,) if isinstance(error, QuotaError) else (),
+            )
+        )

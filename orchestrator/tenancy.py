@@ -1,0 +1,120 @@
+"""What several tenants need beside sessions: keys, quotas, the audit; built in one place, and kept up."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from orchestrator import __version__
+from orchestrator.adapters.data_directory import DataDirectory
+from orchestrator.adapters.jwt_issuer import JwtIssuer, Trust, require_safe
+from orchestrator.adapters.store.records import RECORDS_NAME, SqliteRecords, open_records
+from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.ports import Clock
+from orchestrator.services.admission import Admission
+from orchestrator.services.auditing import Auditing
+from orchestrator.services.equipment import Equipment
+from orchestrator.services.keyring import Keyring
+from orchestrator.services.lookups import Lookups
+from orchestrator.services.metering import Metering
+from orchestrator.services.operations import Operations
+from orchestrator.services.repeats import Repeats
+from orchestrator.services.sessions import Sessions
+from orchestrator.services.slots import Slots
+from orchestrator.services.tasks import Tasks
+from orchestrator.services.tenants import Tenants
+from orchestrator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    """Of one data directory, while it is owned."""
+
+    keyring: Keyring
+    tenants: Tenants
+    audit: Auditing
+    lookups: Lookups
+    repeats: Repeats
+    admission: Admission
+
+    @classmethod
+    def build(
+        cls, settings: Settings, records: SqliteRecords, sessions: Sessions, equipment: Equipment, cpus: int
+    ) -> "Tenancy":
+        """As the settings say; the machine has so many CPUs."""
+        tasks, clock, limits = equipment.tasks, equipment.clock, equipment.limits
+        audit = Auditing(records.audit, tasks, clock, code=settings.audit_code, keep_days=settings.audit_days)
+        keyring = Keyring(records.tenants, clock, _issuer(settings, clock))
+        metering = Metering(
+            keyring,
+            records.tenants,
+            records.audit,
+            equipment.pieces,
+            clock=clock,
+            defaults=settings.quotas,
+            profile=limits.profile,
+        )
+        lookups = Lookups(equipment, sessions.fresh_text)
+        repeats = Repeats(records.repeats, lookups, tasks, clock, window=settings.repeat_window)
+        running = Slots(limit=settings.max_running or cpus, wait=settings.sandbox_wait, what="its turn to run")
+        admission = Admission(metering, audit, repeats, running, limits=limits, slice_seconds=settings.running_slice)
+        return cls(keyring, Tenants(records.tenants, keyring, audit, clock), audit, lookups, repeats, admission)
+
+    @property
+    def errands(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        """What is to be done now and then."""
+        return {
+            "the audit": self.audit.upkeep,
+            "the use of keys": self.keyring.note_use,
+            "keys of calls": self.repeats.forget_old,
+        }
+
+    @property
+    def operations(self) -> Operations:
+        """What operators may order."""
+        return Operations(self.tenants, self.audit)
+
+    async def close(self) -> None:
+        """Write down what is not yet. What the records do not take is lost."""
+        try:
+            await self.audit.write()
+            await self.keyring.note_use()
+        except OrchestratorError as error:
+            logger.warning("what keys did last is not written down: %s", error)
+
+
+def _issuer(settings: Settings, clock: Clock) -> JwtIssuer | None:
+    issuer, audience, keys = settings.jwt_issuer, settings.jwt_audience, settings.jwt_keys
+    if issuer is None or audience is None or keys is None:
+        return None
+    require_safe(keys)
+    algorithms = [name for name in settings.jwt_algorithms.split(",") if name]
+    return JwtIssuer(
+        Trust(issuer, audience, keys, algorithms, settings.jwt_tenant_claim, settings.jwt_scopes_claim), clock
+    )
+
+
+@asynccontextmanager
+async def operating(settings: Settings) -> AsyncIterator[Operations]:
+    """What operators may order, by whoever owns the data directory for as long. Raises OwnedError where another
+    process owns it, whose memory would not hear of a change.
+    """
+    directory = DataDirectory.own(settings.data_dir, kind="library", version=__version__)
+    try:
+        clock = SystemClock()
+        failure: BaseException | None = None
+        async with open_records(settings.data_dir / RECORDS_NAME, clock) as records, asyncio.TaskGroup() as group:
+            audit = Auditing(records.audit, Tasks(group), clock)
+            try:
+                yield Operations(Tenants(records.tenants, Keyring(records.tenants, clock), audit, clock), audit)
+            except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
+                failure = error
+            await audit.write()
+        if failure is not None:
+            raise failure
+    finally:
+        directory.release()
