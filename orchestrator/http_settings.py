@@ -2,16 +2,17 @@
 
 import ipaddress
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
 from orchestrator import places
+from orchestrator.setting_sources import PREFIX
 
 _KIB = 1024
 _MIB = 1024 * _KIB
-PREFIX = "ORCHESTRATOR_"
 
 
 def _absolute(path: Path) -> Path:
@@ -107,23 +108,22 @@ class HttpSettings(BaseModel):
     log_format: Literal["auto", "text", "json"] = "auto"
     """How the server writes its log to standard error. Default `auto`: text on a terminal, else JSON, one line each."""
 
-    @model_validator(mode="after")
-    def _served_safely(self) -> Self:
+    def ways_to_serve_unsafely(self) -> Iterator[str]:
+        """A fault for each thing that keys, or whoever is named as this server, would suffer from."""
         if self.http_certificate_key is not None and self.http_certificate is None:
-            raise ValueError(f"{PREFIX}HTTP_CERTIFICATE_KEY is set, and {PREFIX}HTTP_CERTIFICATE is not")
+            yield f"{PREFIX}HTTP_CERTIFICATE_KEY is set, and {PREFIX}HTTP_CERTIFICATE is not"
         if ipaddress.ip_address(self.http_host).is_loopback:
-            return self
+            return
         if self.http_certificate is None and self.http_trusted_proxies is None:
-            raise ValueError(
+            yield (
                 f"{PREFIX}HTTP_HOST ({self.http_host}) can be reached by others, so keys would travel in the clear: "
                 f"set {PREFIX}HTTP_CERTIFICATE, or {PREFIX}HTTP_TRUSTED_PROXIES where a proxy ends TLS"
             )
         if self.http_names is None:
-            raise ValueError(
+            yield (
                 f"{PREFIX}HTTP_HOST ({self.http_host}) can be reached by others: set {PREFIX}HTTP_NAMES to the names "
                 "by which clients reach it"
             )
-        return self
 
     def tls(self) -> ssl.SSLContext | None:
         """The certificate, loaded; None without one. Raises OSError and ssl.SSLError where it cannot be used."""

@@ -1,8 +1,8 @@
-"""Where things lie: the data directory, the runtime directory, and the owner's socket in it.
+"""Where things lie: the configuration, the data directory, the runtime directory, and the owner's socket in it.
 
 Only the standard library's lightest modules are imported here, because the relay of `orchestrator mcp` needs these
-answers in milliseconds. For the same reason the two variables that decide them are read here as well as in
-`settings.py`; a test holds the two readings equal.
+answers in milliseconds. For the same reason what decides them is read here as well as in `settings.py`; a test holds
+the two readings equal. The configuration is only read where there is one.
 """
 
 import hashlib
@@ -11,7 +11,10 @@ import stat
 
 DATA_DIR_VARIABLE = "ORCHESTRATOR_DATA_DIR"
 RUNTIME_DIR_VARIABLE = "ORCHESTRATOR_RUNTIME_DIR"
+CONFIG_VARIABLE = "ORCHESTRATOR_CONFIG"
 DIRECTORY_NAME = "session-orchestrator"
+CONFIG_NAME = "config.toml"
+SYSTEM_CONFIG = f"/etc/{DIRECTORY_NAME}/{CONFIG_NAME}"
 LOCK_NAME = "owner.lock"  # in the data directory; its lock says that somebody owns it, its text says who
 START_LOCK_NAME = "start.lock"  # in the data directory; held by the one relay that is starting an owner
 LOG_NAME = "owner.log"  # in the data directory
@@ -36,24 +39,63 @@ def normal(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib costs the relay milliseconds
 
 
-def data_directory() -> str:
-    """`$ORCHESTRATOR_DATA_DIR`, or our directory in `$XDG_DATA_HOME` or `~/.local/share`."""
-    if configured := os.environ.get(DATA_DIR_VARIABLE):
+def config_file() -> str | None:
+    """The configuration: `$ORCHESTRATOR_CONFIG`, or ours in `$XDG_CONFIG_HOME` or `~/.config`, or in `/etc`.
+
+    None where none of the usual ones is there; whether the named one is, shows when it is read.
+    """
+    if configured := os.environ.get(CONFIG_VARIABLE):
         return normal(configured)
-    home = os.environ.get("XDG_DATA_HOME", "")
-    if not home.startswith("/"):  # the standard says to ignore relative ones
-        home = normal("~/.local/share")
-    return f"{home.rstrip('/')}/{DIRECTORY_NAME}"
+    for path in (f"{_standard_home('XDG_CONFIG_HOME', '~/.config')}/{CONFIG_NAME}", SYSTEM_CONFIG):
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def data_directory() -> str:
+    """`$ORCHESTRATOR_DATA_DIR`, or as configured, or our directory in `$XDG_DATA_HOME` or `~/.local/share`.
+
+    Raises PlaceError where the configuration cannot be read.
+    """
+    return _configured(DATA_DIR_VARIABLE, "data_dir") or usual_data_directory()
+
+
+def usual_data_directory() -> str:
+    """Where it lies if nobody says otherwise."""
+    return _standard_home("XDG_DATA_HOME", "~/.local/share")
+
+
+def _standard_home(variable: str, fallback: str) -> str:
+    """Our directory in one of the desktop standard's, which says to ignore relative ones."""
+    home = os.environ.get(variable, "")
+    return f"{(home if home.startswith('/') else normal(fallback)).rstrip('/')}/{DIRECTORY_NAME}"
+
+
+def _configured(variable: str, name: str) -> str | None:
+    if given := os.environ.get(variable):
+        return normal(given)
+    if (path := config_file()) is None:
+        return None
+    from orchestrator.configuration import ConfigurationError, read_configuration  # noqa: PLC0415 - seldom needed
+
+    try:
+        value = read_configuration(path).get(name)
+    except ConfigurationError as failure:
+        raise PlaceError(f"{failure}.", "Correct it, or name another one in " + CONFIG_VARIABLE + ".") from failure
+    return normal(value) if isinstance(value, str) and value else None
 
 
 def runtime_directory() -> str:
-    """`$ORCHESTRATOR_RUNTIME_DIR`, or ours in the user's runtime directory, in /run (root), or among temporary files.
+    """`$ORCHESTRATOR_RUNTIME_DIR`, or as configured, or `usual_runtime_directory`. Raises PlaceError likewise."""
+    return _configured(RUNTIME_DIR_VARIABLE, "runtime_dir") or usual_runtime_directory()
+
+
+def usual_runtime_directory() -> str:
+    """Ours in the user's runtime directory, in /run (root), or among temporary files.
 
     The user's runtime directory is looked for where it usually lies, too: some MCP clients start servers without
     `$XDG_RUNTIME_DIR`, and every relay should come to the same answer.
     """
-    if configured := os.environ.get(RUNTIME_DIR_VARIABLE):
-        return normal(configured)
     user = os.geteuid()
     for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}"):
         if candidate.startswith("/") and _is_own_directory(candidate, user):

@@ -25,7 +25,7 @@ from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_onl
 from orchestrator.faces.web.server import Reception, bound, listening
 from orchestrator.logs import log_to_standard_error
 from orchestrator.owner_process import Stop, known_failure, private_places
-from orchestrator.settings import Settings, SettingsError
+from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     try:
         return settings.tls()
     except (OSError, ssl.SSLError) as failure:
-        raise SettingsError(
+        raise InvalidRequestError(
             f"The certificate {settings.http_certificate} cannot be used: {failure.strerror or failure}.",
             hint="ORCHESTRATOR_HTTP_CERTIFICATE and _KEY name files in PEM that belong to each other.",
         ) from failure

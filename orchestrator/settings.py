@@ -1,10 +1,11 @@
-"""All settings, each an environment variable `ORCHESTRATOR_<NAME>`. Nothing else reads the environment.
+"""All settings, each an environment variable `ORCHESTRATOR_<NAME>` or a key of the configuration file.
 
-(`places.py` reads the two directories as well, for the relay, which has no time for pydantic.)
+Nothing else reads the environment. (`places.py` reads the two directories as well, for the relay, which has no time for
+pydantic.)
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,8 +17,10 @@ from orchestrator.domain import together
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.hardening import MIB, SandboxProfile
 from orchestrator.domain.probes import PROBES
-from orchestrator.http_settings import PREFIX as PREFIX  # noqa: PLC0414 - for whoever names a setting
 from orchestrator.http_settings import AbsolutePath, HttpSettings
+from orchestrator.setting_sources import PREFIX as PREFIX  # noqa: PLC0414 - for whoever names a setting
+from orchestrator.setting_sources import SettingsError as SettingsError  # noqa: PLC0414 - what loading raises
+from orchestrator.setting_sources import Sources, variable_of
 from orchestrator.tenant_settings import TenantSettings
 
 MAX_TIME_LIMIT = 3600.0  # seconds; a cell that needs more is a job, and wants a job queue
@@ -25,14 +28,6 @@ _KIB = 1024
 _CENTURY = 3_153_600_000  # seconds
 _BESIDE_A_SAVE = 64 * MIB
 _DEFAULTS = SandboxProfile()
-
-
-class SettingsError(InvalidRequestError):
-    """One or more settings are wrong; the message names each."""
-
-
-def _variable(name: str) -> str:
-    return f"{PREFIX}{name.upper()}"
 
 
 class Settings(HttpSettings, TenantSettings, BaseSettings):
@@ -47,11 +42,11 @@ class Settings(HttpSettings, TenantSettings, BaseSettings):
         hide_input_in_errors=True,
     )
 
-    data_dir: AbsolutePath = Field(default_factory=lambda: Path(places.data_directory()))
+    data_dir: AbsolutePath = Field(default_factory=lambda: Path(places.usual_data_directory()))
     """Where records, snapshots and logs lie; one process owns it at a time.
     Default: `session-orchestrator` in `$XDG_DATA_HOME` or `~/.local/share`, where the desktop standard puts data."""
 
-    runtime_dir: AbsolutePath = Field(default_factory=lambda: Path(places.runtime_directory()))
+    runtime_dir: AbsolutePath = Field(default_factory=lambda: Path(places.usual_runtime_directory()))
     """Where the owner's socket and the channels' directories lie, closed to other users.
     Default: `session-orchestrator` in the user's runtime directory, which ends with the login; `/run` for root;
     else a directory of our own among temporary files."""
@@ -189,40 +184,50 @@ class Settings(HttpSettings, TenantSettings, BaseSettings):
 
     @model_validator(mode="after")
     def _can_be_meant_together(self) -> Self:
-        ages = {_variable(name): getattr(self, name) for name in ("hibernate_after", "inactive_after", "expire_after")}
+        ages = {
+            variable_of(name): getattr(self, name) for name in ("hibernate_after", "inactive_after", "expire_after")
+        }
         protections = [probe.name for probe in PROBES if probe.required]
-        for fault in (
+        faults = (
             *together.ages_out_of_order(ages),
             *together.limits_that_do_not_fit(self.profile, PREFIX),
-            *together.no_protections(self.allowed, protections, _variable("allow_unenforced")),
-        ):
-            raise ValueError(fault)
-        return self
-
-    @model_validator(mode="after")
-    def _name_the_issuer_whole(self) -> Self:
-        given = (self.jwt_issuer, self.jwt_audience, self.jwt_keys)
-        if any(given) and not all(given):
-            names = ", ".join(f"{PREFIX}JWT_{name}" for name in ("ISSUER", "AUDIENCE", "KEYS"))
-            raise ValueError(f"{names} must be set together, or none of them")
+            *together.no_protections(self.allowed, protections, variable_of("allow_unenforced")),
+            *self.ways_to_serve_unsafely(),
+            *self.issuer_named_in_part(),
+        )
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
-        """Settings from the environment, `overrides` (those that are not None) above it.
+        """Settings from the configuration file, the environment above it, and `overrides` (those that are not None).
 
-        Raises SettingsError that names every fault, be it a variable with our prefix that is no setting: a limit that
-        nobody hears is worse than a start that fails.
+        Raises SettingsError that names every fault, be it a variable with our prefix, or a key, that is no setting: a
+        limit that nobody hears is worse than a start that fails.
         """
-        faults = list(together.unknown_variables(os.environ, cls.model_fields, PREFIX))
+        return cls.loaded(**overrides)[0]
+
+    @classmethod
+    def loaded(cls, **overrides: object) -> tuple[Self, Sources]:
+        """The same, and where each value has come from."""
+        sources = Sources.look(cls.model_fields, overrides, os.environ)
+        initial: dict[str, Any] = sources.initial
         try:
-            given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-            settings = cls(**given)
+            settings = cls(**initial)
         except ValidationError as failure:
-            raise _wrong([*_told(failure), *faults]) from failure
-        if faults:
-            raise _wrong(faults)
-        return settings
+            faults = [*_told(failure, sources)]
+            wrong = {str(fault["loc"][0]) for fault in failure.errors() if fault["loc"]}
+            # Those faults hide what cannot be meant together, which is told in one go.
+            sane = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+            try:
+                cls(**{**initial, **{name: sane[name] for name in wrong if name in sane}})
+            except ValidationError as more:
+                faults = [*dict.fromkeys((*faults, *_told(more, sources)))]
+            raise SettingsError(*faults, *sources.faults) from failure
+        if sources.faults:
+            raise SettingsError(*sources.faults)
+        return settings, sources
 
     @property
     def allowed(self) -> frozenset[str]:
@@ -272,21 +277,18 @@ class Settings(HttpSettings, TenantSettings, BaseSettings):
 
     @property
     def owner_socket(self) -> Path:
-        """Where the owner of `data_dir` listens. Raises SettingsError where that path is too long for a socket."""
+        """Where the owner of `data_dir` listens. Raises InvalidRequestError where that path is too long."""
         try:
             return Path(places.socket_path(str(self.runtime_dir), str(self.data_dir)))
         except places.PlaceError as failure:
-            raise SettingsError(failure.message, hint=failure.hint) from failure
+            raise InvalidRequestError(failure.message, hint=failure.hint) from failure
 
 
-def _wrong(faults: Iterable[str]) -> SettingsError:
-    return SettingsError(f"Wrong settings: {'; '.join(faults)}.", hint="Correct or unset what is named.")
-
-
-def _told(failure: ValidationError) -> Iterator[str]:
+def _told(failure: ValidationError, sources: Sources) -> Iterator[str]:
     for fault in failure.errors(include_url=False, include_input=False):
         if not fault["loc"]:  # of several settings together, which the message names
-            yield fault["msg"].removeprefix("Value error, ")
+            for line in fault["msg"].removeprefix("Value error, ").split("\n"):
+                yield sources.placed(line)
             continue
-        name = _variable("_".join(str(part) for part in fault["loc"]))
-        yield f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+        name = "_".join(str(part) for part in fault["loc"])
+        yield f"{sources.named(name)}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"

@@ -1,11 +1,13 @@
 """The settings that matter where several share an installation: quotas, the audit, tokens of somebody else's."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.domain.quotas import Quotas
+from orchestrator.setting_sources import PREFIX
 
 _DAY = 86_400.0
 
@@ -84,6 +86,13 @@ class TenantSettings(BaseSettings):
     jwt_scopes_claim: str = Field(default="scope", min_length=1)
     """The claim that holds scopes, in a list or with spaces between; `use`, `read` and `admin` are read, others are
     somebody else's. Default `scope`, as OAuth has it."""
+
+    def issuer_named_in_part(self) -> Iterator[str]:
+        """A fault where some of what an issuer needs is set, and some not."""
+        given = (self.jwt_issuer, self.jwt_audience, self.jwt_keys)
+        if any(given) and not all(given):
+            names = ", ".join(f"{PREFIX}JWT_{name}" for name in ("ISSUER", "AUDIENCE", "KEYS"))
+            yield f"{names} must be set together, or none of them"
 
     @property
     def quotas(self) -> Quotas:

@@ -17,6 +17,14 @@ def unknown_variables(environ: Mapping[str, str], fields: Iterable[str], prefix:
             yield f"{variable}: there is no such setting" + "".join(f" (is {prefix}{one} meant?)" for one in near)
 
 
+def unknown_keys(keys: Iterable[str], fields: Collection[str], path: str) -> Iterator[str]:
+    """A fault for each key of a configuration file that is no setting."""
+    for key in keys:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            yield f"{key} in {path}: there is no such setting" + "".join(f" (is {one} meant?)" for one in near)
+
+
 def ages_out_of_order(ages: Mapping[str, float]) -> Iterator[str]:
     """By the name of the setting, in the order in which they must rise; 0 is never reached."""
     given = [(name, age) for name, age in ages.items() if age]

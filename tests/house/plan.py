@@ -84,7 +84,9 @@ _ROOTS = (
 )
 LAYERS: Mapping[str, Layer] = {
     "orchestrator": Layer(()),  # the package itself: its version
-    "orchestrator.places": Layer(()),
+    "orchestrator.configuration": Layer(()),
+    "orchestrator.places": Layer(("orchestrator.configuration",)),
+    "orchestrator.setting_sources": Layer((*_EVERYWHERE, "orchestrator.configuration")),
     "orchestrator.domain": Layer(("orchestrator.domain",), standard=PURE),
     "orchestrator.services": Layer(("orchestrator.domain", "orchestrator.services"), standard=SERVING),
     "orchestrator.adapters": Layer(
@@ -100,10 +102,17 @@ LAYERS: Mapping[str, Layer] = {
         libraries=frozenset({"mcp", "pydantic", "uvicorn"}),
     ),
     # Composition roots: each sees what it puts together, and no more.
-    "orchestrator.http_settings": Layer(("orchestrator.places",), libraries=frozenset({"pydantic"})),
-    "orchestrator.tenant_settings": Layer(_EVERYWHERE, libraries=frozenset({"pydantic", "pydantic-settings"})),
+    "orchestrator.http_settings": Layer(
+        ("orchestrator.places", "orchestrator.setting_sources"), libraries=frozenset({"pydantic"})
+    ),
+    "orchestrator.tenant_settings": Layer(
+        (*_EVERYWHERE, "orchestrator.setting_sources"), libraries=frozenset({"pydantic", "pydantic-settings"})
+    ),
     "orchestrator.settings": Layer(
-        (*_EVERYWHERE, "orchestrator.http_settings", "orchestrator.tenant_settings"),
+        (
+            *_EVERYWHERE,
+            *("orchestrator.http_settings", "orchestrator.tenant_settings", "orchestrator.setting_sources"),
+        ),
         libraries=frozenset({"pydantic", "pydantic-settings"}),
     ),
     "orchestrator.logs": Layer(()),
@@ -232,7 +241,7 @@ ENVIRONMENT = frozenset({"environ", "environb", "getenv"})  # of the module os
 # Settings come from one place, so that nobody wonders what a variable does. Who else looks at the environment, and why:
 ENVIRONMENT_READERS: Mapping[str, str] = {
     "orchestrator/settings.py": "every setting of ours, through pydantic-settings",
-    "orchestrator/places.py": "the two directories, for the relay, which has no time for pydantic",
+    "orchestrator/places.py": "configuration and directories, for the relay, which has no time for pydantic",
     "orchestrator/adapters/engine/endpoint.py": "DOCKER_HOST and its kin, as docker's own tools read them",
     "orchestrator/adapters/engine/install.py": "where dockerd may be",
     "orchestrator/adapters/host_packages.py": "handed on to the host's own commands",
