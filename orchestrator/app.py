@@ -9,10 +9,9 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
-from orchestrator import __version__, places
+from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory, Kind
 from orchestrator.adapters.engine.failures import IsolationUnmetError
 from orchestrator.adapters.store.pieces.store import open_pieces
@@ -21,7 +20,7 @@ from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.access import Caller, Credentials
 from orchestrator.domain.comparison import Comparison
-from orchestrator.domain.errors import InvalidRequestError, NotEnforcedError, OrchestratorError
+from orchestrator.domain.errors import NotEnforcedError, OrchestratorError
 from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
 from orchestrator.domain.ports import Clock, Engine
 from orchestrator.domain.snapshot_ports import Pieces
@@ -29,7 +28,8 @@ from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
 from orchestrator.observing import Observing
 from orchestrator.policies import limits_of, pieces_policy_of
-from orchestrator.provisioning import build_engine
+from orchestrator.provisioning import build_engine, keep_private
+from orchestrator.reloading import Reloading
 from orchestrator.services.auditing import Auditing
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.eviction import Eviction
@@ -78,7 +78,7 @@ class Orchestrator:
         process owns the directory; SettingsError; StoreUnusableError and StoreFullError.
         """
         settings = settings or Settings.load()
-        _private(settings.runtime_dir)
+        keep_private(settings.runtime_dir)
         socket = None if kind == "library" else settings.owner_socket
         directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
         try:
@@ -126,6 +126,11 @@ class Orchestrator:
     def audit(self) -> Auditing:
         """Who did what."""
         return self._services.tenancy.audit
+
+    @property
+    def reloading(self) -> Reloading:
+        """Lets a changed configuration count."""
+        return self._services.reloading
 
     @property
     def operations(self) -> Operations:
@@ -216,6 +221,7 @@ class Services:
     reaper: Reaper
     sweeper: Sweeper
     tenancy: Tenancy
+    reloading: Reloading
 
 
 @asynccontextmanager
@@ -232,8 +238,10 @@ async def _running(
             records, records, store.pieces, sandboxes, tasks, clock, limits, records.upkeep, telemetry
         )
         sessions = Sessions(engine, equipment)
-        tenancy = Tenancy.build(settings, store.records, sessions, equipment, os.cpu_count() or 1)
-        reaper = Reaper(sessions.in_use, tasks, clock, limits.policy, telemetry)
+        cpus = os.cpu_count() or 1
+        tenancy = Tenancy.build(settings, store.records, sessions, equipment, cpus)
+        reloading = Reloading(settings, limits, sandboxes, tenancy, cpus)
+        reaper = Reaper(sessions.in_use, tasks, clock, limits, telemetry)
         sweeper = Sweeper(sessions, engine, equipment, tenancy.errands)
         eviction = Eviction(sessions.in_use, sandboxes, tasks, clock, telemetry)
         background = [
@@ -245,7 +253,7 @@ async def _running(
         ]
         try:
             histories, readiness = Histories(sessions, equipment), Readiness(engine, store.records)
-            yield Services(sessions, histories, readiness, observing, reaper, sweeper, tenancy)
+            yield Services(sessions, histories, readiness, observing, reaper, sweeper, tenancy, reloading)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
         for task in background:
@@ -288,10 +296,3 @@ async def _closed(engine: Engine, patience: Patience) -> None:
         await asyncio.wait([closing])
     if not closing.cancelled():
         closing.result()
-
-
-def _private(directory: Path) -> None:
-    try:
-        places.private_directory(str(directory))
-    except places.PlaceError as failure:
-        raise InvalidRequestError(failure.message, hint=failure.hint) from failure

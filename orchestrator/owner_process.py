@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from typing import Protocol
@@ -23,8 +24,15 @@ from orchestrator.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_LOG_BYTES = 1024 * 1024  # and one older file of the same size
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Reloads(Protocol):
+    """Lets a changed configuration count; see reloading.py."""
+
+    def reload(self, load: Callable[[], Settings]) -> Settings:
+        """Read the settings again, and tell in the log what came of it."""
 
 
 class HasSessions(Protocol):
@@ -36,6 +44,10 @@ class HasSessions(Protocol):
     @property
     def operations(self) -> Operations:
         """What operators may order."""
+
+    @property
+    def reloading(self) -> Reloads:
+        """Lets a changed configuration count."""
 
     def hurry(self) -> None:
         """Let the end wait for nothing any more."""
@@ -58,7 +70,7 @@ def run_owner(load: Callable[[], Settings], opened: Opened, *, report_descriptor
         _log_to(settings if report_descriptor is not None else None)
         keep_freed_memory()
         logger.info("owner %s of %s, process %d", __version__, settings.data_dir, os.getpid())
-        asyncio.run(_serve(settings, opened, report))
+        asyncio.run(_serve(settings, load, opened, report))
     except asyncio.CancelledError:
         logger.info("ended by a signal before it could serve")
     except BaseException as failure:
@@ -104,12 +116,18 @@ class _Report:
 
 
 class Stop:
-    """The first signal cancels the opening or the serving, and an ordered end begins; the next makes it a quick one."""
+    """The first signal cancels the opening or the serving, and an ordered end begins; the next makes it a quick one.
+
+    SIGHUP says two things. Where the terminal is gone at which this process was started, it is one of these signals; in
+    any other case, and so where a service manager sends it, the configuration is read again.
+    """
 
     def __init__(self) -> None:
         self.asked = False
         self.target: asyncio.Task[None] | None = None
         self.hurry: Callable[[], None] | None = None
+        self.reload: Callable[[], object] | None = None
+        self._terminal = _has_terminal()
 
     @contextlib.contextmanager
     def at_signals(self) -> Iterator[None]:
@@ -117,11 +135,18 @@ class Stop:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hang_up(self) -> None:
+        if self._terminal and not _has_terminal():
+            self._stop(signal.SIGHUP)
+        elif self.reload is not None and not self.asked:
+            self.reload()
 
     def _stop(self, number: int) -> None:
         logger.info("signal %d", number)
@@ -132,12 +157,22 @@ class Stop:
         self.asked = True
 
 
-async def _serve(settings: Settings, opened: Opened, report: _Report) -> None:
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that controls it; the kernel takes that away before it sends SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+async def _serve(settings: Settings, load: Callable[[], Settings], opened: Opened, report: _Report) -> None:
     stop = Stop()
     stop.target = asyncio.current_task()
     with stop.at_signals():
         async with opened(settings) as orchestrator:
             stop.hurry = orchestrator.hurry
+            stop.reload = partial(orchestrator.reloading.reload, load)
             local = orchestrator.on_behalf(LOCAL_CALLER)
             server = build_server(lambda _context: local)
             serving = asyncio.create_task(

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import docker
 
+from orchestrator import places
 from orchestrator.adapters.engine import endpoint, install
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.endpoint import Probe, api_client, find_engine
@@ -17,6 +18,7 @@ from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_a
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
+from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.ports import Clock, SandboxImage
 from orchestrator.settings import Settings
 
@@ -25,6 +27,14 @@ logger = logging.getLogger(__name__)
 CHANNELS_NAME = "channels"
 # A step of a build may be silent for minutes, while wheels are compiled to byte code or a layer is written.
 _BUILD_READ_SECONDS = 900
+
+
+def keep_private(runtime_dir: Path) -> None:
+    """See to it that the runtime directory is there, and this user's alone. Raises InvalidRequestError."""
+    try:
+        places.private_directory(str(runtime_dir))
+    except places.PlaceError as failure:
+        raise InvalidRequestError(failure.message, hint=failure.hint) from failure
 
 
 def survey() -> list[Probe]:

@@ -24,7 +24,7 @@ from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_only
 from orchestrator.faces.web.server import Reception, bound, listening
 from orchestrator.logs import log_to_standard_error
-from orchestrator.owner_process import Stop, known_failure, private_places
+from orchestrator.owner_process import Reloads, Stop, known_failure, private_places
 from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,10 @@ class Served(Protocol):
     async def figures(self) -> bytes:
         """The figures, in Prometheus' words."""
 
+    @property
+    def reloading(self) -> Reloads:
+        """Lets a changed configuration count."""
+
     def hurry(self) -> None:
         """Let the end wait for nothing any more."""
 
@@ -68,7 +72,7 @@ def run_server(load: Callable[[], Settings], opened: Opened, *, started: Callabl
     private_places(settings)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, opened, started))
+            runner.run(_serve(settings, load, opened, started))
     except asyncio.CancelledError:
         logger.info("ended by a signal before it could serve")
     except BaseException as failure:
@@ -79,7 +83,9 @@ def run_server(load: Callable[[], Settings], opened: Opened, *, started: Callabl
     logger.info("ended")
 
 
-async def _serve(settings: Settings, opened: Opened, started: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, load: Callable[[], Settings], opened: Opened, started: Callable[[str], None]
+) -> None:
     tls = _tls(settings)
     stop = Stop()
     stop.target = asyncio.current_task()
@@ -92,7 +98,10 @@ async def _serve(settings: Settings, opened: Opened, started: Callable[[str], No
                 orchestrator.hurry()
                 hurried.set()
 
-            stop.hurry = hurry
+            def reload() -> None:
+                _renew(tls, orchestrator.reloading.reload(load))
+
+            stop.hurry, stop.reload = hurry, reload
             told = stop.target = asyncio.create_task(_for_ever(), name="serve")
             async with _serving(settings, orchestrator, sock, tls, hurried) as address:
                 logger.info("version %s serves %s at %s", __version__, settings.data_dir, address)
@@ -183,6 +192,17 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             f"The certificate {settings.http_certificate} cannot be used: {failure.strerror or failure}.",
             hint="ORCHESTRATOR_HTTP_CERTIFICATE and _KEY name files in PEM that belong to each other.",
         ) from failure
+
+
+def _renew(tls: ssl.SSLContext | None, settings: Settings) -> None:
+    """Take the certificate that lies there now, for connections that come; the old one stays where it is no good."""
+    if tls is None or settings.http_certificate is None:
+        return
+    try:
+        settings.tls()  # in a context of its own first, since half of a pair would stay in this one
+        tls.load_cert_chain(settings.http_certificate, settings.http_certificate_key)
+    except (OSError, ssl.SSLError) as failure:
+        logger.warning("the certificate is not taken over: %s", failure.strerror or failure)
 
 
 def _raise_descriptors(wanted: int) -> None:

@@ -74,6 +74,11 @@ class Admission:
         self._limits = limits
         self._slice = slice_seconds
 
+    def resize(self, running: int, wait: float, defaults: Quotas) -> None:
+        """Let so many executions run at once, for which a call waits so many seconds, and these quotas be usual."""
+        self._running.resize(running, wait)
+        self._metering.let_default(defaults)
+
     async def execute(self, caller: Caller, asked: Asked, ticket: Ticket, run: Run) -> ExecutionResult:
         """Run it within the tenant's quotas, or answer as its first run was answered. Raises QuotaError,
         OutcomeUnknownError, InvalidRequestError, and what `run` raises.

@@ -62,7 +62,7 @@ class Adopting:
         self._pieces = equipment.pieces
         self._limits = equipment.limits
         # Seconds that a cell may run.
-        self._longest = equipment.limits.max_time_limit + equipment.limits.grace
+        self._longest = equipment.limits.longest_call
         self.under_way = False
         self._obstacle: OrchestratorError | None = None
 

@@ -30,12 +30,16 @@ class Auditing:
         self._records = records
         self._tasks = tasks
         self._clock = clock
-        self._code = code
+        self._code: CodeKept = code
         self._keep = timedelta(days=keep_days)
         self._owed: deque[AuditEntry] = deque(maxlen=_MOST_OWED)
         self._writing = asyncio.Lock()
         self._refused: dict[tuple[str, str, str], int] = {}  # by tenant, key and quota, since the last entry
         self._told_at: dict[tuple[str, str, str], float] = {}
+
+    def keep(self, code: CodeKept, days: float) -> None:
+        """Keep that of code, and entries for so long, from now on."""
+        self._code, self._keep = code, timedelta(days=days)
 
     async def begin(self, tenant: str, key: str, session: str | None, code: str) -> int:
         """An execution begins, of which nothing has been run: the entry's id. Raises StoreFullError and its kin, so

@@ -15,9 +15,9 @@ from orchestrator.services.saving_limits import SavingLimits
 from orchestrator.services.tasks import Tasks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """What bounds every session. Times in seconds, sizes in bytes."""
+    """What bounds every session. Times in seconds, sizes in bytes. One object for all: a reload changes it in place."""
 
     time_limit: float = 60.0  # where the caller names none
     max_time_limit: float = 3600.0
@@ -30,6 +30,17 @@ class Limits:
     policy: SavingPolicy = field(default_factory=SavingPolicy)
     saving: SavingLimits = field(default_factory=SavingLimits)
     ageing: AgeingPolicy = field(default_factory=AgeingPolicy)
+
+    def take_over(self, other: "Limits") -> None:
+        """Be as the other one from now on, in what no sandbox that runs was built with."""
+        self.time_limit, self.grace, self.max_code = other.time_limit, other.grace, other.max_code
+        self.output_head, self.output_tail = other.output_head, other.output_tail
+        self.policy, self.ageing = other.policy, other.ageing
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds that a cell may take until it has been stopped."""
+        return self.max_time_limit + self.grace
 
     def order(self, execution: int, code: str, time_limit: float) -> CellOrder:
         """What the agent is told."""

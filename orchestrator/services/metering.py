@@ -62,6 +62,10 @@ class Metering:
         self._profile = profile
         self._used: dict[str, _Used] = defaultdict(_Used)
 
+    def let_default(self, defaults: Quotas) -> None:
+        """Have these hold from now on where a tenant has no quotas of its own."""
+        self._defaults = defaults
+
     async def quotas(self, tenant: str) -> Quotas:
         """Those of that tenant."""
         found = await self._keyring.tenant(tenant)

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from orchestrator.domain.errors import BusyError, OrchestratorError
-from orchestrator.domain.plan import Action, Hibernate, SavingPolicy, plan
+from orchestrator.domain.plan import Action, Hibernate, plan
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.telemetry import SILENCE, Telemetry
+from orchestrator.services.equipment import Limits
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.tasks import Tasks
 
@@ -25,13 +26,13 @@ class Reaper:
         sessions: Callable[[], Collection[LiveSession]],
         tasks: Tasks,
         clock: Clock,
-        policy: SavingPolicy,
+        limits: Limits,
         telemetry: Telemetry = SILENCE,
     ) -> None:
         self._sessions = sessions
         self._tasks = tasks
         self._clock = clock
-        self._policy = policy
+        self._limits = limits
         self._telemetry = telemetry
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
@@ -62,7 +63,7 @@ class Reaper:
 
     def _plan(self, lives: Mapping[str, LiveSession]) -> Sequence[Action]:
         containers = {key: container for key, live in lives.items() if (container := live.container) is not None}
-        return plan(self._clock.monotonic(), [lives[key].row for key in containers], containers, self._policy)
+        return plan(self._clock.monotonic(), [lives[key].row for key in containers], containers, self._limits.policy)
 
     def _done(self, key: str, _task: asyncio.Task[None]) -> None:
         self._under_way.pop(key, None)

@@ -54,7 +54,6 @@ class Sandboxes:
         self._records = records
         self._engine = engine
         self._tasks = tasks
-        self._limit = limit
         self._slots = Slots(limit=limit, wait=wait)
         # By row, until its container is proven gone.
         self._slot_of: dict[str, Slot] = {record.id: self._slots.occupy() for record in survivors}
@@ -67,6 +66,10 @@ class Sandboxes:
         self._patient: set[str] = set()  # removals that wait for a create that nobody answered
         self._stuck: set[str] = set()  # removals that the engine has refused so far
 
+    def resize(self, limit: int, wait: float) -> None:
+        """Let there be so many at once from now on, for which a call waits so many seconds."""
+        self._slots.resize(limit, wait)
+
     @asynccontextmanager
     async def slot(self, tenant: str, ticket: Ticket) -> AsyncGenerator[Slot, None]:
         """Room for one sandbox, for which the call may wait; what is started in it keeps it, or else it is given back.
@@ -78,7 +81,7 @@ class Sandboxes:
         slot = await self._slots.take(tenant, ticket, most=most)
         if slot is None:
             stuck = len(self._slot_of.keys() & self._stuck)
-            raise refused(self._slots, self._limit, tenant, most, stuck)
+            raise refused(self._slots, self._slots.limit, tenant, most, stuck)
         try:
             yield slot
         finally:

@@ -75,6 +75,16 @@ class Slots:
         self.crowded = asyncio.Event()  # set while somebody waits
 
     @property
+    def limit(self) -> int:
+        """How many there may be at once."""
+        return self._limit
+
+    def resize(self, limit: int, wait: float) -> None:
+        """Let there be so many from now on. Where there are more, they stay; who waits has the wait it began with."""
+        self._limit, self.wait = limit, wait
+        self._serve()
+
+    @property
     def waiting(self) -> int:
         """How many calls wait."""
         return len(self._line)

@@ -82,8 +82,7 @@ class Sweeper:
         self._sandboxes = equipment.sandboxes
         self._clock = equipment.clock
         self._telemetry = equipment.telemetry
-        self._policy = equipment.limits.ageing
-        self._longest_call = equipment.limits.max_time_limit + equipment.limits.grace
+        self._limits = equipment.limits
         self._actions = Upkeep(sessions, engine, equipment)
         self._errands = Errands(equipment.clock)
         self._others = others
@@ -153,7 +152,7 @@ class Sweeper:
         allowed, withheld = await self._allowance(ticks, ahead)
         facts, unseen = await self._facts(files=files)
         sightings = self._sightings.next(self._clock.monotonic(), strays_in(facts))
-        sweeps = plan_strays(self._clock.monotonic(), sightings, facts.ours, self._longest_call)
+        sweeps = plan_strays(self._clock.monotonic(), sightings, facts.ours, self._limits.longest_call)
         chores: list[Chore] = [sweep for sweep in sweeps if files or not isinstance(sweep, SetAside)]
         asides = await self._asides(ticks, unseen) if files and ticks.refused is None else None
         if asides is not None:
@@ -168,13 +167,13 @@ class Sweeper:
     async def _allowance(self, ticks: Ticks, ahead: Counted) -> tuple[Allowance, list[Withheld]]:
         """How many may expire, and what may not age at all."""
         if ticks.refused is not None:
-            pages = [await self._upkeep.aged(*horizon, limit=_PAGE) for horizon in self._policy.horizons()]
+            pages = [await self._upkeep.aged(*horizon, limit=_PAGE) for horizon in self._limits.ageing.horizons()]
             waiting = sum(map(len, pages))
             many = f"{waiting} session{'s' * (waiting != 1)}{' or more' * (waiting >= _PAGE)}"
             return Allowance(0), [Withheld(f"{many} would age", ticks.refused)] if waiting else []
-        if self._policy.expire_after is None:
+        if self._limits.ageing.expire_after is None:
             return Allowance(None), []
-        counts = await self._upkeep.ageing_counts(self._policy.expire_after - ahead.seconds)
+        counts = await self._upkeep.ageing_counts(self._limits.ageing.expire_after - ahead.seconds)
         before = await self._records.remembered(_STOPPED_AT)
         allowed = allowance(counts, ticks.counted.watched, float(before) if before else None)
         return allowed, [Withheld("sessions would expire", allowed.why)] if allowed.why else []
@@ -214,14 +213,14 @@ class Sweeper:
         if look.ticks.refused is not None:
             return
         most = look.allowance.most
-        for state, seconds in reversed(self._policy.horizons()):  # nothing takes two steps in one round
+        for state, seconds in reversed(self._limits.ageing.horizons()):  # nothing takes two steps in one round
             ahead = look.ahead.watched if state is SessionState.EXPIRED else look.ahead.seconds
             last: AgedSession | None = None
             while page := await self._upkeep.aged(state, seconds - ahead, after=last, limit=_PAGE):
                 last = page[-1]
                 # Below zero: used since the last tick.
                 rows = [replace(row, seconds=row.seconds + ahead) for row in page if row.seconds >= 0]
-                for age in plan_ageing(rows, most, self._policy):
+                for age in plan_ageing(rows, most, self._limits.ageing):
                     if most is not None and age.target is SessionState.EXPIRED:
                         most -= 1
                     yield age

@@ -23,7 +23,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     "mcp": frozenset({"mcp", "mcp_types", "anyio", "starlette"}),
     "opentelemetry-api": frozenset({"opentelemetry"}),  # its SDK is optional, and lies in the same package
     "prometheus-client": frozenset({"prometheus_client"}),
-    "pydantic": frozenset({"pydantic", "pydantic_core"}),
+    "pydantic": frozenset({"pydantic", "pydantic_core", "annotated_types"}),  # its constraints are packaged apart
     "pydantic-settings": frozenset({"pydantic_settings"}),
     "pyjwt[crypto]": frozenset({"jwt"}),
     "rich": frozenset({"rich"}),
@@ -79,7 +79,13 @@ class Layer:
 
 _EVERYWHERE = ("orchestrator", "orchestrator.places", "orchestrator.domain")
 _ROOTS = (
-    *("orchestrator.settings", "orchestrator.app", "orchestrator.provisioning"),
+    *(
+        "orchestrator.setting_sources",
+        "orchestrator.setting_reference",
+        "orchestrator.settings",
+        "orchestrator.app",
+        "orchestrator.provisioning",
+    ),
     *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.tenancy"),
 )
 LAYERS: Mapping[str, Layer] = {
@@ -115,6 +121,20 @@ LAYERS: Mapping[str, Layer] = {
         ),
         libraries=frozenset({"pydantic", "pydantic-settings"}),
     ),
+    "orchestrator.setting_reference": Layer(
+        (
+            *("orchestrator.settings", "orchestrator.http_settings", "orchestrator.tenant_settings"),
+            *("orchestrator.setting_sources", "orchestrator.reloading"),
+        ),
+        libraries=frozenset({"pydantic"}),
+    ),
+    "orchestrator.reloading": Layer(
+        (
+            *_EVERYWHERE,
+            *("orchestrator.settings", "orchestrator.policies", "orchestrator.tenancy", "orchestrator.services"),
+        ),
+        libraries=frozenset({"pydantic"}),
+    ),
     "orchestrator.logs": Layer(()),
     "orchestrator.tenancy": Layer(
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters")
@@ -127,6 +147,7 @@ LAYERS: Mapping[str, Layer] = {
             "orchestrator.adapters",
             "orchestrator.policies",
             "orchestrator.provisioning",
+            "orchestrator.reloading",
             "orchestrator.observing",
             "orchestrator.tenancy",
         )

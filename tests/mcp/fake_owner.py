@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -174,11 +174,28 @@ class FakeOperations:
         yield {"order": order, **given}
 
 
+class FakeReloading:
+    """Reads settings, and writes down that it did."""
+
+    def __init__(self, sessions: FakeSessions) -> None:
+        self._note = sessions.note
+
+    def reload(self, load: Callable[[], Settings]) -> Settings:
+        """As the real one, but for what counts then."""
+        self._note("reloaded")
+        return load()
+
+
 @dataclass
 class _Opened:
     sessions: FakeSessions
     operations: FakeOperations
     hurried: asyncio.Event
+
+    @property
+    def reloading(self) -> FakeReloading:
+        """Of this one."""
+        return FakeReloading(self.sessions)
 
     def on_behalf(self, _caller: Caller) -> FakeSessions:
         """The same for everybody."""

@@ -219,7 +219,19 @@ async def test_a_signal_ends_the_owner_and_its_relays_say_so(installation: Insta
     assert b"connection to the owner process was closed" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_an_owner_reads_its_configuration_again_at_a_hang_up(installation: Installation, spawn: Spawn) -> None:
+    relay = await spawn()
+    await relay.initialize()
+    pid = installation.owner_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGHUP)
+    await eventually(lambda: "reloaded" in installation.events, "the configuration is read again")
+    await relay.send(call(2, "print", "s"))
+    assert (await relay.receive())["id"] == 2
+    await relay.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_cuts_the_owners_end_short(installation: Installation, spawn: Spawn, number: int) -> None:
     (installation.root / "slow").touch()
     relay = await spawn()

@@ -47,6 +47,7 @@ _CHUNK = 12  # bytes in a piece, so that most values are some of them
 class FakeAgent(Agent):
     def __init__(self, faults: Faults) -> None:
         self.ran: list[str] = []
+        self.cells: list[CellOrder] = []
         self.limits: list[float] = []  # of the cells that ran
         self.cpu: float | None = None  # what each cell says that it took
         self.namespace: dict[str, object] = {}
@@ -137,6 +138,7 @@ class FakeAgent(Agent):
             raise NamespaceLostError("The worker is another.", cause="its process was replaced by a fresh one")
         assert order.execution > self.last, "a number that was begun before"
         self.ran.append(order.code)
+        self.cells.append(order)
         self.limits.append(order.time_limit)
         self.fresh = False
         self.last, self.order = order.execution, order

@@ -158,7 +158,7 @@ class House:
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
         self.tenancy = Tenancy.build(settings, records, self.sessions, equipment, 8)
-        self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits.policy)
+        self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits)
         self.sweeper = Sweeper(self.sessions, self.engine, equipment)
         self.eviction = Eviction(self.sessions.in_use, self.sandboxes, tasks, self.clock)
 

@@ -16,6 +16,7 @@ from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.lifecycle import SESSION_TRANSITIONS
 from orchestrator.domain.model import SessionState
 from orchestrator.faces.mcp_server import build_server
+from orchestrator.setting_reference import reference
 from orchestrator.settings import PREFIX, Settings
 from tests.mcp.fake_owner import FakeSessions
 
@@ -45,12 +46,16 @@ def unquoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def test_the_settings_table_has_every_setting_with_its_default() -> None:
+def test_the_reference_of_settings_is_made_from_the_code() -> None:
+    assert reference() == (ROOT / "docs" / "configuration.md").read_text("utf-8"), "orchestrator config reference FILE"
+    for name in Settings.model_fields:
+        assert f"\n| `{name}` | " in reference()
+
+
+def test_the_settings_that_are_changed_most_have_their_defaults() -> None:
     told = {unquoted(name)[0]: default for name, default, _ in rows_below(README, "## Settings")}
-    told |= {unquoted(name)[0]: default for name, default, _ in rows_below(README, "### Settings of a server")}
-    told |= {unquoted(name)[0]: default for name, default, _ in rows_below(README, "### Settings of tenants")}
     fields = {PREFIX + name.upper(): field for name, field in Settings.model_fields.items()}
-    assert sorted(told) == sorted(fields)
+    assert len(told) > 10
     for name, default in told.items():
         if name not in DIRECTORIES:
             assert default_of(default) == fields[name].get_default(call_default_factory=False), name
@@ -196,4 +201,4 @@ def test_the_picture_is_readable_without_what_surrounds_it() -> None:
 def test_documents_name_no_place_of_one_machine(document: Path) -> None:
     text = document.read_text("utf-8")
     assert not re.search(r"/(?:home|root|work|Users)/\w", text)
-    assert not re.search(r"https?://", text)
+    assert not re.search(r"https?://(?!127\.0\.0\.1)", text)

@@ -14,7 +14,7 @@ from orchestrator.domain.access import Caller
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.serve_process import run_server
 from orchestrator.settings import Settings
-from tests.mcp.fake_owner import FakeOperations, FakeSessions
+from tests.mcp.fake_owner import FakeOperations, FakeReloading, FakeSessions
 from tests.web.harness import KnownKeys
 
 
@@ -26,6 +26,11 @@ class Opened:
     operations: FakeOperations = field(default_factory=FakeOperations)
     credentials: KnownKeys = field(default_factory=KnownKeys)
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def reloading(self) -> FakeReloading:
+        """Of this one."""
+        return FakeReloading(self.sessions)
 
     def on_behalf(self, _caller: Caller) -> FakeSessions:
         """The same for everybody."""

@@ -2,6 +2,7 @@
 
 import typer
 
+from orchestrator.faces.cli.config import config_commands
 from orchestrator.faces.cli.demo import demo
 from orchestrator.faces.cli.doctor import doctor
 from orchestrator.faces.cli.engine import engine_commands
@@ -22,6 +23,7 @@ app.command()(doctor)
 app.command()(mcp)
 app.command()(serve)
 app.command(hidden=True)(owner)
+app.add_typer(config_commands, name="config")
 app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")
 app.add_typer(tenant_commands, name="tenant")
