@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -36,13 +37,18 @@ async def keys_of(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def server(settings: Settings) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def server(settings: Settings, **variables: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """A server process over those settings, and the address that it names."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "orchestrator", "serve", "--data-dir", str(settings.data_dir)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "ORCHESTRATOR_RUNTIME_DIR": str(settings.runtime_dir), "ORCHESTRATOR_HTTP_PORT": "0"},
+        env={
+            **os.environ,
+            "ORCHESTRATOR_RUNTIME_DIR": str(settings.runtime_dir),
+            "ORCHESTRATOR_HTTP_PORT": "0",
+            **variables,
+        },
     )
     try:
         assert process.stdout is not None
@@ -123,6 +129,25 @@ async def test_keys_are_made_and_revoked_while_the_server_runs(settings: Setting
             assert (await http.post(url, json={}, headers=listing)).status_code == 400
             await ordered(settings, "key", "revoke", key.split("_")[1])
             assert (await http.post(url, json={}, headers=listing)).status_code == 401
+
+
+@pytest.mark.usefixtures("engine")
+async def test_a_changed_configuration_counts_for_the_next_call_and_ends_no_session(
+    settings: Settings, tmp_path: Path
+) -> None:
+    keys = await keys_of(settings)
+    config = tmp_path / "config.toml"
+    await asyncio.to_thread(config.write_text, "default_time_limit = 60\n")
+    async with server(settings, ORCHESTRATOR_CONFIG=str(config)) as (url, process), client(url, keys["red"]) as red:
+        assert (await run(red, "x = 'kept'"))["status"] == "ok"
+        await asyncio.to_thread(config.write_text, "default_time_limit = 0.3\n[sandbox]\npids = 64\n")
+        process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(PATIENCE):
+            while (answer := await run(red, "import time\ntime.sleep(5)"))["status"] == "ok":
+                pass
+        assert answer["status"] == "error"
+        assert "0.3" in str(answer["error"])
+        assert (await run(red, "x"))["value"] == "'kept'"
 
 
 @pytest.mark.usefixtures("engine")
