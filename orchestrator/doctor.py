@@ -23,6 +23,7 @@ from orchestrator.adapters.engine.failures import engine_failures
 from orchestrator.adapters.engine.install import describe
 from orchestrator.adapters.image.sources import image_folder
 from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.checkup import checks_of, engine_checks, versions
 from orchestrator.domain.enforcement import profile_digest
 from orchestrator.domain.errors import BusyError, InvalidRequestError, OrchestratorError
 from orchestrator.domain.examination import Attacked, Examination, no_boundaries
@@ -63,12 +64,16 @@ async def examine(settings: Settings, *, attack: bool, report: Report) -> Examin
     `report` is told of steps that take long.
     """
     logging.getLogger("orchestrator").addHandler(logging.NullHandler())  # what it would warn of stands in the report
-    found = Examination(__version__, {}, allowed=settings.allowed)
+    found = Examination(__version__, {}, allowed=settings.allowed, versions=versions())
     try:
         async with _alone(settings.runtime_dir, report):
-            return await _examined(settings, found, attack=attack, report=report)
+            found = await _examined(settings, found, attack=attack, report=report)
     except OrchestratorError as error:
-        return replace(found, problem=error.message, hint=error.hint)
+        found = replace(found, problem=error.message, hint=error.hint)
+    report("looking at what lies here")
+    engine = await asyncio.to_thread(engine_checks, settings.docker_host)
+    checks = await asyncio.to_thread(checks_of, settings, engine.containers)
+    return replace(found, checks=(*engine.checks, *checks))
 
 
 async def _examined(settings: Settings, found: Examination, *, attack: bool, report: Report) -> Examination:

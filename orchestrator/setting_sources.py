@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from orchestrator import places
 from orchestrator.configuration import ConfigurationError, read_configuration
@@ -81,6 +82,14 @@ class Sources:
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return f"{PREFIX}{name.upper()}"
+
+
+def masked(value: object) -> object:
+    """A setting's value without a password that an address may hold."""
+    if isinstance(value, str) and "://" in value and urlsplit(value).password is not None:
+        parts = urlsplit(value)
+        return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()
+    return value
 
 
 def _names(fault: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """What `orchestrator doctor` has found: a report for people, the same for programs, and the exit code. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
+from orchestrator.domain.checkup import Check
 from orchestrator.domain.enforcement import missing
 from orchestrator.domain.probing import Finding
 
@@ -34,6 +35,8 @@ class Examination:
     allowed: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
     attacks: tuple[Attacked, ...] | None = None  # None: not asked for
+    checks: tuple[Check, ...] = ()  # what lies beside the engine
+    versions: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
     hint: str | None = None
 
@@ -48,9 +51,14 @@ class Examination:
         return tuple(one.name for one in self.attacks or () if one.verdict == "got through")
 
     @property
+    def wrong(self) -> tuple[str, ...]:
+        """The checks that say that something does not work, by name."""
+        return tuple(one.name for one in self.checks if one.verdict == "wrong")
+
+    @property
     def exit_code(self) -> int:
         """0 only where everything was asked and everything that is required holds."""
-        if self.lacking or self.got_through:
+        if self.lacking or self.got_through or self.wrong:
             return EXIT_LACKING
         return EXIT_UNKNOWN if self.problem is not None or not self.protections else EXIT_HOLDS
 
@@ -75,6 +83,8 @@ class Examination:
                 for one in self.protections
             ],
             "warnings": list(self.warnings),
+            "checks": [asdict(one) for one in self.checks],
+            "versions": dict(self.versions),
             "attacks": None if self.attacks is None else [asdict(one) for one in self.attacks],
             "problem": None if self.problem is None else {"message": self.problem, "hint": self.hint},
         }
@@ -90,10 +100,20 @@ class Examination:
             if one.remedy:
                 yield f"{'':13} what to do: {one.remedy}"
         yield from (f"no boundary   {warning}" for warning in self.warnings)
+        yield from self._check_lines()
         if self.attacks is not None:
             yield from self._attack_lines(self.attacks)
         yield ""
         yield from self._conclusion()
+
+    def _check_lines(self) -> Iterator[str]:
+        yield ""
+        for one in self.checks:
+            yield f"{one.verdict if one.verdict == 'fine' else one.verdict.upper():13} {one.name:18} {one.seen}"
+            if one.remedy:
+                yield f"{'':13} what to do: {one.remedy}"
+        if self.versions:
+            yield f"{'':13} {'versions':18} {', '.join(f'{name} {number}' for name, number in self.versions.items())}"
 
     def _verdict(self, finding: Finding) -> str:
         if finding.verdict == "enforced":
@@ -117,11 +137,14 @@ class Examination:
             yield f"To serve all the same: ORCHESTRATOR_ALLOW_UNENFORCED={','.join(self.lacking)}"
         if self.got_through:
             yield "Something got through that must not. Please tell the maintainers; docs/threat-model.md says how."
+        if self.wrong:
+            yield f"Not in order: {', '.join(self.wrong)}."
         if self.problem is not None:
             yield self.problem
             yield from filter(None, [self.hint])
         elif self.exit_code == EXIT_HOLDS:
-            yield "Everything that is required is enforced."
+            look = sum(one.verdict == "look" for one in self.checks)
+            yield "Everything that is required is enforced." + (f" Worth a look: {look}." if look else "")
 
 
 def no_boundaries(info: Mapping[str, Any], *, runtime: str, remapped: bool, plain_tcp: bool) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ _ROOTS = (
         "orchestrator.app",
         "orchestrator.provisioning",
     ),
-    *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.tenancy"),
+    *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.support_bundle", "orchestrator.tenancy"),
 )
 LAYERS: Mapping[str, Layer] = {
     "orchestrator": Layer(()),  # the package itself: its version
@@ -162,9 +162,14 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.leftovers": Layer(
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters", "orchestrator.app")
     ),
+    "orchestrator.checkup": Layer((*_EVERYWHERE, "orchestrator.settings", "orchestrator.adapters")),
+    "orchestrator.support_bundle": Layer(
+        (*_EVERYWHERE, "orchestrator.settings", "orchestrator.setting_sources", "orchestrator.adapters")
+    ),
     "orchestrator.doctor": Layer(
         (
             *_EVERYWHERE,
+            "orchestrator.checkup",
             "orchestrator.settings",
             "orchestrator.services",
             "orchestrator.adapters",

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -22,7 +21,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """Print every setting, its value, and where that came from."""
-    from orchestrator.settings import Settings  # noqa: PLC0415 - no help needs it
+    from orchestrator.setting_sources import masked  # noqa: PLC0415 - no help needs it
+    from orchestrator.settings import Settings  # noqa: PLC0415
 
     with told_to_the_terminal():
         settings, sources = Settings.loaded(data_dir=data_dir)
@@ -32,10 +32,10 @@ def show(
             if changed and kind == "default":
                 continue
             if as_json:
-                line = {"setting": name, "value": _masked(value), "origin": kind, "where": where}
+                line = {"setting": name, "value": masked(value), "origin": kind, "where": where}
                 typer.echo(json.dumps(line))
             else:
-                shown = "none" if value is None else _masked(value)
+                shown = "none" if value is None else masked(value)
                 typer.echo(f"{name} = {shown}  ({kind if where is None else where})")
 
 
@@ -65,11 +65,3 @@ def print_reference(
         typer.echo(reference(), nl=False)
     else:
         file.write_text(reference(), "utf-8")
-
-
-def _masked(value: object) -> object:
-    """Without a password that an address may hold."""
-    if isinstance(value, str) and "://" in value and urlsplit(value).password is not None:
-        parts = urlsplit(value)
-        return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()
-    return value

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from orchestrator import __version__
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.examination import Examination
+from orchestrator.faces.cli.failures import told_to_the_terminal
 
 EXIT_INTERRUPTED = 130
 
@@ -20,15 +22,33 @@ def doctor(
         bool, typer.Option("--attack", help="Run hostile cells as well; takes less than a minute.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write an archive for whoever helps, without secrets."),
+    ] = None,
 ) -> None:
-    """Ask a throw-away sandbox what the engine enforces, and say what to do where it does not.
+    """Ask a throw-away sandbox what the engine enforces, look at disk, records, clock, ports, keys and leftovers, and
+    say what to do where something is not in order.
 
-    Works beside a running owner. Exit codes: 0: all that is required is enforced. 1: something is not, or is not known
-    to be, or an attack got through. 3: nothing could be asked. 130: interrupted.
+    Works beside a running owner. Exit codes: 0: all that is required is enforced, and nothing is wrong. 1: something is
+    not, or is not known to be, or an attack got through. 3: nothing could be asked. 130: interrupted.
     """
     found = _examined(attack=attack)
+    if bundle is not None:
+        _bundle(bundle, found)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
     raise typer.Exit(found.exit_code)
+
+
+def _bundle(target: Path, found: Examination) -> None:
+    from orchestrator.settings import Settings  # noqa: PLC0415
+    from orchestrator.support_bundle import write_bundle  # noqa: PLC0415
+
+    with told_to_the_terminal():
+        settings, sources = Settings.loaded()
+        origins = {name: dict(zip(("origin", "where"), sources.origin(name), strict=True)) for name in sources.fields}
+        write_bundle(target, settings, origins, found)
+    typer.echo(f"doctor: wrote {target}", err=True)
 
 
 def _examined(*, attack: bool) -> Examination:
