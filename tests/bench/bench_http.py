@@ -168,6 +168,8 @@ async def main() -> None:
             "ORCHESTRATOR_HTTP_PORT": "0",
             "ORCHESTRATOR_MAX_SANDBOXES": str(SESSIONS + 5),
             "ORCHESTRATOR_SANDBOX_WAIT": "300",
+            "ORCHESTRATOR_HTTP_IDLE": "3600",
+            "ORCHESTRATOR_HTTP_PATIENCE": "600",
             # What is measured is the path and not the quotas, which the library's caller does not have either.
             **{f"ORCHESTRATOR_QUOTA_{name}": "0" for name in ("EXECUTIONS_A_MINUTE", "LIVE_SANDBOXES", "RUNNING")},
         }
