@@ -158,6 +158,7 @@ HOST = (
         "drivers_are_not_told", "'told' if os.listdir('/sys/module') else 'empty'", "empty", "engine's masks", ("told",)
     ),
     Cell("where_the_kernel_lies_is_not_told", "read('/proc/kallsyms')", "empty", "engine's masks", ("told",)),
+    Cell("the_kernels_notes_are_not_told", "read('/sys/kernel/notes')", "empty", "engine's masks", ("told",)),
     Cell("the_hosts_resolver_is_not_told", "read('/etc/resolv.conf')", "empty", "files of the network", ("told",)),
     Cell(
         "locked_memory_is_bounded",
@@ -209,6 +210,8 @@ NETWORK = (
         "docker's filter",
         ("done", "EOPNOTSUPP"),
     ),
+    Cell("buffers_of_what_is_sent_keep_their_size", "enlarged(socket.SO_SNDBUF)", "stays", "docker's filter"),
+    Cell("buffers_of_what_is_received_keep_their_size", "enlarged(socket.SO_RCVBUF)", "stays", "docker's filter"),
     Cell(
         "pairs_are_unix_sockets",
         "tried(socket.socketpair, 30, 1)",

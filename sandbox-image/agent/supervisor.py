@@ -23,6 +23,7 @@ from agent.save_memory import SaveMemory
 from agent.savepoint_copy import SavepointCopy, notes_of
 from agent.savepoints import Savepoints
 from agent.saves import Saves
+from agent.socket_watch import SocketWatch
 from agent.standing import Standing
 from agent.wire import Header
 from agent.workers import Workers
@@ -66,6 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
+        SocketWatch(reactor, self._workers.kill)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:

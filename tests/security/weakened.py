@@ -29,6 +29,7 @@ Weakening = Literal[
     "swap",
     "the host's queues",
     "twice the files",
+    "the kernel's buffers",
 ]
 
 
@@ -39,6 +40,7 @@ def _host(spec: Spec, **changed: object) -> None:
 def _hosts_network(spec: Spec) -> None:
     spec["NetworkDisabled"] = False
     _host(spec, NetworkMode="host")
+    del spec["HostConfig"]["Sysctls"]  # they are the host's then
 
 
 def _options(spec: Spec, *options: str) -> None:
@@ -90,6 +92,7 @@ CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "swap": lambda spec: _host(spec, MemorySwap=-1),
     "the host's queues": lambda spec: _host(spec, IpcMode="host"),
     "twice the files": _tmpfs("size=268435456", "size=536870912"),
+    "the kernel's buffers": _without("Sysctls"),
     "a log": lambda spec: _host(spec, LogConfig={"Type": "json-file", "Config": {}}),
 }
 
