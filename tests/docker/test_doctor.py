@@ -125,6 +125,8 @@ def test_without_an_engine_it_says_what_to_do(installed: Installed, tmp_path: Pa
     [
         ("ORCHESTRATOR_SANDBOX_RUNTIME", "no-such"),
         ("ORCHESTRATOR_IMAGE", "no-such-image:1"),
+        ("ORCHESTRATOR_IMAGE", "debian:no name at all"),
+        ("ORCHESTRATOR_DOCKER_HOST", "tcp://127.0.0.1:99999"),
         ("ORCHESTRATOR_SANDBOX_CPUS", "1000"),
         ("ORCHESTRATOR_SANDBOX_PIDS", "one"),
     ],
@@ -133,7 +135,7 @@ def test_what_cannot_be_asked_is_no_success(variable: str, value: str, installed
     code, out, err = installed.run(**{variable: value})
     assert code == 3
     assert "Traceback" not in out + err
-    assert variable in out or "does not have the sandbox image" in out
+    assert variable in out
     code, out, _ = installed.run("--json", **{variable: value})
     assert (code, json.loads(out)["exit_code"]) == (3, 3)
 
