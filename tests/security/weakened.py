@@ -30,6 +30,7 @@ Weakening = Literal[
     "the host's queues",
     "twice the files",
     "the kernel's buffers",
+    "much locked memory",
 ]
 
 
@@ -60,6 +61,11 @@ def _without(*names: str) -> Callable[[Spec], None]:
             del spec["HostConfig"][name]
 
     return change
+
+
+def _much_locked_memory(spec: Spec) -> None:
+    limits = [limit for limit in spec["HostConfig"]["Ulimits"] if limit["Name"] != "memlock"]
+    _host(spec, Ulimits=[*limits, {"Name": "memlock", "Soft": 1 << 30, "Hard": 1 << 30}])
 
 
 def _tmpfs(old: str, new: str) -> Callable[[Spec], None]:
@@ -93,6 +99,7 @@ CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "the host's queues": lambda spec: _host(spec, IpcMode="host"),
     "twice the files": _tmpfs("size=268435456", "size=536870912"),
     "the kernel's buffers": _without("Sysctls"),
+    "much locked memory": _much_locked_memory,
     "a log": lambda spec: _host(spec, LogConfig={"Type": "json-file", "Config": {}}),
 }
 
