@@ -65,7 +65,7 @@ def _without(*names: str) -> Callable[[Spec], None]:
 
 def _much_locked_memory(spec: Spec) -> None:
     limits = [limit for limit in spec["HostConfig"]["Ulimits"] if limit["Name"] != "memlock"]
-    _host(spec, Ulimits=[*limits, {"Name": "memlock", "Soft": 1 << 30, "Hard": 1 << 30}])
+    _host(spec, Ulimits=[*limits, {"Name": "memlock", "Soft": 4 << 20, "Hard": 4 << 20}])
 
 
 def _tmpfs(old: str, new: str) -> Callable[[Spec], None]:
