@@ -54,6 +54,14 @@ class Installed:
             text=True,
         )
 
+    def run_into(self, place: str) -> tuple[int, str]:
+        with Path(place).open("w", encoding="ascii") as out:
+            command = [sys.executable, "-m", "orchestrator", "doctor", "--json"]
+            ended = subprocess.run(
+                command, env=self.environment, cwd="/", stdout=out, stderr=subprocess.PIPE, text=True, check=False
+            )
+        return ended.returncode, ended.stderr
+
     def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
         started = self.start(*arguments, **variables)
         out, err = started.communicate(timeout=120)
@@ -94,6 +102,12 @@ def test_programs_get_json_and_nothing_else_on_standard_output(installed: Instal
     assert [row["name"] for row in told["protections"]] == [probe.name for probe in PROBES]
     assert told["facts"]["runtime"] == "runc"
     assert "sha256:" in told["facts"]["image"]
+
+
+def test_a_report_that_cannot_be_written_is_no_success_and_no_verdict(installed: Installed) -> None:
+    code, err = installed.run_into("/dev/full")
+    assert code == 3
+    assert err.endswith("doctor: the report could not be written: No space left on device\n")
 
 
 def test_the_attack_is_held(installed: Installed, engine: docker.APIClient) -> None:
