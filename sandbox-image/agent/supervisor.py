@@ -15,6 +15,7 @@ from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
 from agent.memory_watch import MemoryWatch
 from agent.own_faults import OwnFaults
+from agent.pool_watch import PoolWatch
 from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
@@ -23,7 +24,6 @@ from agent.save_memory import SaveMemory
 from agent.savepoint_copy import SavepointCopy, notes_of
 from agent.savepoints import Savepoints
 from agent.saves import Saves
-from agent.socket_watch import SocketWatch
 from agent.standing import Standing
 from agent.wire import Header
 from agent.workers import Workers
@@ -67,7 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
-        SocketWatch(reactor, self._workers.kill)
+        PoolWatch(reactor, self._workers.kill)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:

@@ -208,6 +208,11 @@ DESCRIPTORS = (
         "call('prlimit64', 0, resource.RLIMIT_CORE, bytes(16), None)",
         "'EPERM'",
     ),
+    Attack(
+        "terminals_are_bounded",
+        "hunger(lambda: os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))\ntime.sleep(60)",
+        "crashed: there were more than 64 terminals in the sandbox, of which all have one pool",
+    ),
     Attack("watches_of_files_are_bounded", "hunger(lambda: watch())", "('EMFILE', True)"),
     Attack("queued_signals_are_bounded", "queued_signals()", "'EAGAIN'"),
     Attack(

@@ -1,10 +1,10 @@
-"""How many sockets a sandbox has, by what the kernel says of its network; and who is told when they are too many."""
+"""How many sockets and terminals a sandbox has, as the kernel shows them; and who is told when they are too many."""
 
 from pathlib import Path
 
 from tests.unit.test_agent_saves import load
 
-socket_watch, reactor = load("socket_watch"), load("reactor")
+pool_watch, reactor = load("pool_watch"), load("reactor")
 
 OF_4 = (
     "sockets: used 9\nTCP: inuse {tcp} orphan 3 tw 900 alloc 5000 mem 5000\nUDP: inuse {udp} mem 7\nRAW: inuse 4000\n"
@@ -18,7 +18,12 @@ class Rig:
         self.say()
         self.told: list[str] = []
         self.reactor = reactor.Reactor()
-        self.watch = socket_watch.SocketWatch(self.reactor, self.told.append, tuple(map(str, self.files)))
+        self.terminals = folder / "pts"
+        self.terminals.mkdir()
+        (self.terminals / "ptmx").touch()
+        self.watch = pool_watch.PoolWatch(
+            self.reactor, self.told.append, sockets=tuple(map(str, self.files)), terminals=str(self.terminals)
+        )
 
     def say(self, tcp: int = 0, udp: int = 0, tcp6: int = 0, udp6: int = 0) -> None:
         self.files[0].write_text(OF_4.format(tcp=tcp, udp=udp), "ascii")
@@ -33,14 +38,23 @@ class Rig:
         return self.told
 
 
-def test_too_many_of_all_kinds_together_are_told_of_again_and_again(tmp_path: Path) -> None:
+def test_too_many_sockets_of_all_kinds_together_are_told_of_again_and_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.say(1000, 10, 10, 4)
     assert rig.look() == []
     rig.say(1000, 10, 10, 5)
-    assert rig.look() == rig.look() == [socket_watch.WHY]
+    assert rig.look() == rig.look() == [pool_watch.TOO_MANY_SOCKETS]
     rig.say()
     assert rig.look() == []
+
+
+def test_too_many_terminals_are_told_of(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    for number in range(64):
+        (rig.terminals / str(number)).touch()
+    assert rig.look() == []
+    (rig.terminals / "64").touch()
+    assert rig.look() == [pool_watch.TOO_MANY_TERMINALS]
 
 
 def test_where_the_kernel_does_not_tell_nobody_is_ended(tmp_path: Path) -> None:
@@ -51,6 +65,7 @@ def test_where_the_kernel_does_not_tell_nobody_is_ended(tmp_path: Path) -> None:
         assert rig.look() == [], text
     told: list[str] = []
     nowhere = reactor.Reactor()
-    socket_watch.SocketWatch(nowhere, told.append, (str(tmp_path / "none"),))
+    none = str(tmp_path / "none")
+    pool_watch.PoolWatch(nowhere, told.append, sockets=(none,), terminals=none)
     nowhere._timers[0].act()
     assert told == []
