@@ -210,7 +210,7 @@ DESCRIPTORS = (
     ),
     Attack(
         "terminals_are_bounded",
-        "hunger(lambda: os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))\ntime.sleep(60)",
+        "held = [os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY) for _ in range(900)]\ntime.sleep(60)",
         "crashed: there were more than 64 terminals in the sandbox, of which all have one pool",
     ),
     Attack("watches_of_files_are_bounded", "hunger(lambda: watch())", "('EMFILE', True)"),
