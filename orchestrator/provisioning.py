@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import docker
 
@@ -18,7 +18,7 @@ from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_a
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
 from orchestrator.adapters.image.sources import read_image_files
-from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.errors import EngineUnavailableError, InvalidRequestError
 from orchestrator.domain.ports import Clock, SandboxImage
 from orchestrator.settings import Settings
 
@@ -128,12 +128,19 @@ def _image_finder(chosen: str | None) -> Callable[[docker.APIClient, str | None]
 
     def find(api: docker.APIClient, environment: str | None) -> SandboxImage | None:
         if chosen is not None:
-            return sandbox_image_of(api, chosen)
+            return sandbox_image_of(api, chosen) or _refuse(chosen)
         if environment is not None:
             return find_sandbox_image_on(api, read_image_files(), environment)
         return find_sandbox_image(api, read_image_files())
 
     return find
+
+
+def _refuse(chosen: str) -> NoReturn:
+    raise EngineUnavailableError(
+        f"ORCHESTRATOR_IMAGE: the Docker Engine has no sandbox image called {chosen}.",
+        hint="Run `orchestrator image build`, which says its name, or unset ORCHESTRATOR_IMAGE for the default one.",
+    )
 
 
 def _agent_putter(chosen: str | None) -> Callable[[docker.APIClient, str], SandboxImage | None]:

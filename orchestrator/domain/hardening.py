@@ -53,6 +53,7 @@ MASKED_PATHS = (
     "/proc/scsi",  # takes disks away
     "/proc/slabinfo",
     "/proc/softirqs",  # as interrupts
+    "/proc/spl",  # pools of ZFS, and what goes in and out of them
     "/proc/swaps",
     "/proc/timer_list",  # the host's processes, and clocks to the nanosecond
     "/proc/timer_stats",
@@ -61,17 +62,29 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",  # energy used, which tells of what others compute
     "/sys/firmware",
     "/sys/fs/bpf",
+    "/sys/fs/btrfs",  # the host's disks by name, and what is written to them; so are the next ones
+    "/sys/fs/ext4",
+    "/sys/fs/f2fs",
     "/sys/fs/pstore",  # what the host's kernel said before it died
+    "/sys/fs/xfs",
     "/sys/hypervisor",
+    "/sys/kernel/boot_params",  # what the firmware has handed over
     "/sys/kernel/debug",
+    "/sys/kernel/irq",  # interrupts again
+    "/sys/kernel/notes",  # has told where the kernel lies
     "/sys/kernel/security",
     "/sys/kernel/slab",
     "/sys/kernel/tracing",
+    "/sys/kernel/vmcoreinfo",  # where in memory the kernel's own dump would be described
     "/sys/module",  # parameters of drivers
     "/sys/power",  # sleep and wake
 )
 # As engines have it by default: what must be readable and never written, should a capability be left by mistake.
 READ_ONLY_PATHS = ("/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# Least, first and most bytes that wait at one end of a TCP connection. The kernel's own most is megabytes, of a pool
+# that the host has for all: the agent bounds how many sockets there are, and this how much of it each takes.
+_TCP_BUFFER = "4096 65536 131072"
+SYSCTLS = {"net.ipv4.tcp_rmem": _TCP_BUFFER, "net.ipv4.tcp_wmem": _TCP_BUFFER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +201,7 @@ def _host_config(uid: int, profile: SandboxProfile, isolation: Isolation, channe
         "SecurityOpt": ["no-new-privileges", f"seccomp={isolation.seccomp}"],
         "MaskedPaths": list(MASKED_PATHS),
         "ReadonlyPaths": list(READ_ONLY_PATHS),
+        "Sysctls": dict(SYSCTLS),  # of the sandbox's own network
         **resource_limits(profile),
         "PidsLimit": profile.pids,
         "Ulimits": _ulimits(profile),
@@ -232,6 +246,8 @@ def _ulimits(profile: SandboxProfile) -> list[dict[str, Any]]:
         "core": (1, 1),
         "memlock": (profile.locked_memory, profile.locked_memory),
         "msgqueue": (0, 0),  # also through the file system of queues that engines mount
+        "nice": (0, 0),  # a turn before others, and the next one: else whatever the engine has for itself
+        "rtprio": (0, 0),
         "sigpending": (profile.pending_signals, profile.pending_signals),
         "stack": (profile.stack, profile.stack_most),
     }

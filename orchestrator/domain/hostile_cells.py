@@ -158,13 +158,13 @@ HOST = (
         "drivers_are_not_told", "'told' if os.listdir('/sys/module') else 'empty'", "empty", "engine's masks", ("told",)
     ),
     Cell("where_the_kernel_lies_is_not_told", "read('/proc/kallsyms')", "empty", "engine's masks", ("told",)),
+    Cell("the_kernels_notes_are_not_told", "read('/sys/kernel/notes')", "empty", "engine's masks", ("told",)),
     Cell("the_hosts_resolver_is_not_told", "read('/etc/resolv.conf')", "empty", "files of the network", ("told",)),
     Cell(
         "locked_memory_is_bounded",
         "in_child(call, 'mmap', 0, 1 << 20, 3, 0x2022, -1, 0)",
         "EAGAIN",
-        "engine's ulimits",
-        ("done", "EAGAIN"),
+        "much locked memory",
     ),
     Cell("timers_are_bounded", "in_child(timers)", "EAGAIN", "engine's ulimits"),
     Cell("programs_in_tmp_are_not_run", "run_in_tmp()", "EACCES", "exec everywhere", ("done", "ENOEXEC")),
@@ -209,6 +209,8 @@ NETWORK = (
         "docker's filter",
         ("done", "EOPNOTSUPP"),
     ),
+    Cell("buffers_of_what_is_sent_keep_their_size", "enlarged(socket.SO_SNDBUF)", "stays", "docker's filter"),
+    Cell("buffers_of_what_is_received_keep_their_size", "enlarged(socket.SO_RCVBUF)", "stays", "docker's filter"),
     Cell(
         "pairs_are_unix_sockets",
         "tried(socket.socketpair, 30, 1)",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.domain.hardening import MASKED_PATHS, SandboxProfile
+from orchestrator.domain.hardening import MASKED_PATHS, SYSCTLS, SandboxProfile
 from orchestrator.domain.probing import Probe, Wanted
 
 _CGROUPS = "Use an engine with working memory, cpu and pids cgroups; `docker info` warns of what is missing."
@@ -18,6 +18,10 @@ _OF_THE_HOST = {"ipc": 0xEFFFFFFF, "uts": 0xEFFFFFFE, "pid": 0xEFFFFFFC, "cgroup
 _OUR_ANSWERS = ["EPERM", "EPERM", "EAFNOSUPPORT", "ENOSYS", "EPERM"]
 
 
+def _path_of(sysctl: str) -> str:
+    return f"/proc/sys/{sysctl.replace('.', '/')}"
+
+
 def _limits(profile: SandboxProfile) -> dict[str, list[int]]:
     return {
         "NOFILE": [profile.open_files, profile.open_files],
@@ -26,6 +30,8 @@ def _limits(profile: SandboxProfile) -> dict[str, list[int]]:
         "MEMLOCK": [profile.locked_memory, profile.locked_memory],
         "MSGQUEUE": [0, 0],
         "SIGPENDING": [profile.pending_signals, profile.pending_signals],
+        "NICE": [0, 0],
+        "RTPRIO": [0, 0],
         "STACK": [profile.stack, profile.stack_most],
     }
 
@@ -155,6 +161,13 @@ PROBES: tuple[Probe, ...] = (
         _ENGINE,
         lambda _: "[size_of(path) for path in ('/workspace', '/tmp', '/dev/shm')]",
         _tmpfs_holds,
+    ),
+    Probe(
+        "socket-buffers",
+        "what waits in a connection within a sandbox has a bound",
+        "Use Linux 4.15 or later. A runtime with a network of its own may not know this: allow it then.",
+        lambda _: f"[words(path) for path in {[_path_of(name) for name in SYSCTLS]}]",
+        lambda answer, _: answer == [value.split() for value in SYSCTLS.values()],
     ),
     Probe(
         "limits",

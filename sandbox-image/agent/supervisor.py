@@ -15,6 +15,7 @@ from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
 from agent.memory_watch import MemoryWatch
 from agent.own_faults import OwnFaults
+from agent.pool_watch import PoolWatch
 from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
@@ -66,6 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
+        PoolWatch(reactor, self._workers.kill)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:

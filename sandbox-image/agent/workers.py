@@ -132,7 +132,7 @@ class Workers:
     def kill(self, why: str) -> None:
         """End a worker that is of no use any more; its death is told with this reason."""
         if self.pid is not None:
-            self._killed_for = why
+            self._killed_for = self._killed_for or why  # one that takes long to die loses its channel meanwhile
             self._signal(signal.SIGKILL)
 
     def send(self, header: Header, parts: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:

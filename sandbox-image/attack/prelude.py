@@ -78,6 +78,14 @@ def look(path: str) -> str:
     return tried(os.listdir, path) if os.path.isdir(path) else read(path)
 
 
+def enlarged(option: int) -> str:
+    """Whether a buffer of a socket gets the size that is asked for."""
+    with socket.socket() as one:
+        before = one.getsockopt(socket.SOL_SOCKET, option)
+        one.setsockopt(socket.SOL_SOCKET, option, 3 * before // 4)
+        return "stays" if one.getsockopt(socket.SOL_SOCKET, option) == before else "done"
+
+
 def zygote() -> int:
     """The process id of what workers are forked from, and have their command line of."""
     for name in os.listdir("/proc"):

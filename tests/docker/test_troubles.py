@@ -206,7 +206,7 @@ async def test_looking_for_leftovers_spares_what_is_just_being_made(settings: Se
         assert isinstance(measured, MeasuredEngine)
         engine = measured._engine
         assert isinstance(engine, DockerEngine)
-        assert set(engine._kinds.values()) == {"unix"}
+        assert {known.kind for known in engine._settled.values()} == {"unix"}
 
 
 async def until_one_is_left(engine: docker.APIClient, settings: Settings) -> None:

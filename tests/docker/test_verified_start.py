@@ -9,17 +9,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 
 from orchestrator import app
+from orchestrator.adapters.engine import docker_engine, verification
 from orchestrator.adapters.engine.docker_engine import DockerEngine
 from orchestrator.adapters.engine.verification import Verification
 from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.app import RECORDS_NAME, Orchestrator
 from orchestrator.domain.errors import NotEnforcedError, StoreFullError
+from orchestrator.domain.probing import cell
 from orchestrator.provisioning import CHANNELS_NAME, build_engine
 from orchestrator.settings import Settings
 from tests import leaks
@@ -82,6 +85,52 @@ async def test_other_limits_are_other_sandboxes_and_asked_anew(settings: Setting
         async with Orchestrator.open(settings.model_copy(update=changes)):
             pass
     assert len(asked) == 2
+
+
+async def test_an_engine_that_becomes_another_under_an_owner_is_asked_anew_before_the_next_sandbox(
+    settings: Settings, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an upgrade; what runs goes on, and what would not be enforced any more is not begun."""
+    engines: list[DockerEngine] = []
+
+    def build(settings: Settings, records: SqliteRecords, clock: SystemClock) -> DockerEngine:
+        engines.append(build_engine(settings, records, clock))
+        return engines[-1]
+
+    monkeypatch.setattr(app, "build_engine", build)
+    monkeypatch.setattr(docker_engine, "SETTLED_SECONDS", 0.0)
+    ask, version = DockerEngine._info, ["99.0"]
+
+    async def upgraded(self: DockerEngine, doing: str) -> dict[str, Any]:
+        return {**await ask(self, doing), "ServerVersion": version[0]}
+
+    async with Orchestrator.open(settings) as orchestrator:
+        await orchestrator.execute("x = 41", session_id="s")
+        await orchestrator.execute("1")
+        assert len(asked) == 1
+        monkeypatch.setattr(DockerEngine, "_info", upgraded)
+        for _ in range(2):
+            assert (await orchestrator.execute("1")).value == "1"
+            assert len(asked) == 2
+        version[0] = "100.0"
+        weaken(engines[0], "writable root")
+        for _ in range(2):
+            with pytest.raises(NotEnforcedError, match="root"):
+                await orchestrator.execute("1")
+        assert (await orchestrator.execute("x + 1", session_id="s")).value == "42"
+        await orchestrator.delete("s")
+
+
+async def test_probes_that_were_ended_themselves_are_run_once_more(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel may end them when memory ends, which one of them brings about."""
+    cells = ["import os\nos.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(verification, "cell", lambda *asked: cells.pop() if cells else cell(*asked))
+    async with Orchestrator.open(settings) as orchestrator:
+        assert "is not known yet" not in caplog.text
+        assert (await orchestrator.execute("1 + 1")).value == "2"
+    assert cells == []
 
 
 @pytest.mark.parametrize(

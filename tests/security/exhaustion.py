@@ -2,6 +2,8 @@
 
 from tests.security.attacks import Attack
 
+_SOCKETS = "crashed: there were more than 1024 TCP and UDP sockets in the sandbox, whose buffers no memory limit counts"
+
 PROCESSES = (
     Attack(
         "a_fork_bomb_meets_the_limit_of_processes",
@@ -86,20 +88,19 @@ MEMORY = (
     Attack(
         "memory_of_sockets_is_counted",
         """
-held = []
-def fill():
-    while True:
-        one, other = socket.socketpair()
-        one.setblocking(False)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 23)
-        held.append((one, other))
-        try:
-            while True: one.send(bytes(1 << 16))
-        except BlockingIOError: pass
-tried(fill)
+def used():
+    counted = ('/sys/fs/cgroup/memory/memory.usage_in_bytes', '/sys/fs/cgroup/memory.current')
+    return int(open(next(filter(os.path.exists, counted))).read())
+held, sent, before = [], 0, used()
+for _ in range(400):
+    held.append(socket.socketpair())
+    held[-1][0].setblocking(False)
+    try:
+        while True: sent += held[-1][0].send(bytes(1 << 16))
+    except BlockingIOError: pass
+used() - before > sent > 20_000_000
 """,
-        ("oom, killed", "'ENOBUFS'"),
-        limit=15,
+        "True",
     ),
     Attack(
         "memory_of_pipes_is_bounded_by_user",
@@ -114,6 +115,53 @@ def fill():
 tried(fill), len(held) < 200
 """,
         "('EPERM', True)",
+    ),
+    Attack(
+        "memory_of_connections_is_bounded_by_their_number",
+        """
+def flood():
+    held, server = [], socket.create_server(('127.0.0.1', 0), backlog=100)
+    for _ in range(480):
+        held += [socket.create_connection(server.getsockname()), server.accept()[0]]
+    for one in held: one.setblocking(False)
+    while True:
+        for one in held: tried(one.send, bytes(1 << 16))
+for _ in range(4):
+    if os.fork() == 0: flood()
+time.sleep(60)
+""",
+        _SOCKETS,
+    ),
+    Attack(
+        "memory_of_connections_that_nobody_takes_is_bounded_by_their_number",
+        """
+def ask(server):
+    held = []
+    while len(held) < 450:
+        held.append(socket.create_connection(server.getsockname()[:2]))
+        held[-1].setblocking(False)
+        tried(held[-1].send, bytes(1 << 16))
+    time.sleep(60)
+for host in (socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1'):
+    server = socket.create_server((host[1], 0), family=host[0], backlog=4_000)
+    if os.fork() == 0: ask(server)
+time.sleep(60)
+""",
+        _SOCKETS,
+    ),
+    Attack(
+        "memory_of_datagrams_is_bounded_by_the_number_of_sockets",
+        """
+def flood():
+    held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(800)]
+    for one in held: one.bind(('127.0.0.1', 0))
+    while True:
+        for one in held: tried(held[0].sendto, b'x', one.getsockname())
+for _ in range(2):
+    if os.fork() == 0: flood()
+time.sleep(60)
+""",
+        _SOCKETS,
     ),
     Attack("shared_memory_meets_its_size", "fill('/dev/shm/fill')", "'ENOSPC'"),
     Attack("shared_memory_meets_its_inodes", "files('/dev/shm', 1_100)", "'ENOSPC'"),
@@ -159,6 +207,11 @@ DESCRIPTORS = (
         "core_dumps_are_not_forbidden_by_the_newer_call",
         "call('prlimit64', 0, resource.RLIMIT_CORE, bytes(16), None)",
         "'EPERM'",
+    ),
+    Attack(
+        "terminals_are_bounded",
+        "held = [os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY) for _ in range(900)]\ntime.sleep(60)",
+        "crashed: there were more than 64 terminals in the sandbox, of which all have one pool",
     ),
     Attack("watches_of_files_are_bounded", "hunger(lambda: watch())", "('EMFILE', True)"),
     Attack("queued_signals_are_bounded", "queued_signals()", "'EAGAIN'"),

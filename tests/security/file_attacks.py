@@ -84,6 +84,7 @@ None
     Attack("a_workspace_that_is_gone_is_not_gone", "tried(os.rename, '/workspace', '/gone'), tried(os.rmdir, '/workspace')", "('EROFS', 'EROFS')"),
     Attack("a_mount_over_the_workspace_is_refused", "call('mount', b'none', b'/workspace', b'tmpfs', 0, 0)", "'EPERM'"),
     Attack("a_locked_file_holds_up_no_save", "import fcntl\nheld = open('/workspace/locked', 'w')\nfcntl.flock(held, fcntl.LOCK_EX)", "None"),
+    Attack("a_lease_on_a_file_holds_up_no_save", "import fcntl\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nopen('/workspace/leased', 'w').close()\nheld = os.open('/workspace/leased', os.O_RDWR)\nfcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)", "0"),
     Attack("attributes_of_files_are_bounded", "tried(lambda: [os.setxattr(giant(), f'user.{n}', bytes(60_000)) for n in range(2_000)])", ("'EOPNOTSUPP'", "'ENOSPC'", "'EPERM'")),
 )  # fmt: skip
 

@@ -386,7 +386,7 @@ soft, hard
         """\
 import os, pty, subprocess, termios
 ours, theirs = pty.openpty()
-termios.tcgetattr(theirs)
+termios.tcgetattr(theirs); termios.tcdrain(theirs); termios.tcflow(theirs, termios.TCOON)
 said = subprocess.Popen(['sh', '-c', 'test -t 1 && echo terminal'], stdin=theirs, stdout=theirs, start_new_session=True)
 said.wait()
 answer = os.read(ours, 1000)

@@ -29,6 +29,8 @@ Weakening = Literal[
     "swap",
     "the host's queues",
     "twice the files",
+    "the kernel's buffers",
+    "much locked memory",
 ]
 
 
@@ -39,6 +41,7 @@ def _host(spec: Spec, **changed: object) -> None:
 def _hosts_network(spec: Spec) -> None:
     spec["NetworkDisabled"] = False
     _host(spec, NetworkMode="host")
+    del spec["HostConfig"]["Sysctls"]  # they are the host's then
 
 
 def _options(spec: Spec, *options: str) -> None:
@@ -58,6 +61,11 @@ def _without(*names: str) -> Callable[[Spec], None]:
             del spec["HostConfig"][name]
 
     return change
+
+
+def _much_locked_memory(spec: Spec) -> None:
+    limits = [limit for limit in spec["HostConfig"]["Ulimits"] if limit["Name"] != "memlock"]
+    _host(spec, Ulimits=[*limits, {"Name": "memlock", "Soft": 4 << 20, "Hard": 4 << 20}])
 
 
 def _tmpfs(old: str, new: str) -> Callable[[Spec], None]:
@@ -90,6 +98,8 @@ CHANGES: dict[Weakening, Callable[[Spec], None]] = {
     "swap": lambda spec: _host(spec, MemorySwap=-1),
     "the host's queues": lambda spec: _host(spec, IpcMode="host"),
     "twice the files": _tmpfs("size=268435456", "size=536870912"),
+    "the kernel's buffers": _without("Sysctls"),
+    "much locked memory": _much_locked_memory,
     "a log": lambda spec: _host(spec, LogConfig={"Type": "json-file", "Config": {}}),
 }
 

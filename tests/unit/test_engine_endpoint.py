@@ -87,8 +87,21 @@ def test_a_missing_socket_is_absent(tmp_path: Path) -> None:
     assert probe(Endpoint(f"unix://{tmp_path}/none", "test")).verdict == "absent"
 
 
-def test_an_address_of_another_kind_is_told_as_such() -> None:
-    assert probe(Endpoint("ssh://host", "test")).verdict == "unsupported"
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ssh://host",
+        "tcp://:2375",
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1:port",
+        "tcp://[::1",
+        "unix://[x",
+        f"tcp://{'a' * 64}",
+    ],
+)
+def test_an_address_of_another_kind_or_none_at_all_is_told_as_such(address: str) -> None:
+    found = probe(Endpoint(address, "test"))
+    assert (found.verdict, found.detail[:6]) == ("unsupported", "is no ")
 
 
 def test_the_survey_stops_at_the_first_that_works(tmp_path: Path) -> None:

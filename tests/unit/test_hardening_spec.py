@@ -98,6 +98,8 @@ def test_limits_are_those_of_the_profile() -> None:
         "core": (1, 1),
         "memlock": (13, 13),
         "msgqueue": (0, 0),
+        "nice": (0, 0),
+        "rtprio": (0, 0),
         "sigpending": (14, 14),
         "stack": (15, 16),
     }

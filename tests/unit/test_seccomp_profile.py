@@ -117,6 +117,9 @@ HIGH = 0xDEAD_BEEF << 32  # what the kernel ignores in an argument of 32 bits, a
         ("socket", (40, 1, 0), 97),
         ("socketpair", (2, 1, 0), "EPERM"),
         ("setsockopt", (3, 1, 2), "allow"),
+        ("setsockopt", (3, 1, 7), 0),  # a size of a buffer: answered, and not done
+        ("setsockopt", (3, 1 | HIGH, 8 | HIGH), 0),
+        ("setsockopt", (3, 6, 7), "allow"),
         ("setsockopt", (3, 1, 13), "EPERM"),
         ("setsockopt", (3, 1 | HIGH, 13 | HIGH), "EPERM"),
         ("setsockopt", (3, 6, 13), "EPERM"),

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -36,8 +38,18 @@ from orchestrator.domain.probing import Wanted
 
 PROBE_HELLO_SECONDS: Final = 5.0
 ASK_SECONDS: Final = 15.0
+SETTLED_SECONDS: Final = 60.0  # for how long an engine is believed to be the same, which costs a question of some 10 ms
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is known of an image's sandboxes, for an engine that says that of itself."""
+
+    kind: ChannelKind
+    key: str
+    until: float  # by the monotonic clock
 
 
 class DockerEngine:
@@ -86,7 +98,7 @@ class DockerEngine:
             self._throwaways, self._launcher.look, Wanted(profile, isolation), recall, remember
         )
         self._closing = Lane("close", limit=1)  # at the end nothing that hangs may be in its way
-        self._kinds: dict[str, ChannelKind] = {}  # by image; of those that are known to be isolated as they must
+        self._settled: dict[str, _Settled] = {}  # by image; of those that are known to be isolated as they must
         self._settling = asyncio.Lock()
 
     async def prepare(self, environment: str | None = None) -> SandboxImage:
@@ -95,7 +107,7 @@ class DockerEngine:
 
     def found_out(self, image: SandboxImage) -> tuple[ChannelKind, Seen]:
         """What was found out before that image was answered: which channel reaches its sandboxes, what is enforced."""
-        return self._kinds[image.tag], self._verification.seen[image.tag]
+        return self._settled[image.tag].kind, self._verification.seen[image.tag]
 
     async def launch(self, record: SandboxRecord, image: SandboxImage) -> tuple[str, AgentChannel]:
         """Create, start, and wait for the hello."""
@@ -204,17 +216,23 @@ class DockerEngine:
     async def _settle(self, image: SandboxImage) -> ChannelKind:
         """Which channel reaches its sandboxes, once it is known that the engine isolates these as it must."""
         async with self._settling:  # whoever asks meanwhile need not have it found out twice
-            if image.tag not in self._kinds:
-                self._kinds[image.tag] = await self._find_out(image)
-            return self._kinds[image.tag]
+            known = self._settled.get(image.tag)
+            if known is None or time.monotonic() > known.until:
+                known = self._settled[image.tag] = await self._find_out(image, known)
+            return known.kind
 
-    async def _find_out(self, image: SandboxImage) -> ChannelKind:
+    async def _find_out(self, image: SandboxImage, known: _Settled | None) -> _Settled:
+        """An engine may be another one, or set up anew, under a process that goes on: then all is asked again."""
         info = await self._info("Asking the engine what it can do")
-        require(self._profile, self.isolation, info)
         boot = await self._asking.call(_boot_id, seconds=ASK_SECONDS, doing="Reading the boot's id")
+        key = self._answer_key(image, info, boot)
+        if known is not None and known.key == key:
+            return _Settled(known.kind, key, time.monotonic() + SETTLED_SECONDS)
+        self._settled.pop(image.tag, None)
+        require(self._profile, self.isolation, info)
         kind = self._channel if self._channel != "auto" else await self._probed_kind(image, info, boot)
-        await self._verification.require(image, kind, self._answer_key(image, info, boot))
-        return kind
+        await self._verification.require(image, kind, key)
+        return _Settled(kind, key, time.monotonic() + SETTLED_SECONDS)
 
     def _answer_key(self, image: SandboxImage, info: dict[str, Any], boot: str) -> str:
         profile, isolation = self._profile, self.isolation

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import docker
 from docker.constants import DEFAULT_DOCKER_API_VERSION
@@ -173,7 +173,7 @@ def _left(deadline: float) -> float:
 
 def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     """Connect to an engine until a deadline of time.monotonic; raises OSError. The caller closes it."""
-    url = urlsplit(endpoint.base_url)
+    url, port = _parts(endpoint.base_url)
     if url.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -186,7 +186,7 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     if url.scheme not in {"tcp", "http", "https"} or not url.hostname:
         raise _UnsupportedError("is no unix:// or tcp:// address")
     secure = endpoint.tls is not None or url.scheme == "https"
-    address = (url.hostname, url.port or (2376 if secure else 2375))
+    address = (url.hostname, port or (2376 if secure else 2375))
     plain = socket.create_connection(address, timeout=_left(deadline))
     if not secure:
         return plain
@@ -196,6 +196,16 @@ def dial(endpoint: Endpoint, deadline: float) -> socket.socket:
     except BaseException:
         plain.close()
         raise
+
+
+def _parts(address: str) -> tuple[SplitResult, int | None]:
+    try:
+        url = urlsplit(address)
+        (url.hostname or "").encode("idna")
+        port = url.port
+    except ValueError as failure:  # no port, brackets that do not close, what no host may be called
+        raise _UnsupportedError(f"is no address: {failure}") from failure
+    return url, port
 
 
 def _tls_context(files: TlsFiles | None) -> ssl.SSLContext:

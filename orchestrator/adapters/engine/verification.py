@@ -13,7 +13,7 @@ from orchestrator.adapters.engine.launch import LAUNCH_SECONDS
 from orchestrator.adapters.engine.throwaways import Throwaways
 from orchestrator.domain.enforcement import kept_answer, missing, require_enforced, with_answer
 from orchestrator.domain.errors import EngineUnavailableError, OrchestratorError, SandboxLostError
-from orchestrator.domain.model import CellOrder
+from orchestrator.domain.model import CellOrder, CellReport
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.domain.probes import PROBES
 from orchestrator.domain.probing import Finding, Wanted, cell, judged, probing_profile
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 KEPT_AS: Final = "what the engine enforces"  # in the records
 _CELL_SECONDS: Final = 30.0
 _MOST_PRINTED: Final = 64 * 1024
+_TRIES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +80,25 @@ class Verification:
             logger.warning("what the engine enforces is not kept: %s", error)
 
     async def _ask(self, image: SandboxImage, kind: ChannelKind) -> Seen:
-        wanted = self._wanted
-        order = CellOrder(1, cell(PROBES, wanted), _CELL_SECONDS, 1.0, _MOST_PRINTED, 0)
+        # More than once: when memory ends, as one of the probes has it, the kernel may end more than who took it.
+        for _ in range(_TRIES):
+            report, container = await self._answers(image, kind)
+            if report.outcome == "ok":
+                return Seen(judged(PROBES, self._wanted, printed=report.output_head, inspected=container), container)
+        raise _not_found_out(f"the probes ended as {report.outcome}")
+
+    async def _answers(self, image: SandboxImage, kind: ChannelKind) -> tuple[CellReport, Mapping[str, Any]]:
+        order = CellOrder(1, cell(PROBES, self._wanted), _CELL_SECONDS, 1.0, _MOST_PRINTED, 0)
+        profile = self._wanted.profile
         try:
-            async with self._throwaways.one(image, kind, hello_seconds=LAUNCH_SECONDS, profile=wanted.profile) as (
+            async with self._throwaways.one(image, kind, hello_seconds=LAUNCH_SECONDS, profile=profile) as (
                 handle,
                 agent,
             ):
                 await agent.claim("probes", 1)
-                report = await agent.execute(order)
-                container = await self._look(handle) or {}
+                return await agent.execute(order), await self._look(handle) or {}
         except SandboxLostError as error:
             raise _not_found_out(error.message) from error
-        if report.outcome != "ok":
-            raise _not_found_out(f"the probes ended as {report.outcome}")
-        return Seen(judged(PROBES, wanted, printed=report.output_head, inspected=container), container)
 
 
 def _not_found_out(why: str) -> EngineUnavailableError:

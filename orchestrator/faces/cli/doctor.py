@@ -10,7 +10,7 @@ import typer
 
 from orchestrator import __version__
 from orchestrator.domain.errors import OrchestratorError
-from orchestrator.domain.examination import Examination
+from orchestrator.domain.examination import EXIT_UNKNOWN, Examination
 from orchestrator.faces.cli.failures import told_to_the_terminal
 
 EXIT_INTERRUPTED = 130
@@ -31,12 +31,16 @@ def doctor(
     say what to do where something is not in order.
 
     Works beside a running owner. Exit codes: 0: all that is required is enforced, and nothing is wrong. 1: something is
-    not, or is not known to be, or an attack got through. 3: nothing could be asked. 130: interrupted.
+    not, or is not known to be, or an attack got through. 3: not all could be asked, or told. 130: interrupted.
     """
     found = _examined(attack=attack)
     if bundle is not None:
         _bundle(bundle, found)
-    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    try:
+        typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    except OSError as failure:  # of a report that nobody has read nothing may be concluded
+        typer.echo(f"doctor: the report could not be written: {failure.strerror}", err=True)
+        raise typer.Exit(EXIT_UNKNOWN) from None
     raise typer.Exit(found.exit_code)
 
 
