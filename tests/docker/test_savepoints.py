@@ -9,6 +9,7 @@ from orchestrator.domain.errors import NamespaceLostError
 from orchestrator.domain.model import CellReport
 from orchestrator.domain.snapshots import SaveFailedError
 from tests.docker.saved_sandbox import Fresh, SavedSandbox, statuses
+from tests.pace import paced
 
 ENDS = {
     "its time is over": ("timeout", "import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass"),
@@ -38,7 +39,7 @@ while True:
 
 async def end(box: SavedSandbox, code: str = "import os\nos._exit(3)", *, limit: float = 30.0) -> CellReport:
     """Run a cell that ends its process, or has it ended."""
-    ended = await box.run(code, limit=limit)
+    ended = await box.run(code, limit=paced(limit))
     assert not ended.namespace_kept
     return ended
 
