@@ -120,7 +120,8 @@ async def run(agent: AgentChannel, number: int, code: str) -> CellReport:
     return await agent.execute(CellOrder(number, code, time_limit=20, grace=1, output_head=1000, output_tail=1000))
 
 
-def lose_connection(agent: AgentChannel) -> None:
+async def lose_connection(agent: AgentChannel) -> None:
+    await eventually(lambda: agent._link is not None and agent._link._transport is not None, "it is connected")
     assert agent._link is not None
     assert agent._link._transport is not None
     agent._link._transport.abort()
@@ -159,8 +160,7 @@ async def test_lost_connection_is_taken_up_again_and_the_running_cell_is_answere
         running = asyncio.create_task(run(agent, 1, f"import time; time.sleep({paced(1)}); print('there')"))
         for _ in range(3):
             await asyncio.sleep(0.2)
-            await eventually(lambda: agent._link is not None, "it is connected")
-            lose_connection(agent)
+            await lose_connection(agent)
         assert (await running).output_head == "there\n"
         assert (await run(agent, 2, "1")).value == "1"
     finally:
@@ -350,7 +350,7 @@ async def test_worker_that_knocks_at_the_socket_without_end_does_not_keep_its_ag
         report = await run(agent, 1, KNOCKING.replace("{name}", socket_name(row.secret)))
         assert report.output_head == "refused\n"
         for number in range(2, 7):
-            lose_connection(agent)
+            await lose_connection(agent)
             assert (await run(agent, number, "1")).value == "1"
     finally:
         await engine.destroy(row.id)
