@@ -77,7 +77,8 @@ async def ask(sandboxes: Sandboxes) -> None:
 
 @pytest.mark.parametrize("killed", [0, 1, 2])
 async def test_what_the_kernel_has_killed_beside_the_one_that_took_too_much_is_asked_again(killed: int) -> None:
-    sandboxes = Sandboxes(*["oom"] * killed, "ok")
+    ends: list[Outcome] = ["oom"] * killed
+    sandboxes = Sandboxes(*ends, "ok")
     with pytest.raises(NotEnforcedError):  # since it said nothing, which counts as nothing enforced
         await ask(sandboxes)
     assert (sandboxes.outcomes, sandboxes.open) == ([], 0)
