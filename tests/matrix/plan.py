@@ -16,7 +16,12 @@ class Part:
 # What depends on engine, kernel and cgroup version comes first, so that a run that is cut short has told of it.
 PARTS = (
     Part("tests/docker/test_docker_engine.py", minutes=25),
-    Part("tests/docker/test_savepoints.py", minutes=30),
+    Part(
+        "tests/docker/test_savepoints.py",
+        minutes=30,
+        # Each of its savepoints waits for ten times what the one before it took.
+        left_out=("test_two_hundred_generations_leave_no_process_and_no_descriptor_behind",),
+    ),
     Part("tests/docker/test_hostile_cells.py", minutes=30),
     Part("tests/docker/test_doctor.py", "holds or json or beside or missing"),
     Part("tests/security/test_probes.py", minutes=25),
