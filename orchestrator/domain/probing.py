@@ -56,7 +56,9 @@ def named_sockets():
     # The kernel counts the host's end of the channel as ours.
     return [name for name in names if not re.fullmatch('[0-9a-f]{32}', os.path.basename(name))][:5]
 def filled(size):
-    block = mmap.mmap(-1, size)
+    # Private: of a process that was killed and is long in ending, which an emulated or busy processor makes it, the
+    # kernel takes that back after two seconds. Shared memory it leaves, and kills the next one, which is who asks.
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for start in range(0, size, 4096): block[start] = 1
     return 'filled'
 def threads(most):

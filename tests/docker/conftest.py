@@ -21,6 +21,7 @@ from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.saved_sandbox import ENFORCED, Fresh, Pieces, sandbox, snapshot_engine
 from tests.mcp.harness import Installation
+from tests.pace import paced
 from tests.security.weakened import weaken
 
 
@@ -61,7 +62,7 @@ def known_enforcement(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(tmp_path: Path) -> Settings:
     """An installation of its own. The channel is named, so that not every test probes for it."""
     runtime = tmp_path / "run"
-    return Settings.load(data_dir=tmp_path / "data", runtime_dir=runtime, channel="unix", interrupt_grace=0.5)
+    return Settings.load(data_dir=tmp_path / "data", runtime_dir=runtime, channel="unix", interrupt_grace=paced(0.5))
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from orchestrator.domain.snapshots import (
     SnapshotIntent,
 )
 from tests import leaks
+from tests.pace import paced
 
 SEED = 2**63 + 7
 ROOMY = 1 << 40
@@ -89,7 +90,7 @@ class SavedSandbox:
         await self._stands([])
 
     async def _stands(self, executions: list[int], *, seconds: float = 30) -> None:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(paced(seconds)):
             while self.standing_by() != executions:  # noqa: ASYNC110 - other processes decide
                 await asyncio.sleep(0.01)
 
@@ -100,7 +101,7 @@ class SavedSandbox:
 
     async def another_savepoint(self) -> None:
         """Wait until one is being made beside the one that stands: it has its process, and may have yet to say so."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(paced(30)):
             while len(self._savepoints()) < 2 and self.standing_by() != [self.execution]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
@@ -119,7 +120,9 @@ class SavedSandbox:
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""
         self.execution += 1
-        order = CellOrder(self.execution, code, time_limit=limit, grace=0.5, output_head=20_000, output_tail=1_000)
+        order = CellOrder(
+            self.execution, code, time_limit=limit, grace=paced(0.5), output_head=20_000, output_tail=1_000
+        )
         return await self.agent.execute(order)
 
     async def value(self, code: str, *, limit: float = 20.0) -> str | None:

@@ -27,6 +27,8 @@ from orchestrator.domain.model import CellOrder, CellReport, SandboxRecord, Sand
 from orchestrator.domain.ports import SandboxImage
 from orchestrator.domain.wire import socket_name
 from tests import leaks
+from tests.mcp.harness import eventually
+from tests.pace import paced
 
 
 @pytest.fixture
@@ -118,7 +120,8 @@ async def run(agent: AgentChannel, number: int, code: str) -> CellReport:
     return await agent.execute(CellOrder(number, code, time_limit=20, grace=1, output_head=1000, output_tail=1000))
 
 
-def lose_connection(agent: AgentChannel) -> None:
+async def lose_connection(agent: AgentChannel) -> None:
+    await eventually(lambda: agent._link is not None and agent._link._transport is not None, "it is connected")
     assert agent._link is not None
     assert agent._link._transport is not None
     agent._link._transport.abort()
@@ -154,10 +157,10 @@ async def test_lost_connection_is_taken_up_again_and_the_running_cell_is_answere
     _, agent = await engine.launch(row, image)
     try:
         await agent.claim("session", 1)
-        running = asyncio.create_task(run(agent, 1, "import time; time.sleep(1); print('there')"))
+        running = asyncio.create_task(run(agent, 1, f"import time; time.sleep({paced(1)}); print('there')"))
         for _ in range(3):
             await asyncio.sleep(0.2)
-            lose_connection(agent)
+            await lose_connection(agent)
         assert (await running).output_head == "there\n"
         assert (await run(agent, 2, "1")).value == "1"
     finally:
@@ -178,7 +181,7 @@ async def test_killed_container_is_lost_at_once(make: Make, channel: str, api: d
         began = time.monotonic()
         with pytest.raises(SandboxLostError):
             await running
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < paced(5)
     finally:
         await engine.destroy(row.id)
 
@@ -347,7 +350,7 @@ async def test_worker_that_knocks_at_the_socket_without_end_does_not_keep_its_ag
         report = await run(agent, 1, KNOCKING.replace("{name}", socket_name(row.secret)))
         assert report.output_head == "refused\n"
         for number in range(2, 7):
-            lose_connection(agent)
+            await lose_connection(agent)
             assert (await run(agent, number, "1")).value == "1"
     finally:
         await engine.destroy(row.id)

@@ -23,6 +23,7 @@ from orchestrator.provisioning import Memory, build_engine
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.mcp.harness import eventually
+from tests.pace import paced
 from tests.security.weakened import Weakening, weaken
 
 REQUIRED = [probe.name for probe in PROBES if probe.required]
@@ -64,7 +65,7 @@ class Installed:
 
     def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
         started = self.start(*arguments, **variables)
-        out, err = started.communicate(timeout=120)
+        out, err = started.communicate(timeout=paced(120))
         return started.returncode, out, err
 
     def left(self, api: docker.APIClient) -> list[str]:

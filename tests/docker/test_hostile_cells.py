@@ -7,11 +7,12 @@ import pytest
 
 from orchestrator.app import Orchestrator
 from orchestrator.settings import Settings
+from tests.pace import paced
 from tests.security.weakened import profile_without_landlock
 
 
 async def alive(orchestrator: Orchestrator, session_id: str = "s") -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(paced(30)):
         result = await orchestrator.execute("print('alive')\n6 * 7", session_id=session_id)
     assert (result.value, result.error) == ("42", None)
     assert "alive" in result.output
@@ -35,7 +36,7 @@ async def test_a_signal_that_comes_between_two_cells_holds_up_neither(orchestrat
     code = "import subprocess, os\nsent = subprocess.Popen(f'sleep .2; kill -INT {os.getpid()}', shell=True)"
     await orchestrator.execute(code, session_id="s")
     await asyncio.sleep(0.5)
-    assert (await orchestrator.execute("sent.wait()", session_id="s", timeout=5)).value == "0"
+    assert (await orchestrator.execute("sent.wait()", session_id="s", timeout=paced(5))).value == "0"
 
 
 async def test_an_interrupt_that_a_finalizer_swallows_is_raised_again(orchestrator: Orchestrator) -> None:
@@ -43,7 +44,7 @@ async def test_an_interrupt_that_a_finalizer_swallows_is_raised_again(orchestrat
         "import time\nclass Slow:\n    def __del__(self):\n        end = time.monotonic() + 2\n"
         "        while time.monotonic() < end: pass\nkept = 1\nslow = Slow()\ndel slow\nkept = 2\ntime.sleep(30)"
     )
-    stopped = await orchestrator.execute(code, session_id="s", timeout=0.5)
+    stopped = await orchestrator.execute(code, session_id="s", timeout=paced(0.5))
     assert stopped.error is not None
     assert "namespace is kept" in stopped.error.message
     assert "Exception ignored in" in stopped.output
@@ -52,7 +53,7 @@ async def test_an_interrupt_that_a_finalizer_swallows_is_raised_again(orchestrat
 
 async def test_an_interrupt_that_arrives_is_raised_once(orchestrator: Orchestrator) -> None:
     code = "import time\ntry:\n    time.sleep(30)\nfinally:\n    time.sleep(.3)\n    cleaned = True"
-    await orchestrator.execute(code, session_id="s", timeout=0.1)
+    await orchestrator.execute(code, session_id="s", timeout=paced(0.1))
     assert (await orchestrator.execute("cleaned", session_id="s")).value == "True"
 
 
@@ -78,7 +79,7 @@ async def test_an_interrupt_that_arrives_is_raised_once(orchestrator: Orchestrat
 async def test_a_listing_survives_and_costs_nothing(orchestrator: Orchestrator, code: str) -> None:
     await orchestrator.execute("kept = 1", session_id="s")
     assert (await orchestrator.execute(code, session_id="s")).status == "ok"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(paced(20)):
         listed = await orchestrator.list_variables("s")
     assert listed.variables or listed.notes
     assert (await orchestrator.execute("kept", session_id="s")).value == "1"
@@ -92,7 +93,7 @@ async def test_figures_of_a_stopped_cell_are_not_drawn_in_its_grace(orchestrator
         "import matplotlib.pyplot as plt\nkept = 1\nfor n in range(20):\n    plt.figure(figsize=(20, 20))\n"
         "    plt.plot(range(1000))\nwhile True: pass"
     )
-    stopped = await orchestrator.execute(code, session_id="s", timeout=6)
+    stopped = await orchestrator.execute(code, session_id="s", timeout=paced(6))
     assert stopped.error is not None
     assert "namespace is kept" in stopped.error.message
     assert (await orchestrator.execute("kept, plt.get_fignums()", session_id="s")).value == "(1, [])"

@@ -9,6 +9,7 @@ from orchestrator.domain.errors import NamespaceLostError
 from orchestrator.domain.model import CellReport
 from orchestrator.domain.snapshots import SaveFailedError
 from tests.docker.saved_sandbox import Fresh, SavedSandbox, statuses
+from tests.pace import paced
 
 ENDS = {
     "its time is over": ("timeout", "import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass"),
@@ -35,10 +36,13 @@ while True:
     "closed descriptors": ("crashed", "import os\nos.closerange(512, 1024)\nimport time\ntime.sleep(9)"),
 }
 
+# After the savepoint of its own cell, which waits for ten times what the one before it took.
+EXIT_LATER = f"import os, threading\nthreading.Timer({paced(4)}, lambda: os._exit(3)).start()"
+
 
 async def end(box: SavedSandbox, code: str = "import os\nos._exit(3)", *, limit: float = 30.0) -> CellReport:
     """Run a cell that ends its process, or has it ended."""
-    ended = await box.run(code, limit=limit)
+    ended = await box.run(code, limit=paced(limit))
     assert not ended.namespace_kept
     return ended
 
@@ -97,9 +101,9 @@ async def test_savepoint_of_a_restore_is_one_of_execution_0(fresh: Fresh) -> Non
 async def test_end_between_two_cells_is_told_once_to_whoever_asks_next(fresh: Fresh, asked: str) -> None:
     async with fresh() as box:
         await box.kept("x = 1")
-        await box.value("import os, threading\nthreading.Timer(4, lambda: os._exit(3)).start()\ny = 2")
+        await box.value(f"{EXIT_LATER}\ny = 2")
         await box.savepoint()
-        await asyncio.sleep(5)
+        await asyncio.sleep(paced(5))
         asking: dict[str, Callable[[], Awaitable[object]]] = {
             "execute": lambda: box.value("x"),
             "list": box.agent.list_variables,
@@ -122,9 +126,9 @@ async def test_cell_and_save_that_are_both_on_their_way_at_a_takeover_are_both_t
 ) -> None:
     async with fresh() as box:
         await box.kept("x = 1")
-        await box.value("import os, threading\nthreading.Timer(4, lambda: os._exit(3)).start()\nx = 2")
+        await box.value(f"{EXIT_LATER}\nx = 2")
         await box.savepoint()
-        await asyncio.sleep(5)
+        await asyncio.sleep(paced(5))
         order = box.order()
         sending: list[Awaitable[object]] = [box.value("x"), box.agent.save(order)]
         if first == "the save":

@@ -9,6 +9,7 @@ from orchestrator.app import Orchestrator
 from orchestrator.domain.errors import InvalidRequestError, SessionDeletedError, SessionNotFoundError
 from orchestrator.domain.model import ResumedFrom
 from orchestrator.settings import Settings
+from tests.pace import paced
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ async def test_a_cancelled_call_interrupts_its_cell_and_the_session_is_usable_at
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(paced(10)):
         assert (await orchestrator.execute("x", session_id="s")).value == "1"
 
 
@@ -275,7 +276,7 @@ k = 1
 
 async def test_objects_that_raise_lie_hang_or_exit_cannot_break_a_listing(orchestrator: Orchestrator) -> None:
     await orchestrator.execute(HOSTILE_OBJECTS, session_id="s")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(paced(15)):
         listed = await orchestrator.list_variables("s")
     found = {variable.name: variable.size_bytes for variable in listed.variables}
     assert set("abcdefghijk") <= set(found)

@@ -71,7 +71,7 @@ def boot(folder: Path, log: Path) -> Console:
     disk, kernel, initial = make_disk(CACHE, folder)
     append = "console=ttyS0 root=/dev/vda rw init=/matrix/init panic=-1 quiet loglevel=2"
     append += f" MATRIX_ONLY={ONLY}" if ONLY else ""
-    command = ["nice", "-n", "10", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]
+    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]
     command += ["-m", _MEMORY, "-smp", PROCESSORS, "-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
     command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe", "-serial", f"file:{log}"]
     command += ["-device", "virtio-rng-pci", "-kernel", str(kernel), "-initrd", str(initial), "-append", append]

@@ -18,6 +18,7 @@ from mcp import StdioServerParameters
 from orchestrator import places
 from orchestrator.adapters.data_directory import holder
 from orchestrator.settings import Settings
+from tests.pace import paced
 
 HERE = Path(__file__).parent
 PATIENCE = 20.0  # seconds; for what should take less than one
@@ -25,7 +26,7 @@ PATIENCE = 20.0  # seconds; for what should take less than one
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     """Wait, within bounds, until the condition holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + paced(PATIENCE)
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         await asyncio.sleep(0.01)
@@ -88,7 +89,7 @@ class Installation:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + paced(PATIENCE)
         while self.owner_pid == pid:
             assert time.monotonic() < deadline, "the owner does not end"
             time.sleep(0.01)

@@ -1,6 +1,7 @@
 """Probes judge what a sandbox and the engine answer; whatever is missing or odd is unknown, and never enforced."""
 
 import json
+import mmap
 from dataclasses import replace
 from typing import Any
 
@@ -181,3 +182,27 @@ def test_the_cell_asks_every_probe_and_prints_one_line_whatever_fails(capsys: py
     answers = json.loads(capsys.readouterr().out)
     assert answers.keys() == {probe.name for probe in harmless}
     compile(cell(PROBES, WANTED), "<cell>", "exec")
+
+
+def test_the_memory_that_is_filled_is_private_so_that_the_kernel_takes_it_back_as_soon_as_it_kills(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For shared memory, on a busy machine, it kills the worker as well, and then nothing is found out."""
+    made, kept = mmap.mmap, []
+
+    def keeping(*arguments: int, **named: int) -> mmap.mmap:
+        kept.append(made(*arguments, **named))
+        return kept[-1]
+
+    monkeypatch.setattr(mmap, "mmap", keeping)
+    names: dict[str, Any] = {}
+    exec(compile(cell([], WANTED), "<cell>", "exec"), names)  # noqa: S102 - ours, as a sandbox does
+    assert capsys.readouterr().out == "{}\n"
+    before = names["status"]("RssAnon"), names["status"]("RssShmem")
+    assert names["filled"](64 * MIB) == "filled"
+    private, shared = (
+        int(names["status"](name)) - int(old) for name, old in zip(("RssAnon", "RssShmem"), before, strict=True)
+    )
+    assert len(kept) == 1
+    assert private > 60 * 1024, "kB"
+    assert shared < 1024, "kB"
