@@ -34,7 +34,8 @@ from orchestrator.services.auditing import Auditing
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
-from orchestrator.services.operations import Operations
+from orchestrator.services.order_book import ORDERS
+from orchestrator.services.orders import Desk, Operations, Whole
 from orchestrator.services.readiness import Readiness
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.recovery import recover
@@ -79,7 +80,7 @@ class Orchestrator:
         """
         settings = settings or Settings.load()
         keep_private(settings.runtime_dir)
-        socket = None if kind == "library" else settings.owner_socket
+        socket = settings.owner_socket if kind in ("owner", "server") else None
         directory = DataDirectory.own(settings.data_dir, kind=kind, version=__version__, socket=socket)
         try:
             clock = SystemClock()
@@ -135,7 +136,8 @@ class Orchestrator:
     @property
     def operations(self) -> Operations:
         """What operators may order by name."""
-        return self._services.tenancy.operations
+        whole = Whole(self.sessions, self.histories, self._services.tenancy.lookups)
+        return Operations(ORDERS, Desk(self.tenants, self.audit, whole))
 
     async def execute(
         self,

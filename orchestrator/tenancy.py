@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory
+from orchestrator.adapters.data_directory import holder as holder  # noqa: PLC0414 - for commands
 from orchestrator.adapters.jwt_issuer import JwtIssuer, Trust, require_safe
 from orchestrator.adapters.store.records import RECORDS_NAME, SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
@@ -19,7 +20,8 @@ from orchestrator.services.equipment import Equipment
 from orchestrator.services.keyring import Keyring
 from orchestrator.services.lookups import Lookups
 from orchestrator.services.metering import Metering
-from orchestrator.services.operations import Operations
+from orchestrator.services.order_book import ORDERS
+from orchestrator.services.orders import Desk, Operations
 from orchestrator.services.repeats import Repeats
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.slots import Slots
@@ -73,11 +75,6 @@ class Tenancy:
             "keys of calls": self.repeats.forget_old,
         }
 
-    @property
-    def operations(self) -> Operations:
-        """What operators may order."""
-        return Operations(self.tenants, self.audit)
-
     async def close(self) -> None:
         """Write down what is not yet. What the records do not take is lost."""
         try:
@@ -103,14 +100,15 @@ async def operating(settings: Settings) -> AsyncIterator[Operations]:
     """What operators may order, by whoever owns the data directory for as long. Raises OwnedError where another
     process owns it, whose memory would not hear of a change.
     """
-    directory = DataDirectory.own(settings.data_dir, kind="library", version=__version__)
+    directory = DataDirectory.own(settings.data_dir, kind="command", version=__version__)
     try:
         clock = SystemClock()
         failure: BaseException | None = None
         async with open_records(settings.data_dir / RECORDS_NAME, clock) as records, asyncio.TaskGroup() as group:
             audit = Auditing(records.audit, Tasks(group), clock)
             try:
-                yield Operations(Tenants(records.tenants, Keyring(records.tenants, clock), audit, clock), audit)
+                tenants = Tenants(records.tenants, Keyring(records.tenants, clock), audit, clock)
+                yield Operations(ORDERS, Desk(tenants, audit))
             except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
                 failure = error
             await audit.write()

@@ -11,17 +11,19 @@ from typing import Literal, Self
 from orchestrator import places
 from orchestrator.domain.errors import InvalidRequestError, OwnedError, StoreFullError
 
-Kind = Literal["owner", "server", "library"]
+Kind = Literal["owner", "server", "library", "command"]
 
 _DESCRIPTIONS: dict[str, str] = {
     "owner": "the owner process that serves `orchestrator mcp`",
     "server": "the server that `orchestrator serve` runs",
     "library": "a program that uses the library",
+    "command": "a command that an operator runs",
 }
 _HINTS: dict[str, str] = {
     "owner": "Use another data directory, or end that process; it also ends by itself when its last client has left.",
     "server": "Use another data directory, or end that process.",
     "library": "Use another data directory, or wait until that program has ended.",
+    "command": "Use another data directory, or wait until that command has ended.",
 }
 # A relay that looks whether somebody owns the directory holds the lock for some microseconds.
 _ATTEMPTS = 5

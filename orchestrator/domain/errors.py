@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 Code = Literal[
     "invalid_request",  # the caller's arguments are wrong; nothing was run
     "forbidden",  # the caller's key does not allow it
-    "not_found",  # no such session for this tenant
+    "not_found",  # no such session for this tenant, no such tenant, no such key
     "quota",  # one of the tenant's quotas is used up
     "busy",  # a bounded queue or the number of sandboxes is full; try later
     "deleted",  # the session was deleted while the call waited or ran
@@ -60,6 +60,12 @@ class PermissionDeniedError(OrchestratorError):
     """The caller is known, and may not do this."""
 
     code = "forbidden"
+
+
+class NotFoundError(OrchestratorError):
+    """No such thing as the caller named; a session has an error of its own."""
+
+    code = "not_found"
 
 
 class SessionNotFoundError(OrchestratorError):

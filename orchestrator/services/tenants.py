@@ -6,7 +6,7 @@ from typing import Final, get_args
 
 from orchestrator.domain.access import SCOPES, Caller, Scope
 from orchestrator.domain.audit import Act, AuditEntry
-from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.errors import InvalidRequestError, NotFoundError
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.quotas import NO_LIMITS, with_overrides
 from orchestrator.domain.tenants import ApiKey, IssuedKey, Tenant, TenantRecords, name_of, weight_of
@@ -32,12 +32,10 @@ class Tenants:
         return await self._keyring.tenants()
 
     async def find(self, name_or_id: str) -> Tenant:
-        """Raises InvalidRequestError where there is none."""
+        """Raises NotFoundError where there is none."""
         found = [tenant for tenant in await self.list() if name_or_id in (tenant.name, tenant.id)]
         if not found:
-            raise InvalidRequestError(
-                f"There is no tenant {name_or_id!r}.", hint="List the tenants to see which there are."
-            )
+            raise NotFoundError(f"There is no tenant {name_or_id!r}.", hint="List the tenants to see which there are.")
         # A name may look like another one's id, which is nobody's choice: the name is meant.
         return next((tenant for tenant in found if tenant.name == name_or_id), found[0])
 
@@ -107,14 +105,14 @@ class Tenants:
         with self._keyring.changing():
             issued = await self._records.issue_key(found.id, wanted, frozenset(scopes), until)
         if issued is None:
-            raise InvalidRequestError(f"There is no tenant {tenant!r}.")
+            raise NotFoundError(f"There is no tenant {tenant!r}.")
         await self._note("create key", found.id, by, **_about(issued.key))
         return issued
 
     async def rotate_key(
         self, key: str, *, by: Caller, overlap: float = 0.0, expires_in: float | None = None
     ) -> IssuedKey:
-        """A new key like that one, which opens nothing after `overlap` seconds any more. Raises InvalidRequestError
+        """A new key like that one, which opens nothing after `overlap` seconds any more. Raises NotFoundError
         where there is no such key that is valid.
         """
         by.require("admin")
@@ -129,7 +127,7 @@ class Tenants:
         return issued
 
     async def revoke_key(self, key: str, *, by: Caller) -> None:
-        """It opens nothing any more, at once. Raises InvalidRequestError where no such key is valid."""
+        """It opens nothing any more, at once. Raises NotFoundError where no such key is valid."""
         by.require("admin")
         with self._keyring.changing():
             revoked = await self._records.revoke_key(key)
@@ -154,7 +152,7 @@ def _about(key: ApiKey) -> Mapping[str, object]:
     return {"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "expires_at": expires}
 
 
-def _no_key(key: str) -> InvalidRequestError:
-    return InvalidRequestError(
+def _no_key(key: str) -> NotFoundError:
+    return NotFoundError(
         f"There is no valid key {key!r}.", hint="A key is named by its prefix: list the keys to see which there are."
     )

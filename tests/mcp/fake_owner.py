@@ -7,12 +7,11 @@ import argparse
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory
@@ -30,6 +29,7 @@ from orchestrator.domain.model import (
     SessionSummary,
     Variable,
 )
+from orchestrator.domain.orders import Answer
 from orchestrator.owner_process import run_owner
 from orchestrator.services.slots import Ticket
 from orchestrator.settings import Settings
@@ -167,11 +167,14 @@ def _obeyed(order: str, argument: str, code: str, session_id: str | None) -> Exe
 class FakeOperations:
     """Answers an order with itself."""
 
-    async def answers(self, order: str, given: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+    async def answers(
+        self, name: str, given: Mapping[str, object], *, chunks: AsyncIterator[bytes] | None = None
+    ) -> AsyncGenerator[Answer, None]:
         """What was asked."""
-        if order == "refuse":
+        del chunks
+        if name == "refuse":
             raise InvalidRequestError("It is refused.", hint="Ask for something else.")
-        yield {"order": order, **given}
+        yield {"order": name, **given}
 
 
 class FakeReloading:

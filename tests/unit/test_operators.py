@@ -2,29 +2,29 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.adapters.data_directory import DataDirectory
-from orchestrator.domain.errors import InvalidRequestError, OwnedError
-from orchestrator.faces.admin import ADMIN, admin_conversation, ask_owner
+from orchestrator.domain.orders import Answer
+from orchestrator.faces.admin import ADMIN, admin_conversation
+from orchestrator.faces.admin_client import NotListeningError, linked
+from orchestrator.faces.admin_wire import ToldError
 from orchestrator.faces.cli import app
 from orchestrator.faces.owner import serve_connections
 from orchestrator.settings import Settings
 from orchestrator.tenancy import operating
 
-Line = dict[str, Any]
-
 
 def ordered(*words: str, data: Path, code: int = 0) -> list[str]:
     result = CliRunner().invoke(app, [*words, "--data-dir", str(data)])
     assert result.exit_code == code, result.output
-    return result.output.splitlines()
+    return (result.stderr if code else result.stdout).splitlines()
 
 
 def test_a_team_is_set_up_without_an_owner(tmp_path: Path) -> None:
@@ -44,26 +44,26 @@ def test_a_team_is_set_up_without_an_owner(tmp_path: Path) -> None:
     assert all("token" not in key and "digest" not in key for key in listed)
     ordered("key", "revoke", prefix, data=data)
     ordered("tenant", "disable", "red", data=data)
-    acts = [json.loads(line)["act"] for line in ordered("audit", "--tenant", "red", data=data)]
+    acts = [json.loads(line)["act"] for line in ordered("audit", "export", "--tenant", "red", data=data)]
     assert acts == ["create tenant", "create key", "rotate key", "revoke key", "change tenant"]
-    assert ordered("audit", "--since", "2999-01-01", data=data) == []
+    assert ordered("audit", "export", "--since", "2999-01-01", data=data) == []
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "code"),
     [
-        ("tenant", "create", "red", "--quota", "sessions"),
-        ("tenant", "create", "red", "--quota", "sesions=5"),
-        ("key", "create", "nobody", "laptop"),
-        ("key", "create", "local", "laptop", "--scope", "root"),
-        ("key", "revoke", "0123456789ab"),
-        ("audit", "--since", "yesterday"),
+        (("tenant", "create", "red", "--quota", "sessions"), 2),
+        (("tenant", "create", "red", "--quota", "sesions=5"), 2),
+        (("key", "create", "nobody", "laptop"), 3),
+        (("key", "create", "local", "laptop", "--scope", "root"), 2),
+        (("key", "revoke", "0123456789ab"), 3),
+        (("audit", "export", "--since", "yesterday"), 2),
     ],
 )
-def test_what_cannot_be_meant_is_told_and_changes_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_cannot_be_meant_is_told_and_changes_nothing(words: tuple[str, ...], code: int, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    assert any("error" in line for line in ordered(*words, data=data, code=1))
-    assert len(ordered("tenant", "list", data=data)) == 1
+    assert any("error" in line for line in ordered(*words, data=data, code=code))
+    assert len(ordered("tenant", "list", "--json", data=data)) == 1
 
 
 @asynccontextmanager
@@ -84,8 +84,9 @@ async def owner(settings: Settings) -> AsyncIterator[None]:
             await asyncio.wait([serving])
 
 
-async def asked(settings: Settings, order: str, **given: object) -> list[Line]:
-    return await asyncio.to_thread(lambda: [dict(line) for line in ask_owner(settings.owner_socket, order, given)])
+async def asked(settings: Settings, order: str, **given: object) -> list[Answer]:
+    async with linked(settings.owner_socket) as link:
+        return [answer async for answer in link.answers(order, given)]
 
 
 @pytest.fixture
@@ -96,20 +97,26 @@ def settings(tmp_path: Path) -> Settings:
 async def test_an_owner_does_what_operators_order(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCHESTRATOR_RUNTIME_DIR", str(settings.runtime_dir))
     async with owner(settings):
-        (made,) = await asked(settings, "create tenant", name="red", weight=1.0, quotas={})
+        (made,) = await asked(settings, "tenant.create", name="red", weight=1.0, quotas={})
+        assert isinstance(made, dict)
         assert made["name"] == "red"
-        (token,) = await asyncio.to_thread(ordered, "key", "create", "red", "laptop", data=settings.data_dir)
-        assert token.startswith("so_")
-        assert [line["act"] for line in await asked(settings, "audit")] == ["create tenant", "create key"]
-        for order, given in (("create tenant", {"name": "red"}), ("nothing", {}), ("create tenant", {"x": 1})):
-            with pytest.raises(InvalidRequestError):
+        for order, given, code in (
+            ("tenant.create", {"name": "red"}, "invalid_request"),
+            ("nothing", {}, "invalid_request"),
+            ("tenant.create", {"x": 1}, "invalid_request"),
+            ("tenant.show", {"tenant": "nobody"}, "not_found"),
+        ):
+            with pytest.raises(ToldError) as told:
                 await asked(settings, order, **given)
+            assert told.value.code == code
 
 
 async def test_who_owns_the_directory_without_a_socket_is_named(settings: Settings) -> None:
     directory = DataDirectory.own(settings.data_dir, kind="library", version="1")
     try:
-        with pytest.raises(OwnedError):
-            await asked(settings, "tenants")
+        with pytest.raises(NotListeningError):
+            await asked(settings, "tenant.list")
+        (error, *_) = await asyncio.to_thread(ordered, "tenant", "list", data=settings.data_dir, code=4)
+        assert str(os.getpid()) in error
     finally:
         directory.release()

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.access import LOCAL_CALLER, Caller, Claims, Issuer
 from orchestrator.domain.audit import AuditQuery
-from orchestrator.domain.errors import InvalidRequestError, PermissionDeniedError
+from orchestrator.domain.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
 from orchestrator.services.auditing import Auditing, line_of
 from orchestrator.services.keyring import Keyring
 from orchestrator.services.tasks import Tasks
@@ -101,7 +101,7 @@ async def test_a_revoked_key_opens_nothing_from_that_moment(tmp_path: Path) -> N
         await opened.tenants.revoke_key(issued.key.id, by=LOCAL_CALLER)
         assert not await opened.keyring.current(caller)
         assert not await opened.opens(issued.token)
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(NotFoundError):
             await opened.tenants.revoke_key(issued.key.id, by=LOCAL_CALLER)
 
 
@@ -131,7 +131,7 @@ async def test_the_old_key_is_valid_for_the_overlap_and_no_longer_than_it_was(tm
         opened.clock.advance(60)
         assert not await opened.opens(old.token)
         assert await opened.opens(new.token)
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(NotFoundError):
             await opened.tenants.rotate_key(old.key.id, by=LOCAL_CALLER)
         short = await opened.tenants.create_key("local", "s", by=LOCAL_CALLER, expires_in=10)
         await opened.tenants.rotate_key(short.key.id, by=LOCAL_CALLER, overlap=DAY)
@@ -194,13 +194,14 @@ async def test_what_is_no_tenant_no_quota_or_no_scope_is_refused(tmp_path: Path)
             opened.tenants.create("b", by=by, weight=0),
             opened.tenants.create("b", by=by, quotas={"sesions": 1}),
             opened.tenants.create("b", by=by, quotas={"memory": 1}),
-            opened.tenants.create_key("b", "k", by=by),
             opened.tenants.create_key("a", "k", by=by, scopes=[]),
             opened.tenants.create_key("a", "k", by=by, scopes=["root"]),  # type: ignore[list-item]
             opened.tenants.create_key("a", "k", by=by, expires_in=-1),
         ):
             with pytest.raises(InvalidRequestError):
                 await act
+        with pytest.raises(NotFoundError):
+            await opened.tenants.create_key("b", "k", by=by)
         assert [tenant.name for tenant in await opened.tenants.list()] == ["local", "a"]
 
 

@@ -2,14 +2,16 @@
 
 import typer
 
+from orchestrator.faces.cli.audit import audit_commands
 from orchestrator.faces.cli.config import config_commands
 from orchestrator.faces.cli.demo import demo
 from orchestrator.faces.cli.doctor import doctor
 from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
+from orchestrator.faces.cli.keys import key_commands
 from orchestrator.faces.cli.owner import mcp, owner
 from orchestrator.faces.cli.serve import serve
-from orchestrator.faces.cli.tenants import audit, key_commands, tenant_commands
+from orchestrator.faces.cli.tenants import tenant_commands
 
 app = typer.Typer(
     name="orchestrator",
@@ -28,6 +30,6 @@ app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")
 app.add_typer(tenant_commands, name="tenant")
 app.add_typer(key_commands, name="key")
-app.command()(audit)
+app.add_typer(audit_commands, name="audit")
 
 __all__ = ["app"]

@@ -1,0 +1,12 @@
+"""Every order that there is. Each noun has a file of its own; this one puts them together."""
+
+from typing import Final
+
+from orchestrator.services.audit_orders import AUDIT_ORDERS
+from orchestrator.services.orders import Order
+from orchestrator.services.tenant_orders import TENANT_ORDERS
+
+ORDERS: Final[tuple[Order, ...]] = (
+    *TENANT_ORDERS,
+    *AUDIT_ORDERS,
+)
