@@ -34,10 +34,10 @@ from orchestrator.services.auditing import Auditing
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.eviction import Eviction
 from orchestrator.services.history import CheckReport, Histories
-from orchestrator.services.order_book import ORDERS
-from orchestrator.services.orders import Desk, Operations, Whole
+from orchestrator.services.orders import Operations, Whole
 from orchestrator.services.readiness import Readiness
 from orchestrator.services.reaper import Reaper
+from orchestrator.services.reaping import Reaping
 from orchestrator.services.recovery import recover
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.sessions import Sessions
@@ -136,8 +136,9 @@ class Orchestrator:
     @property
     def operations(self) -> Operations:
         """What operators may order by name."""
-        whole = Whole(self.sessions, self.histories, self._services.tenancy.lookups)
-        return Operations(ORDERS, Desk(self.tenants, self.audit, whole))
+        tenancy, reaping = self._services.tenancy, self._services.reaping
+        whole = Whole(self.sessions, self.histories, tenancy.lookups, self.on_behalf, self.ready, reaping)
+        return tenancy.operations(whole)
 
     async def execute(
         self,
@@ -199,8 +200,7 @@ class Orchestrator:
 
     async def due(self) -> Due:
         """What the orchestrator would do by itself if it looked now, and what it withholds and why; changes nothing."""
-        due = await self._services.sweeper.due()
-        return Due((*self._services.reaper.due(), *due.actions), due.withheld)
+        return await self._services.reaping.due()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +220,7 @@ class Services:
     histories: Histories
     readiness: Readiness
     observing: Observing
-    reaper: Reaper
-    sweeper: Sweeper
+    reaping: Reaping
     tenancy: Tenancy
     reloading: Reloading
 
@@ -255,7 +254,7 @@ async def _running(
         ]
         try:
             histories, readiness = Histories(sessions, equipment), Readiness(engine, store.records)
-            yield Services(sessions, histories, readiness, observing, reaper, sweeper, tenancy, reloading)
+            yield Services(sessions, histories, readiness, observing, Reaping(reaper, sweeper), tenancy, reloading)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
         for task in background:

@@ -101,6 +101,10 @@ class HttpSettings(BaseModel):
     """Address and port at which `/metrics` is had without a key, such as 127.0.0.1:9464.
     Default None: only with a key of scope `admin`, beside the sessions."""
 
+    http_admin: Literal["off", "read", "all"] = "read"
+    """What a key of scope `admin` may order at `/admin/v1/`: `all`, `read` for what changes nothing, `off` for nothing.
+    Default `read`: whoever steals such a key sees what there is, and ends nothing."""
+
     traces_endpoint: str | None = Field(default=None, pattern=r"^https?://", max_length=2_000)
     """Where spans are sent as OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; needs the extra `traces`.
     Default None: nowhere."""

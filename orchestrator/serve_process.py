@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -17,9 +17,11 @@ from mcp.server.mcpserver import Context
 from orchestrator import __version__
 from orchestrator.domain.access import LOCAL_CALLER, Caller, Credentials
 from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.orders import Answer
 from orchestrator.faces.admin import ADMIN, Operations, admin_conversation
 from orchestrator.faces.mcp_server import PROTOCOL, Sessions, build_server
 from orchestrator.faces.owner import serve_connections
+from orchestrator.faces.web.admin_pages import AdminOperations
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_only
 from orchestrator.faces.web.server import Reception, bound, listening
@@ -33,6 +35,20 @@ _SPARE_DESCRIPTORS = 1_024  # beside connections: sandboxes, files, the store
 _FIGURES_CONNECTIONS = 20
 
 
+class AllOperations(Operations, AdminOperations, Protocol):
+    """Over both ways."""
+
+    def answers(
+        self,
+        name: str,
+        given: Mapping[str, object],
+        *,
+        by: Caller = LOCAL_CALLER,
+        chunks: AsyncIterator[bytes] | None = None,
+    ) -> AsyncGenerator[Answer, None]:
+        """Carry out one order."""
+
+
 class Served(Protocol):
     """An opened orchestrator, as far as serving needs it."""
 
@@ -41,7 +57,7 @@ class Served(Protocol):
         """Says whose keys are valid."""
 
     @property
-    def operations(self) -> Operations:
+    def operations(self) -> AllOperations:
         """What operators may order."""
 
     def on_behalf(self, caller: Caller) -> Sessions:
@@ -156,7 +172,11 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
 
     server = build_server(lambda context: orchestrator.on_behalf(caller_of(context)), left_by=left_by)
     bounds = SiteBounds(
-        settings.names, int(settings.http_body_limit), settings.http_patience, settings.http_failed_attempts
+        settings.names,
+        int(settings.http_body_limit),
+        settings.http_patience,
+        settings.http_failed_attempts,
+        settings.http_admin,
     )
     return Site(
         server,
@@ -165,6 +185,7 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
         figures=orchestrator.figures,
         open_figures=settings.metrics_bind is not None,
         bounds=bounds,
+        operations=orchestrator.operations,
     )
 
 

@@ -21,7 +21,7 @@ from orchestrator.services.keyring import Keyring
 from orchestrator.services.lookups import Lookups
 from orchestrator.services.metering import Metering
 from orchestrator.services.order_book import ORDERS
-from orchestrator.services.orders import Desk, Operations
+from orchestrator.services.orders import Desk, Operations, Whole
 from orchestrator.services.repeats import Repeats
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.slots import Slots
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 class Tenancy:
     """Of one data directory, while it is owned."""
 
+    records: SqliteRecords
     keyring: Keyring
     tenants: Tenants
     audit: Auditing
@@ -64,7 +65,9 @@ class Tenancy:
         repeats = Repeats(records.repeats, lookups, tasks, clock, window=settings.repeat_window)
         running = Slots(limit=settings.max_running or cpus, wait=settings.sandbox_wait, what="its turn to run")
         admission = Admission(metering, audit, repeats, running, limits=limits, slice_seconds=settings.running_slice)
-        return cls(keyring, Tenants(records.tenants, keyring, audit, clock), audit, lookups, repeats, admission)
+        return cls(
+            records, keyring, Tenants(records.tenants, keyring, audit, clock), audit, lookups, repeats, admission
+        )
 
     @property
     def errands(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
@@ -74,6 +77,11 @@ class Tenancy:
             "the use of keys": self.keyring.note_use,
             "keys of calls": self.repeats.forget_old,
         }
+
+    def operations(self, whole: Whole) -> Operations:
+        """What operators may order of an owner who has opened everything."""
+        desk = Desk(self.tenants, self.audit, self.records, self.records, self.records.lists, whole)
+        return Operations(ORDERS, desk)
 
     async def close(self) -> None:
         """Write down what is not yet. What the records do not take is lost."""
@@ -108,7 +116,7 @@ async def operating(settings: Settings) -> AsyncIterator[Operations]:
             audit = Auditing(records.audit, Tasks(group), clock)
             try:
                 tenants = Tenants(records.tenants, Keyring(records.tenants, clock), audit, clock)
-                yield Operations(ORDERS, Desk(tenants, audit))
+                yield Operations(ORDERS, Desk(tenants, audit, records, records, records.lists))
             except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
                 failure = error
             await audit.write()

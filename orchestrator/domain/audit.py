@@ -25,6 +25,10 @@ Act = Literal[
     "create key",
     "rotate key",
     "revoke key",
+    "hibernate",
+    "wake",
+    "delete tenant",
+    "reap",
 ]
 CodeKept = Literal["hash", "text", "nothing"]
 
@@ -93,6 +97,9 @@ class AuditRecords(Protocol):
 
     async def audit(self, query: AuditQuery, *, after: int = 0, limit: int = 500) -> Sequence[AuditRecord]:
         """A page of them, oldest first."""
+
+    async def newest_audit(self, query: AuditQuery, *, limit: int) -> Sequence[AuditRecord]:
+        """The newest of them, oldest first."""
 
     async def consumption(self, tenant: str, since: datetime) -> Sequence[Consumption]:
         """What that tenant's executions have taken that ended since then, oldest first."""

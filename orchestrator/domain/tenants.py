@@ -15,7 +15,7 @@ LEAST_WEIGHT: Final = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who owns sessions. Never deleted, so that an id never means somebody else."""
+    """Who owns sessions. An id is random, and so never means somebody else, not even after the tenant was deleted."""
 
     id: str  # internal: what sessions and the audit name
     name: str
@@ -96,6 +96,11 @@ class TenantRecords(Protocol):
         quotas: Mapping[str, float | None] | None = None,
     ) -> Tenant | None:
         """Change what is given; None where there is no such tenant."""
+
+    async def remove_tenant(self, tenant: str) -> bool:
+        """Delete it with its keys, where none of its sessions is left but those that are being destroyed. Whether it
+        was there and is not any more.
+        """
 
     async def keys(self) -> Sequence[ApiKey]:
         """All of all tenants, oldest first, revoked and expired ones too."""

@@ -119,6 +119,11 @@ class Admission:
                 await self._audit.note(AuditEntry(act, caller.tenant, caller.key_id, session_id[:256], outcome=outcome))
         return done
 
+    async def terms(self, tenant: str) -> Terms:
+        """Of a call that makes a sandbox and runs nothing; it counts into the quotas. Raises QuotaError."""
+        allowed = await self._metering.begin(tenant, None, self._limits.time_limit)
+        return Terms(share=allowed.share, profile=allowed.profile)
+
     async def _admitted(
         self, caller: Caller, asked: Asked, ticket: Ticket, run: Run, repeat: Repeat | None
     ) -> ExecutionResult:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -91,9 +91,14 @@ class Auditing:
             if not await self._records.trim_audit(self._clock.now() - self._keep):
                 break
 
-    async def entries(self, query: AuditQuery) -> AsyncIterator[AuditRecord]:
-        """All that are wanted, oldest first, read page by page: as many as there are, in bounded memory."""
-        after = 0
+    async def newest(self, query: AuditQuery, number: int) -> Sequence[AuditRecord]:
+        """So many of those that are wanted, the last ones, oldest first."""
+        return await self._records.newest_audit(query, limit=number)
+
+    async def entries(self, query: AuditQuery, *, after: int = 0) -> AsyncGenerator[AuditRecord, None]:
+        """All that are wanted after that entry, oldest first, read page by page: as many as there are, in bounded
+        memory.
+        """
         while page := await self._records.audit(query, after=after, limit=_PAGE):
             for record in page:
                 yield record

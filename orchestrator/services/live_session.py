@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
+from orchestrator.domain.errors import BusyError, NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.model import (
     CellText,
     ExecutionResult,
@@ -161,6 +161,23 @@ class LiveSession:
     async def hibernate(self, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Save all and remove the sandbox, unless a call comes or it is `wanted` no more. Whether it was done."""
         return await self._submit(lambda job: self._keeping.hibernate(job, wanted), kind="yielding")
+
+    async def put_to_sleep(self) -> bool:
+        """Hibernate because somebody says so; False where it has no sandbox. Raises BusyError where it was not done."""
+        if await self._submit(lambda job: self._keeping.hibernate(job, lambda: True), kind="yielding"):
+            return True
+        if self._incarnation.sandbox is None:
+            return False
+        raise BusyError("The session was not hibernated: a call came, or it cannot be saved.", hint="Try again.")
+
+    async def wake(self, ticket: Ticket) -> None:
+        """Have a sandbox, with what the session stands at in it."""
+
+        async def in_turn(job: Job[None]) -> None:
+            job.can_be_stopped_by(ticket.give_up)
+            await self._incarnation.agent(ticket)
+
+        await self._submit(in_turn)
 
     async def in_turn(self, work: Callable[[Job[T], Incarnation], Awaitable[T]]) -> T:
         """Do that when nothing else happens in the session; it is asked to stop when a call comes."""

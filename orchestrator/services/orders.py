@@ -2,18 +2,23 @@
 here, once for the socket, for HTTP and for a command that owns the directory itself.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from orchestrator.domain.access import LOCAL_CALLER, Caller
+from orchestrator.domain.access import LOCAL_CALLER, SCOPES, Caller
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.orders import Answer, Field, checked
+from orchestrator.domain.ports import Records
+from orchestrator.domain.session_lists import SessionLists
+from orchestrator.domain.snapshot_ports import SnapshotRecords
 from orchestrator.services.auditing import Auditing
 from orchestrator.services.history import Histories
 from orchestrator.services.lookups import Lookups
+from orchestrator.services.reaping import Reaping
 from orchestrator.services.sessions import Sessions
+from orchestrator.services.tenant_sessions import TenantSessions
 from orchestrator.services.tenants import Tenants
 
 Basis = Literal["records", "whole"]
@@ -27,6 +32,9 @@ class Whole:
     sessions: Sessions
     histories: Histories
     lookups: Lookups
+    on_behalf: Callable[[Caller], TenantSessions]
+    ready: Callable[[], Awaitable[Mapping[str, bool]]]
+    reaping: Reaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,9 @@ class Desk:
 
     tenants: Tenants
     audit: Auditing
+    records: Records
+    snapshots: SnapshotRecords
+    lists: SessionLists
     opened: Whole | None = None  # None: of a light owner, who has opened the records alone
 
     @property
@@ -53,6 +64,11 @@ class Call:
     given: Given  # checked: every field that the order takes is there
     by: Caller
     chunks: AsyncIterator[bytes]  # what the client sends, for an order that takes a stream
+
+    async def of_tenant(self) -> TenantSessions:
+        """The sessions of the tenant that is given, as the operator uses them: within its quotas, and audited."""
+        tenant = await self.desk.tenants.find(self.given["tenant"])
+        return self.desk.whole.on_behalf(replace(self.by, tenant=tenant.id, scopes=frozenset(SCOPES)))
 
 
 @dataclass(frozen=True, slots=True)

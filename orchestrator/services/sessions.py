@@ -113,6 +113,16 @@ class Sessions:
         """Have the call end early that runs in the session; whether one does. Raises SessionNotFoundError."""
         return (await self.find(session_id, tenant=tenant)).interrupt()
 
+    async def hibernate(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> bool:
+        """Save the session and remove its sandbox; False where it has none. Raises SessionNotFoundError, and BusyError
+        where a call comes first or it cannot be saved: its sandbox stays then.
+        """
+        return await (await self.find(session_id, tenant=tenant)).put_to_sleep()
+
+    async def wake(self, session_id: str, ticket: Ticket, *, tenant: str = LOCAL_TENANT) -> None:
+        """Have a sandbox hold the session's namespace. Raises SessionNotFoundError, and what `execute` raises."""
+        await (await self.find(session_id, tenant=tenant)).wake(ticket)
+
     async def clear(self, session_id: str, *, tenant: str = LOCAL_TENANT) -> None:
         """Empty the namespace, interrupting what runs; files in the workspace stay. Raises SessionNotFoundError."""
         live = await self.find(session_id, tenant=tenant)

@@ -89,6 +89,7 @@ class Sweeper:
         self._ticks: Ticks | None = None
         self._sightings = Sightings()
         self._rounds = 0
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """For ever, until it is cancelled."""
@@ -113,18 +114,19 @@ class Sweeper:
 
     async def round(self) -> None:
         """Look, and do what is due, one by one."""
-        self._ticks = await self._counted(await self._next_tick())
-        look = await self._look(self._ticks, Counted(), files=self._rounds % _FILES_EVERY == 0)
-        self._rounds += 1
-        self._sightings = look.sightings
-        await self._remember(look)
-        for chore in look.chores:
-            self._telemetry.acted("sweep")
-            await self._carry_out(chore)
-        async for age in self._ageing(look):
-            self._telemetry.acted("age")
-            await self._carry_out(age)
-        self._errands.forget_old()
+        async with self._turn:
+            self._ticks = await self._counted(await self._next_tick())
+            look = await self._look(self._ticks, Counted(), files=self._rounds % _FILES_EVERY == 0)
+            self._rounds += 1
+            self._sightings = look.sightings
+            await self._remember(look)
+            for chore in look.chores:
+                self._telemetry.acted("sweep")
+                await self._carry_out(chore)
+            async for age in self._ageing(look):
+                self._telemetry.acted("age")
+                await self._carry_out(age)
+            self._errands.forget_old()
 
     async def due(self) -> Due:
         """What the next round would do if it came now; nothing is changed."""

@@ -1,16 +1,21 @@
 """Orders about tenants and their keys."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from orchestrator.domain.access import SCOPES
-from orchestrator.domain.orders import Answer, Field
+from orchestrator.domain.errors import PermissionDeniedError, SessionNotFoundError
+from orchestrator.domain.model import LOCAL_TENANT, SessionState
+from orchestrator.domain.orders import Answer, Field, Progress
 from orchestrator.domain.tenants import ApiKey, IssuedKey, Tenant
 from orchestrator.services.orders import Call, Order
 from orchestrator.services.tenants import Tenants
 
 _NAME: Final = Field("text", required=True)
 _EXPIRES: Final = Field("number")
+_ROUNDS: Final = 3
 Line = Mapping[str, Any]
 
 
@@ -29,6 +34,32 @@ async def _list(call: Call) -> AsyncGenerator[Answer, None]:
 
 async def _show(call: Call) -> AsyncGenerator[Answer, None]:
     yield tenant_line(await call.desk.tenants.find(call.given["tenant"]))
+
+
+async def _delete(call: Call) -> AsyncGenerator[Answer, None]:
+    """First nobody gets in any more, then the sessions go, then the tenant: cut short, the same again does the rest."""
+    desk = call.desk
+    tenant = await desk.tenants.find(call.given["tenant"])
+    if tenant.id == LOCAL_TENANT:
+        raise PermissionDeniedError("The local tenant cannot be deleted.", hint="Delete its sessions instead.")
+    await desk.tenants.change(tenant.id, by=call.by, disabled=True)
+    sessions = desk.whole.on_behalf(replace(call.by, tenant=tenant.id, scopes=frozenset(SCOPES)))
+    done = 0
+    for _ in range(_ROUNDS):  # a call that had begun before may still begin a session
+        after, found = 0, 0
+        while page := await desk.lists.page(tenant=tenant.id, after=after):
+            after = page[-1].place
+            for listed in page:
+                if listed.session.state is not SessionState.DESTROYING:
+                    found += 1
+                    with suppress(SessionNotFoundError):  # it is deleted already
+                        await sessions.delete(listed.session.session_id)
+                        done += 1
+                        yield Progress("sessions deleted", done, None, "sessions")
+        if not found:
+            break
+    await desk.tenants.remove(tenant, by=call.by, sessions=done)
+    yield {"deleted": tenant.name, "id": tenant.id, "sessions": done}
 
 
 async def _keys(call: Call) -> AsyncGenerator[Answer, None]:
@@ -90,6 +121,13 @@ TENANT_ORDERS: Final = (
         "Change what is given of a tenant; quotas stand in place of all that were set.",
         _change,
         {"tenant": _NAME, "disabled": Field("flag"), "weight": Field("number"), "quotas": Field("numbers")},
+    ),
+    Order(
+        "tenant.delete",
+        "End a tenant with its keys and sessions for good.",
+        _delete,
+        {"tenant": _NAME},
+        basis="whole",
     ),
     Order("key.list", "Keys without their secrets, oldest first.", _keys, {"tenant": Field("text")}, reads=True),
     Order(

@@ -6,6 +6,7 @@ from orchestrator.domain.access import Caller
 from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.kept_results import KeptExecution
 from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
+from orchestrator.domain.quotas import Quotas
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.services.admission import Admission, Asked
 from orchestrator.services.history import Histories
@@ -62,6 +63,29 @@ class TenantSessions:
             lambda _: self._sessions.interrupt(session_id, tenant=tenant),
             counts=False,
         )
+
+    async def hibernate(self, session_id: str) -> bool:
+        """Save a session and remove its sandbox; see `Sessions.hibernate`."""
+        self.caller.require("use")
+        tenant = self._tenant
+        return await self._admission.act(
+            self.caller,
+            "hibernate",
+            session_id,
+            lambda _: self._sessions.hibernate(session_id, tenant=tenant),
+            counts=False,
+        )
+
+    async def wake(self, session_id: str) -> None:
+        """Have a sandbox hold the session; see `Sessions.wake`."""
+        self.caller.require("use")
+        tenant, ticket = self._tenant, Ticket()
+
+        async def woken(_: Quotas) -> None:
+            ticket.terms = await self._admission.terms(tenant)
+            await self._sessions.wake(session_id, ticket, tenant=tenant)
+
+        await self._admission.act(self.caller, "wake", session_id, woken, counts=False)
 
     async def clear(self, session_id: str) -> None:
         """Empty a session's namespace; see `Sessions.clear`."""

@@ -6,7 +6,7 @@ from typing import Final, get_args
 
 from orchestrator.domain.access import SCOPES, Caller, Scope
 from orchestrator.domain.audit import Act, AuditEntry
-from orchestrator.domain.errors import InvalidRequestError, NotFoundError
+from orchestrator.domain.errors import BusyError, InvalidRequestError, NotFoundError
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.quotas import NO_LIMITS, with_overrides
 from orchestrator.domain.tenants import ApiKey, IssuedKey, Tenant, TenantRecords, name_of, weight_of
@@ -78,6 +78,17 @@ class Tenants:
             "change tenant", found.id, by, **{name: new for name, new in wanted.items() if new is not None}
         )
         return changed or found
+
+    async def remove(self, tenant: Tenant, *, by: Caller, sessions: int) -> None:
+        """Delete a tenant with its keys, whose sessions, so many, have been deleted before. Raises BusyError where it
+        has some yet.
+        """
+        by.require("admin")
+        with self._keyring.changing():
+            removed = await self._records.remove_tenant(tenant.id)
+        if not removed:
+            raise BusyError(f"The tenant {tenant.name!r} has sessions yet.", hint="Delete it again.")
+        await self._note("delete tenant", tenant.id, by, name=tenant.name, sessions=sessions)
 
     async def keys(self, tenant: str | None = None) -> Sequence[ApiKey]:
         """All keys, oldest first: of one tenant, or of all."""

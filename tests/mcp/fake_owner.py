@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory
-from orchestrator.domain.access import Caller
+from orchestrator.domain.access import LOCAL_CALLER, Caller
 from orchestrator.domain.errors import BusyError, InvalidRequestError, OrchestratorError, SessionNotFoundError
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.kept_results import KeptExecution
@@ -164,14 +164,33 @@ def _obeyed(order: str, argument: str, code: str, session_id: str | None) -> Exe
     return answered(code, session_id)
 
 
+@dataclass(frozen=True)
+class FakeOrder:
+    """What is known of an order before it is given."""
+
+    reads: bool
+    takes_stream: bool = False
+
+
 class FakeOperations:
     """Answers an order with itself."""
 
+    def find(self, name: str) -> FakeOrder:
+        """Each is known but one, and those that begin so read."""
+        if name == "unknown":
+            raise InvalidRequestError("There is no such order.")
+        return FakeOrder(name.startswith(("read", "refuse")), name == "reads a stream")
+
     async def answers(
-        self, name: str, given: Mapping[str, object], *, chunks: AsyncIterator[bytes] | None = None
+        self,
+        name: str,
+        given: Mapping[str, object],
+        *,
+        by: Caller = LOCAL_CALLER,
+        chunks: AsyncIterator[bytes] | None = None,
     ) -> AsyncGenerator[Answer, None]:
         """What was asked."""
-        del chunks
+        del chunks, by
         if name == "refuse":
             raise InvalidRequestError("It is refused.", hint="Ask for something else.")
         yield {"order": name, **given}

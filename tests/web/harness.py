@@ -19,7 +19,7 @@ from orchestrator.faces.web.connections import Connections
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import Site, SiteBounds
 from orchestrator.faces.web.server import Reception, bound, listening
-from tests.mcp.fake_owner import FakeSessions
+from tests.mcp.fake_owner import FakeOperations, FakeSessions
 
 NEWEST = "2026-07-28"
 HANDSHAKE = "2025-11-25"
@@ -138,6 +138,7 @@ async def serving(
         readiness=readiness,
         figures=figures,
         open_figures=False,
+        operations=FakeOperations(),
         bounds=bounds or SiteBounds(patience=patience),
     )
     sock = bound("127.0.0.1", port)

@@ -28,6 +28,10 @@ class SqliteAudit(AuditRecords):
         """What executions have taken since then."""
         return await self._db.read(lambda tx: _consumption(tx, tenant, microseconds(since)))
 
+    async def newest_audit(self, query: AuditQuery, *, limit: int) -> Sequence[AuditRecord]:
+        """The newest of them, oldest first."""
+        return await self._db.read(lambda tx: _page(tx, query, 0, limit, newest=True))
+
     async def trim_audit(self, before: datetime, *, limit: int = 1000) -> bool:
         """Delete old ones."""
         return await self._db.write(lambda tx: _trim(tx, microseconds(before), limit))
@@ -63,7 +67,7 @@ def _append(tx: Transaction, entry: AuditEntry) -> int:
     return int(row["id"])
 
 
-def _page(tx: Transaction, query: AuditQuery, after: int, limit: int) -> Sequence[AuditRecord]:
+def _page(tx: Transaction, query: AuditQuery, after: int, limit: int, *, newest: bool = False) -> Sequence[AuditRecord]:
     wanted = {"tenant": query.tenant, "key": query.key, "session": query.session, "act": query.act}
     given = {name: value for name, value in wanted.items() if value is not None}
     conditions = ["id > :after", *(f"{name} = :{name}" for name in given)]
@@ -74,8 +78,10 @@ def _page(tx: Transaction, query: AuditQuery, after: int, limit: int) -> Sequenc
     if query.until is not None:
         conditions.append("at < :until")
         parameters["until"] = microseconds(query.until)
-    statement = f"SELECT * FROM audit WHERE {' AND '.join(conditions)} ORDER BY id LIMIT :limit"  # noqa: S608 - names of ours
-    return [_record(row) for row in tx.rows(statement, parameters)]
+    order = f"id {'DESC' if newest else 'ASC'}"
+    statement = f"SELECT * FROM audit WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT :limit"  # noqa: S608 - names of ours
+    found = [_record(row) for row in tx.rows(statement, parameters)]
+    return found[::-1] if newest else found
 
 
 def _consumption(tx: Transaction, tenant: str, since: int) -> Sequence[Consumption]:

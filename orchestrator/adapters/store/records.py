@@ -11,6 +11,7 @@ from orchestrator.adapters.store.audit import SqliteAudit
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
 from orchestrator.adapters.store.names import bindings
 from orchestrator.adapters.store.repeats import SqliteRepeats
+from orchestrator.adapters.store.session_lists import SqliteSessionLists
 from orchestrator.adapters.store.tenants import SqliteTenants
 from orchestrator.adapters.store.upkeep import SqliteUpkeep
 from orchestrator.domain.model import (
@@ -61,6 +62,7 @@ class SqliteRecords(Records, SnapshotRecords):
         self.tenants = SqliteTenants(connection)
         self.audit = SqliteAudit(connection)
         self.repeats = SqliteRepeats(connection)
+        self.lists = SqliteSessionLists(connection)
 
     @property
     def installation(self) -> str:

@@ -28,13 +28,13 @@ class Fall:
     stands_at: int | None = None
 
 
-# All that `_session` reads.
-_COLUMNS = "*, coalesce((SELECT head_execution FROM snapshots WHERE session = key), 0) AS saved_through"
+# All that `session_of` reads.
+COLUMNS = "*, coalesce((SELECT head_execution FROM snapshots WHERE session = key), 0) AS saved_through"
 # A session that begins to be created is used, whatever comes of it.
 _CHANGE = f"""
     UPDATE sessions SET state = :target, incarnation = incarnation + :raised, used_at = iif(:raised, :now, used_at)
     WHERE key = :key AND incarnation = :incarnation AND state IN (SELECT value FROM json_each(:sources))
-    RETURNING {_COLUMNS}
+    RETURNING {COLUMNS}
 """  # noqa: S608 - every part stands above
 
 
@@ -42,10 +42,10 @@ def find(tx: Transaction, tenant: str, session_id: str) -> Session | None:
     """The session of that name that is not being destroyed."""
     # The condition on state is written out: SQLite uses a partial index only where it can read the condition.
     row = tx.row(
-        f"SELECT {_COLUMNS} FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'",  # noqa: S608 - the columns stand above
+        f"SELECT {COLUMNS} FROM sessions WHERE tenant = ? AND session_id = ? AND state <> 'destroying'",  # noqa: S608 - the columns stand above
         (tenant, session_id),
     )
-    return None if row is None else _session(row)
+    return None if row is None else session_of(row)
 
 
 def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most: int | None = None) -> Session:
@@ -61,7 +61,7 @@ def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most
         f"""
         INSERT INTO sessions (key, tenant, session_id, state, environment, created_at, used_at)
         VALUES (:key, :tenant, :session_id, :state, :environment, :now, :now)
-        RETURNING {_COLUMNS}
+        RETURNING {COLUMNS}
         """,  # noqa: S608 - the columns stand above
         {
             "key": secrets.token_hex(16),
@@ -72,25 +72,25 @@ def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most
             "now": tx.now,
         },
     )
-    return _session(row)
+    return session_of(row)
 
 
 def of_tenant(tx: Transaction, tenant: str) -> Sequence[Session]:
     """A tenant's sessions that are neither expired nor being destroyed, oldest first."""
     rows = tx.rows(
         f"""
-        SELECT {_COLUMNS} FROM sessions
+        SELECT {COLUMNS} FROM sessions
         WHERE tenant = ? AND state <> 'destroying' AND state <> 'expired' ORDER BY created_at, rowid
         """,  # noqa: S608 - the columns stand above
         (tenant,),
     )
-    return [_session(row) for row in rows]
+    return [session_of(row) for row in rows]
 
 
 def every(tx: Transaction) -> Sequence[Session]:
     """All sessions, oldest first."""
-    rows = tx.rows(f"SELECT {_COLUMNS} FROM sessions ORDER BY created_at, rowid")  # noqa: S608 - the columns stand above
-    return [_session(row) for row in rows]
+    rows = tx.rows(f"SELECT {COLUMNS} FROM sessions ORDER BY created_at, rowid")  # noqa: S608 - the columns stand above
+    return [session_of(row) for row in rows]
 
 
 def change_state(tx: Transaction, key: str, incarnation: int, target: SessionState) -> Session | None:
@@ -106,7 +106,7 @@ def change_state(tx: Transaction, key: str, incarnation: int, target: SessionSta
             "sources": states(session_sources(target)),
         },
     )
-    return None if row is None else _session(row)
+    return None if row is None else session_of(row)
 
 
 def begin_destroying(tx: Transaction, key: str) -> bool:
@@ -202,7 +202,8 @@ def _run_between(tx: Transaction, key: str, first: int, last: int) -> tuple[int,
     return first, last
 
 
-def _session(row: sqlite3.Row) -> Session:
+def session_of(row: sqlite3.Row) -> Session:
+    """A session out of its row."""
     return Session(
         key=row["key"],
         tenant=row["tenant"],

@@ -41,6 +41,10 @@ class SqliteTenants(TenantRecords):
         given = {"disabled": disabled, "weight": weight, "quotas": overrides}
         return await self._db.write(lambda tx: _change_tenant(tx, tenant, given))
 
+    async def remove_tenant(self, tenant: str) -> bool:
+        """Delete it with its keys."""
+        return await self._db.write(lambda tx: _remove_tenant(tx, tenant))
+
     async def keys(self) -> Sequence[ApiKey]:
         """All of them."""
         return await self._db.read(_keys)
@@ -104,6 +108,13 @@ def _change_tenant(tx: Transaction, tenant: str, given: Mapping[str, object]) ->
         {**given, "tenant": tenant},
     )
     return None if row is None else _tenant(row)
+
+
+def _remove_tenant(tx: Transaction, tenant: str) -> bool:
+    if tx.row("SELECT 1 FROM sessions WHERE tenant = ? AND state <> 'destroying' LIMIT 1", (tenant,)) is not None:
+        return False
+    tx.change("DELETE FROM keys WHERE tenant = ?", (tenant,))
+    return tx.change("DELETE FROM tenants WHERE id = ?", (tenant,)) == 1
 
 
 def _keys(tx: Transaction) -> Sequence[ApiKey]:

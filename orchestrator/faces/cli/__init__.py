@@ -11,13 +11,14 @@ from orchestrator.faces.cli.image import image_commands
 from orchestrator.faces.cli.keys import key_commands
 from orchestrator.faces.cli.owner import mcp, owner
 from orchestrator.faces.cli.serve import serve
+from orchestrator.faces.cli.sessions import session_commands
+from orchestrator.faces.cli.status import reap, status
 from orchestrator.faces.cli.tenants import tenant_commands
 
 app = typer.Typer(
     name="orchestrator",
     help="Every Python session in its own locked-down container.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 app.command()(demo)
@@ -25,6 +26,9 @@ app.command()(doctor)
 app.command()(mcp)
 app.command()(serve)
 app.command(hidden=True)(owner)
+app.command()(status)
+app.command()(reap)
+app.add_typer(session_commands, name="session")
 app.add_typer(config_commands, name="config")
 app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")

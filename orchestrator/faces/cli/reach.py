@@ -39,7 +39,7 @@ def at_office(data_dir: Path | None, work: Callable[[Office], Awaitable[T]], *, 
     settings = Settings.load(data_dir=data_dir)
 
     async def working() -> T:
-        async with _office(settings, whole=whole) as office:
+        async with _office(settings, whole=whole, say=_say) as office:
             return await work(office)
 
     try:
@@ -51,6 +51,15 @@ def at_office(data_dir: Path | None, work: Callable[[Office], Awaitable[T]], *, 
         raise known from failures
 
 
+@asynccontextmanager
+async def quiet_office(data_dir: Path | None) -> AsyncIterator[Office]:
+    """For looks at the records of which nothing is said, such as a shell's. Raises OrchestratorError."""
+    from orchestrator.settings import Settings  # noqa: PLC0415
+
+    async with _office(Settings.load(data_dir=data_dir), whole=False, say=_keep_quiet) as office:
+        yield office
+
+
 async def lines_of(office: Office, name: str, given: Line) -> list[Line]:
     """All objects of a short answer."""
     async with aclosing(office.answers(name, given)) as answers:
@@ -58,17 +67,17 @@ async def lines_of(office: Office, name: str, given: Line) -> list[Line]:
 
 
 @asynccontextmanager
-async def _office(settings: "Settings", *, whole: bool) -> AsyncIterator[Office]:
+async def _office(settings: "Settings", *, whole: bool, say: Callable[[str], None]) -> AsyncIterator[Office]:
     loop = asyncio.get_running_loop()
     until = loop.time() + _WAIT_SECONDS
     async with AsyncExitStack() as stack:
         while True:
             try:
                 office = await stack.enter_async_context(_owned(settings, whole=whole))
-                _say(f"no server runs; this command owns {settings.data_dir} meanwhile")
+                say(f"no server runs; this command owns {settings.data_dir} meanwhile")
                 break
             except OwnedError as owned:
-                found = await _asked(settings, stack, owned, patient=loop.time() < until)
+                found = await _asked(settings, stack, owned, patient=loop.time() < until, say=say)
                 if found is not None:
                     office = found
                     break
@@ -76,7 +85,9 @@ async def _office(settings: "Settings", *, whole: bool) -> AsyncIterator[Office]
         yield office
 
 
-async def _asked(settings: "Settings", stack: AsyncExitStack, owned: OwnedError, *, patient: bool) -> Office | None:
+async def _asked(
+    settings: "Settings", stack: AsyncExitStack, owned: OwnedError, *, patient: bool, say: Callable[[str], None]
+) -> Office | None:
     """A link to the owner; None where it is worth the while to look again."""
     from orchestrator.faces.admin_client import NotListeningError, linked  # noqa: PLC0415
     from orchestrator.tenancy import holder  # noqa: PLC0415
@@ -91,7 +102,7 @@ async def _asked(settings: "Settings", stack: AsyncExitStack, owned: OwnedError,
             if not patient:
                 raise
         else:
-            _say(f"asked process {who.pid}, which owns {settings.data_dir}")
+            say(f"asked process {who.pid}, which owns {settings.data_dir}")
             return link
     if not patient:
         raise owned
@@ -115,3 +126,7 @@ async def _owned(settings: "Settings", *, whole: bool) -> AsyncIterator[Office]:
 
 def _say(text: str) -> None:
     typer.secho(text, err=True, dim=True)
+
+
+def _keep_quiet(_text: str) -> None:
+    """Say nothing."""

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator.domain.access import Credentials
 from orchestrator.domain.attempts import Attempts
 from orchestrator.faces.mcp_server import ToolServer
+from orchestrator.faces.web.admin_pages import ADMIN_PATH, AdminOperations, AdminPages, Allowed
 from orchestrator.faces.web.bodies import Bodies
 from orchestrator.faces.web.guard import Guard
 from orchestrator.faces.web.keys import KeyVerifier
@@ -39,6 +40,7 @@ class SiteBounds:
     body: int = 8 * 1024 * 1024  # bytes
     patience: float = 20.0
     failed_attempts: int = 20  # a minute and address
+    admin: Allowed = "read"
 
 
 class Site:
@@ -53,6 +55,7 @@ class Site:
         figures: Figures,
         open_figures: bool,
         bounds: SiteBounds,
+        operations: AdminOperations | None = None,
     ) -> None:
         verifier = KeyVerifier(credentials)
         self.lines = Lines()
@@ -71,6 +74,10 @@ class Site:
             "/readyz": self.status.readyz,
             **({} if open_figures else {"/metrics": self.status.metrics}),
         }
+        self._admin: ASGIApp = self.status.nothing
+        if operations is not None and bounds.admin != "off":
+            patience, body = bounds.patience, bounds.body
+            self._admin = AdminPages(operations, verifier, bounds.admin, body=body, patience=patience)
         self.guarded = Guard(self._route, self.lines, Attempts(bounds.failed_attempts), patience=bounds.patience)
 
     @asynccontextmanager
@@ -92,7 +99,8 @@ class Site:
         await self.lines.drained(_CUT_SECONDS, asyncio.Event())
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._pages.get(scope["path"], self.status.nothing)(scope, receive, send)
+        otherwise = self._admin if scope["path"].startswith(ADMIN_PATH) else self.status.nothing
+        await self._pages.get(scope["path"], otherwise)(scope, receive, send)
 
 
 def _with_keys(app: ASGIApp, verifier: KeyVerifier, bounds: SiteBounds) -> ASGIApp:
