@@ -22,6 +22,7 @@ from orchestrator.faces.mcp_server import PROTOCOL, Sessions, build_server
 from orchestrator.faces.owner import serve_connections
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_only
+from orchestrator.faces.web.resource import ProtectedResource
 from orchestrator.faces.web.server import Reception, bound, listening
 from orchestrator.logs import log_to_standard_error
 from orchestrator.owner_process import Reloads, Stop, known_failure, private_places
@@ -135,7 +136,12 @@ async def _serving(
             few = Reception(_FIGURES_CONNECTIONS, settings.http_idle, settings.http_patience)
             await stack.enter_async_context(listening(figures_only(orchestrator.figures), own, few))
         reception = Reception(
-            settings.http_connections, settings.http_idle, settings.http_patience, tls, settings.http_trusted_proxies
+            settings.http_connections,
+            settings.http_idle,
+            settings.http_patience,
+            tls,
+            settings.http_trusted_proxies,
+            settings.http_each,
         )
         ending = partial(site.drain, settings.serve_drain, hurried)
         await stack.enter_async_context(listening(site.guarded, sock, reception, drain=ending))
@@ -156,7 +162,11 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
 
     server = build_server(lambda context: orchestrator.on_behalf(caller_of(context)), left_by=left_by)
     bounds = SiteBounds(
-        settings.names, int(settings.http_body_limit), settings.http_patience, settings.http_failed_attempts
+        settings.names,
+        int(settings.http_body_limit),
+        settings.http_patience,
+        settings.http_failed_attempts,
+        settings.http_each,
     )
     return Site(
         server,
@@ -165,7 +175,15 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
         figures=orchestrator.figures,
         open_figures=settings.metrics_bind is not None,
         bounds=bounds,
+        resource=_resource(settings),
     )
+
+
+def _resource(settings: Settings) -> ProtectedResource | None:
+    resource = ProtectedResource.of(settings.jwt_audience, settings.jwt_issuer)
+    if resource is None and settings.jwt_issuer is not None:
+        logger.warning("clients are not told where to get tokens: issuer and audience are not both URLs")
+    return resource
 
 
 def _address(settings: Settings, sock: socket.socket) -> str:
