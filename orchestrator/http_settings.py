@@ -74,6 +74,11 @@ class HttpSettings(BaseModel):
     """Connections at once; beyond that the one that was idle for longest is closed.
     Default 2000: some for each of hundreds of clients, a few hundred kB of memory when they are idle."""
 
+    http_share: float = Field(default=0.5, gt=0, le=1, allow_inf_nan=False)
+    """The part of the connections that one address may have, and that one tenant may have open requests on; beyond it
+    the address' own longest idle one is closed, and the tenant is answered 429. Trusted proxies have no share.
+    Default 0.5: no client alone keeps the others out."""
+
     http_idle: float = Field(default=75.0, ge=1, le=3600, allow_inf_nan=False)
     """Seconds after which a connection without a request is closed.
     Default 75: longer than the minute in which most proxies give up theirs."""
@@ -136,6 +141,11 @@ class HttpSettings(BaseModel):
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.http_certificate, self.http_certificate_key)
         return context
+
+    @property
+    def http_each(self) -> int:
+        """Connections of one address, and open requests of one tenant."""
+        return max(1, int(self.http_connections * self.http_share))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from orchestrator.faces.owner import serve_connections
 from orchestrator.faces.web.admin_pages import AdminOperations
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_only
+from orchestrator.faces.web.resource import ProtectedResource
 from orchestrator.faces.web.server import Reception, bound, listening
 from orchestrator.logs import log_to_standard_error
 from orchestrator.owner_process import Reloads, Stop, known_failure, private_places
@@ -151,7 +152,12 @@ async def _serving(
             few = Reception(_FIGURES_CONNECTIONS, settings.http_idle, settings.http_patience)
             await stack.enter_async_context(listening(figures_only(orchestrator.figures), own, few))
         reception = Reception(
-            settings.http_connections, settings.http_idle, settings.http_patience, tls, settings.http_trusted_proxies
+            settings.http_connections,
+            settings.http_idle,
+            settings.http_patience,
+            tls,
+            settings.http_trusted_proxies,
+            settings.http_each,
         )
         ending = partial(site.drain, settings.serve_drain, hurried)
         await stack.enter_async_context(listening(site.guarded, sock, reception, drain=ending))
@@ -177,6 +183,7 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
         settings.http_patience,
         settings.http_failed_attempts,
         settings.http_admin,
+        settings.http_each,
     )
     return Site(
         server,
@@ -186,7 +193,15 @@ def _site(settings: Settings, orchestrator: Served) -> Site:
         open_figures=settings.metrics_bind is not None,
         bounds=bounds,
         operations=orchestrator.operations,
+        resource=_resource(settings),
     )
+
+
+def _resource(settings: Settings) -> ProtectedResource | None:
+    resource = ProtectedResource.of(settings.jwt_audience, settings.jwt_issuer)
+    if resource is None and settings.jwt_issuer is not None:
+        logger.warning("clients are not told where to get tokens: issuer and audience are not both URLs")
+    return resource
 
 
 def _address(settings: Settings, sock: socket.socket) -> str:

@@ -70,7 +70,7 @@ class TenantSettings(BaseSettings):
 
     jwt_audience: str | None = Field(default=None, min_length=1)
     """The `aud` that they must have; needed with `jwt_issuer`, since a token for another service must not open this.
-    Default None."""
+    Best the URL that clients use, with /mcp: then they are told by whom they get tokens. Default None."""
 
     jwt_keys: str | None = Field(default=None, min_length=1)
     """Where the issuer's public keys are, as a JWK set: an https URL, or a file; needed with `jwt_issuer`.

@@ -18,6 +18,7 @@ from orchestrator.faces.mcp_server import ToolServer, build_server
 from orchestrator.faces.web.connections import Connections
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import Site, SiteBounds
+from orchestrator.faces.web.resource import ProtectedResource
 from orchestrator.faces.web.server import Reception, bound, listening
 from tests.mcp.fake_owner import FakeOperations, FakeSessions
 
@@ -106,6 +107,8 @@ async def serving(
     *,
     bounds: SiteBounds | None = None,
     connections: int = 500,
+    each: int | None = None,
+    resource: ProtectedResource | None = None,
     idle: float = 75,
     patience: float = 20,
     grace: float = 10,
@@ -140,9 +143,10 @@ async def serving(
         open_figures=False,
         operations=FakeOperations(),
         bounds=bounds or SiteBounds(patience=patience),
+        resource=resource,
     )
     sock = bound("127.0.0.1", port)
-    reception = Reception(connections, idle, patience)
+    reception = Reception(connections, idle, patience, each=each)
     async with site.running(), listening(wrap(site.guarded), sock, reception) as counted:
         watching = asyncio.create_task(site.watch())
         yield Place(sock.getsockname()[1], keys, sessions, site, counted, parts)

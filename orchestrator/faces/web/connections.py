@@ -2,10 +2,13 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from orchestrator.faces.web.shares import is_among, network_of
 
 MAX_HEAD: Final = 64 * 1024  # bytes of request line and headers
 ABORT: Final = "orchestrator.abort"  # the key under which a request's scope has the way to cut its connection
@@ -18,11 +21,16 @@ class HeadTooLargeError(Exception):
 
 
 class Connections:
-    """The connections of one server. Where there are too many, the one that has been idle for longest goes."""
+    """The connections of one server. Where there are too many, the one that has been idle for longest goes; where
+    one address has too many, its own goes. Proxies have no share, since they speak for many.
+    """
 
-    def __init__(self, limit: int, patience: float) -> None:
+    def __init__(self, limit: int, patience: float, *, each: int | None = None, proxies: str | None = None) -> None:
         self.limit = limit
         self.patience = patience
+        self._each = limit if each is None else each
+        self._speaks_for_many = is_among(proxies)
+        self._of: Counter[str] = Counter()  # by address
         self._idle: dict[BoundedProtocol, None] = {}  # in the order in which they became so
         self._count = 0
 
@@ -32,18 +40,28 @@ class Connections:
     def made(self, protocol: "BoundedProtocol") -> bool:
         """A connection has come; whether it may stay."""
         self._count += 1
-        if self._count > self.limit:
+        self._of[protocol.address] += 1
+        if self._of[protocol.address] > self._each and not self._speaks_for_many(protocol.host):
+            # One look through those that are idle, and only for whom has too many.
+            longest = next((one for one in self._idle if one.address == protocol.address), None)
+        elif self._count > self.limit:
             longest = next(iter(self._idle), None)
-            if longest is None:
-                return False
-            self.busy(longest)
-            longest.transport.abort()
+        else:
+            self._idle[protocol] = None
+            return True
+        if longest is None:
+            return False
+        self.busy(longest)
+        longest.transport.abort()
         self._idle[protocol] = None
         return True
 
     def lost(self, protocol: "BoundedProtocol") -> None:
         """It is gone."""
         self._count -= 1
+        self._of[protocol.address] -= 1
+        if not self._of[protocol.address]:
+            del self._of[protocol.address]
         self.busy(protocol)
 
     def busy(self, protocol: "BoundedProtocol") -> None:
@@ -67,6 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reading_body = False
         self._timer: asyncio.TimerHandle | None = None
         self._status = 400
+        self.host = (transport.get_extra_info("peername") or ("",))[0]
+        self.address = network_of(self.host)
         _keep_alive(transport)
         if self.bounds.made(self):
             self._expect(self.bounds.patience, self._refuse, 408)

@@ -2,11 +2,9 @@
 
 import asyncio
 import hashlib
-import ipaddress
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,10 +13,9 @@ from orchestrator.domain.errors import OrchestratorError
 from orchestrator.faces.web.answers import refuse
 from orchestrator.faces.web.connections import ABORT
 from orchestrator.faces.web.lines import IN_SCOPE, UNAUTHORIZED, Line, Lines
+from orchestrator.faces.web.shares import network_of
 
 logger = logging.getLogger(__name__)
-
-_IPV6_NETWORK: Final = 64  # bits: what one customer has
 
 
 class Guard:
@@ -129,17 +126,8 @@ class _Said:
 
 
 def address_of(scope: Scope) -> str:
-    """Whom failed attempts are counted for: an address, or the network that one customer has."""
-    client = scope.get("client") or ("", 0)
-    try:
-        address = ipaddress.ip_address(client[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _IPV6_NETWORK), strict=False))
+    """Whom failed attempts are counted for."""
+    return network_of((scope.get("client") or ("", 0))[0])
 
 
 def key_of(scope: Scope) -> bytes | None:

@@ -22,6 +22,8 @@ from orchestrator.faces.web.guard import Guard
 from orchestrator.faces.web.keys import KeyVerifier
 from orchestrator.faces.web.lines import Lines
 from orchestrator.faces.web.protocol_sessions import ProtocolSessions
+from orchestrator.faces.web.resource import ProtectedResource
+from orchestrator.faces.web.shares import TenantShares
 from orchestrator.faces.web.status import Figures, Readiness, Status
 
 MCP_PATH: Final = "/mcp"
@@ -41,6 +43,7 @@ class SiteBounds:
     patience: float = 20.0
     failed_attempts: int = 20  # a minute and address
     admin: Allowed = "read"
+    open_requests: int = 1_000  # of a tenant
 
 
 class Site:
@@ -56,6 +59,7 @@ class Site:
         open_figures: bool,
         bounds: SiteBounds,
         operations: AdminOperations | None = None,
+        resource: ProtectedResource | None = None,
     ) -> None:
         verifier = KeyVerifier(credentials)
         self.lines = Lines()
@@ -69,9 +73,10 @@ class Site:
             max_request_body_size=bounds.body,
         )
         self._pages: Mapping[str, ASGIApp] = {
-            MCP_PATH: _with_keys(ProtocolSessions(self._manager.handle_request), verifier, bounds),
+            MCP_PATH: _with_keys(ProtocolSessions(self._manager.handle_request), verifier, bounds, resource),
             "/healthz": self.status.healthz,
             "/readyz": self.status.readyz,
+            **({} if resource is None else {resource.path: resource.told}),
             **({} if open_figures else {"/metrics": self.status.metrics}),
         }
         self._admin: ASGIApp = self.status.nothing
@@ -103,9 +108,10 @@ class Site:
         await self._pages.get(scope["path"], otherwise)(scope, receive, send)
 
 
-def _with_keys(app: ASGIApp, verifier: KeyVerifier, bounds: SiteBounds) -> ASGIApp:
+def _with_keys(app: ASGIApp, verifier: KeyVerifier, bounds: SiteBounds, resource: ProtectedResource | None) -> ASGIApp:
     inner: ASGIApp = Bodies(app, most=bounds.body, patience=bounds.patience)
-    inner = RequireAuthMiddleware(inner, ["read"])
+    inner = TenantShares(inner, bounds.open_requests)
+    inner = RequireAuthMiddleware(inner, ["read"], None if resource is None else resource.url)
     inner = AuthContextMiddleware(inner)
     return AuthenticationMiddleware(inner, backend=BearerAuthBackend(verifier))
 

@@ -26,6 +26,7 @@ class Reception:
     patience: float
     tls: ssl.SSLContext | None = None
     proxies: str | None = None  # whose word about the client's address is taken
+    each: int | None = None  # connections of one address; None: as many as of all
 
 
 async def _at_once() -> None:
@@ -39,7 +40,7 @@ async def listening(
     """Serve that application on a bound socket within this block. At its end nobody is let in any more, and no
     connection is left when `drain` has returned.
     """
-    bounds = Connections(reception.connections, reception.patience)
+    bounds = Connections(reception.connections, reception.patience, each=reception.each, proxies=reception.proxies)
     config = _config(app, reception, protocol_of(bounds))
     state = ServerState()
     loop = asyncio.get_running_loop()
