@@ -41,7 +41,7 @@ def number_of_containers(installation: str) -> int:
 
 
 async def state_after_rounds(orchestrator: Orchestrator, session_id: str = "s") -> SessionState | None:
-    await orchestrator._services.sweeper.round()
+    await orchestrator._services.reaping.sweeper.round()
     await asyncio.sleep(0.1)
     found = await orchestrator.sessions._records.find_session("local", session_id)
     return None if found is None else found.state
@@ -83,13 +83,13 @@ async def test_a_container_with_our_label_and_no_row_is_named_by_a_dry_run_and_t
         image = (await orchestrator.sessions._engine.prepare()).tag
         stray = "f" * 32
         await asyncio.to_thread(make_container, image, installation, stray)
-        await orchestrator._services.sweeper.round()
+        await orchestrator._services.reaping.sweeper.round()
         await asyncio.sleep(0.3)
         due = [action for action in (await orchestrator.due()).actions if isinstance(action, RemoveContainer)]
         assert [action.sandbox_id for action in due] == [stray]
         assert await asyncio.to_thread(number_of_containers, installation) == 2
 
-        await orchestrator._services.sweeper.round()
+        await orchestrator._services.reaping.sweeper.round()
 
         assert await asyncio.to_thread(number_of_containers, installation) == 1
         assert (await orchestrator.execute("x", session_id="s")).value == "1"
@@ -103,8 +103,8 @@ async def test_the_library_tells_what_is_due_of_sessions_in_use_too_and_changes_
         await orchestrator.execute("x = 1", session_id="s")
         key = (await orchestrator.sessions.find("s")).session.key
         with monkeypatch.context() as patched:
-            patched.setattr(orchestrator._services.reaper, "look", lambda: None)
-            patched.setattr(orchestrator._services.reaper, "_policy", SavingPolicy(hibernate_after=0.0))
+            patched.setattr(orchestrator._services.reaping.reaper, "look", lambda: None)
+            patched.setattr(orchestrator._services.reaping.reaper, "_policy", SavingPolicy(hibernate_after=0.0))
             for _ in range(2):
                 assert await orchestrator.due() == Due((Hibernate(key),), ())
             assert await state_of(orchestrator, "s") is SessionState.READY
