@@ -63,7 +63,7 @@ def test_all_that_is_wrong_has_a_line_and_the_exit_code_is_2(home: Path) -> None
 def test_a_command_refuses_a_file_that_is_no_toml_in_one_sentence(home: Path) -> None:
     file = configured(home, "[sandbox\n")
     shown = orchestrator(home, "show")
-    assert shown.returncode == 1
+    assert shown.returncode == 2
     assert f"{file} is no TOML: " in shown.stderr
     assert "Traceback" not in shown.stderr
 
