@@ -46,6 +46,6 @@ def describe(server: ToolServer) -> None:
     def test_header_mirrored(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
         return region
 
-    @server.completion()
+    @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]
     async def complete(*_asked: object) -> Completion:
         return Completion(values=["paris", "park", "party"], total=3, has_more=False)

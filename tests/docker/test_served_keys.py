@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -11,12 +12,12 @@ from orchestrator.settings import Settings
 from tests.docker.test_serve import PATIENCE, client, keys_of, ordered, run, server
 from tests.web.harness import MODERN, Wire, calling
 
-READING = {
+READING: dict[str, dict[str, Any]] = {
     "python_list_sessions": {},
     "python_list_variables": {"session_id": "shop"},
     "python_result": {"session_id": "shop", "execution": 1},
 }
-USING = {
+USING: dict[str, dict[str, Any]] = {
     "python_repl": {"code": "x = 2", "session_id": "shop"},
     "python_clear_session": {"session_id": "shop"},
     "python_delete_session": {"session_id": "shop"},
