@@ -16,6 +16,7 @@ from mcp_types import (
 )
 
 from orchestrator.faces.mcp_server import ToolServer
+from tests.conformance.schemas import describe
 
 PNG = base64.b64encode(
     bytes.fromhex(
@@ -32,6 +33,7 @@ def furnish(server: ToolServer) -> None:
     _lasting(server)
     _resources(server)
     _prompts(server)
+    describe(server)
 
 
 def embedded(uri: str, text: str, kind: str = "text/plain") -> EmbeddedResource:

@@ -16,7 +16,6 @@ NOT_ASKED = "our tools never ask back: no sampling, no elicitation, no roots"
 NOT_OFFERED: Mapping[str, str] = {
     "logging-set-level": "we send no log messages to clients; the newest revision has dropped them",
     "tools-call-with-logging": "likewise",
-    "completion-complete": "no argument of ours could be completed",
     "resources-subscribe": "we have no resources that change",
     "resources-unsubscribe": "likewise",
     "tools-call-sampling": NOT_ASKED,
@@ -34,8 +33,6 @@ NOT_OFFERED: Mapping[str, str] = {
     "input-required-result-tampered-state": NOT_ASKED,
     "input-required-result-capability-check": NOT_ASKED,
     "server-sse-polling": "streams are not stored to be resumed: results are picked up by execution instead",
-    "json-schema-2020-12": "a fixture of the suite's whose schema the SDK does not make; ours are plain",
-    "http-custom-header-server-validation": "no argument of ours is mirrored into a header",
 }
 # Single checks of a scenario that otherwise passes.
 PARTS_NOT_OFFERED: Mapping[str, tuple[int, str]] = {
