@@ -140,6 +140,23 @@ def test_a_cell_is_logged_with_its_ids_and_without_its_words(caplog: pytest.LogC
     assert "execution=2" in TextLines("%(message)s%(ids)s").format(record)
 
 
+def test_the_tenant_of_a_sessions_turn_is_told_of_all_that_its_sandbox_does(
+    spans: tuple[Spans, InMemorySpanExporter, TracerProvider], caplog: pytest.LogCaptureFixture
+) -> None:
+    told, kept, _ = spans
+    both = Several(told)
+    key, other = "a" * 32, "b" * 32
+    for tenant, session in (("one", key), ("two", other)):
+        with both.turn(Mark(0.0, (Mark(0.0),)), Subject(tenant, session)):
+            pass
+    with caplog.at_level(logging.INFO), both.stage("snapshot", Subject(session=key)):
+        both.executed("ok", Subject(session=other, execution=1), 0.5)
+    (record,) = caplog.records
+    assert json.loads(JsonLines().format(record))["tenant"] == "two"
+    snapshot = kept.get_finished_spans()[-1]
+    assert (snapshot.name, dict(snapshot.attributes or {})["orchestrator.tenant"]) == ("snapshot", "one")
+
+
 def test_several_each_get_their_own_mark() -> None:
     one, other = Figures(ManualClock()), Figures(ManualClock())
     both = Several(one, other)
