@@ -65,9 +65,8 @@ class Tenancy:
         repeats = Repeats(records.repeats, lookups, tasks, clock, window=settings.repeat_window)
         running = Slots(limit=settings.max_running or cpus, wait=settings.sandbox_wait, what="its turn to run")
         admission = Admission(metering, audit, repeats, running, limits=limits, slice_seconds=settings.running_slice)
-        return cls(
-            records, keyring, Tenants(records.tenants, keyring, audit, clock), audit, lookups, repeats, admission
-        )
+        tenants = Tenants(records.tenants, keyring, clock)
+        return cls(records, keyring, tenants, audit, lookups, repeats, admission)
 
     @property
     def errands(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
@@ -115,7 +114,7 @@ async def operating(settings: Settings) -> AsyncIterator[Operations]:
         async with open_records(settings.data_dir / RECORDS_NAME, clock) as records, asyncio.TaskGroup() as group:
             audit = Auditing(records.audit, Tasks(group), clock)
             try:
-                tenants = Tenants(records.tenants, Keyring(records.tenants, clock), audit, clock)
+                tenants = Tenants(records.tenants, Keyring(records.tenants, clock), clock)
                 yield Operations(ORDERS, Desk(tenants, audit, records, records, records.lists))
             except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
                 failure = error

@@ -1,7 +1,8 @@
 """The audit: who did what, when, and what it took. It only grows, and gets old. The port's docstrings are its contract.
 
 Of every execution there are two entries: that it begins, written before anything runs, and how it ended, which names
-the first. One without its second was cut short with the orchestrator.
+the first. One without its second was cut short with the orchestrator. A session's call that ended before it had its row
+has the second alone.
 """
 
 import hashlib

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.model import (
     Ending,
     ExecutionRecord,
@@ -106,10 +107,13 @@ class Records(Protocol):
 
     # executions
 
-    async def open_execution(self, key: str, incarnation: int, *, repeat: Repeat | None = None) -> int | None:
+    async def open_execution(
+        self, key: str, incarnation: int, *, repeat: Repeat | None = None, entry: AuditEntry | None = None
+    ) -> int | None:
         """Commit an open row before the cell is sent, with the session's raised `activity` and `used_at`: its number.
         Guarded: the session is `ready` and of this incarnation. Its text is for `Pieces.note_cells`, after the answer.
-        With a `repeat`, the call is known by that key from this commit on, in place of an earlier one.
+        With a `repeat`, the call is known by that key from this commit on, in place of an earlier one. An `entry` is
+        written to the audit by the same commit, with incarnation and number.
         """
 
     async def close_execution(
@@ -121,10 +125,13 @@ class Records(Protocol):
         bound: Sequence[str],
         removed: Sequence[str],
         variable_count: int | None,
+        entry: AuditEntry | None = None,
     ) -> None:
         """Close the row before the answer leaves, and raise `used_at`; a closed row is not changed. Names and count
         are noted only while the namespace that the execution saw is the present one; a count of None leaves the
         last one. When one ended of which nobody can tell is not noted. Trims the ledger to the last 200 executions.
+        An `entry` is written by the commit that closes the row, and names the one that `open_execution` wrote; also
+        where the session was deleted meanwhile.
         """
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from orchestrator.domain.access import Scope
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.identifiers import session_id_of
 
@@ -79,12 +80,18 @@ def weight_of(weight: float) -> float:
 
 
 class TenantRecords(Protocol):
-    """Rules as for `Records`: one transaction each, atomic under cancellation."""
+    """Rules as for `Records`: one transaction each, atomic under cancellation.
+
+    A change takes the audit's entry of it, `noted`, and writes it in the same transaction, completed by what only the
+    records know: the tenant, and what a new key is. Where nothing was changed, nothing is written.
+    """
 
     async def tenants(self) -> Sequence[Tenant]:
         """All of them, oldest first. The local one is always there."""
 
-    async def add_tenant(self, name: str, weight: float, quotas: Mapping[str, float | None]) -> Tenant | None:
+    async def add_tenant(
+        self, name: str, weight: float, quotas: Mapping[str, float | None], *, noted: AuditEntry
+    ) -> Tenant | None:
         """A new one; None where the name is taken."""
 
     async def change_tenant(
@@ -94,10 +101,11 @@ class TenantRecords(Protocol):
         disabled: bool | None = None,
         weight: float | None = None,
         quotas: Mapping[str, float | None] | None = None,
+        noted: AuditEntry,
     ) -> Tenant | None:
         """Change what is given; None where there is no such tenant."""
 
-    async def remove_tenant(self, tenant: str) -> bool:
+    async def remove_tenant(self, tenant: str, *, noted: AuditEntry) -> bool:
         """Delete it with its keys, where none of its sessions is left but those that are being destroyed. Whether it
         was there and is not any more.
         """
@@ -106,16 +114,18 @@ class TenantRecords(Protocol):
         """All of all tenants, oldest first, revoked and expired ones too."""
 
     async def issue_key(
-        self, tenant: str, name: str, scopes: frozenset[Scope], expires_at: datetime | None
+        self, tenant: str, name: str, scopes: frozenset[Scope], expires_at: datetime | None, *, noted: AuditEntry
     ) -> IssuedKey | None:
         """A new key; None where there is no such tenant."""
 
-    async def rotate_key(self, key: str, expires_at: datetime | None, *, old_until: datetime) -> IssuedKey | None:
+    async def rotate_key(
+        self, key: str, expires_at: datetime | None, *, old_until: datetime, noted: AuditEntry
+    ) -> IssuedKey | None:
         """A new key with the name and the scopes of that one, which is valid until `old_until` and no longer than it
         was; None where that one is not there or not valid any more.
         """
 
-    async def revoke_key(self, key: str) -> bool:
+    async def revoke_key(self, key: str, *, noted: AuditEntry) -> bool:
         """It opens nothing any more; whether it was not revoked before."""
 
     async def holdings(self, tenant: str) -> "Holdings":

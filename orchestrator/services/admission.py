@@ -4,7 +4,7 @@ that may be made again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from orchestrator.domain.access import Caller
@@ -133,11 +133,10 @@ class Admission:
         except QuotaError as error:
             await self._audit.refused(tenant, caller.key_id, error.quota)
             raise
-        begun = await self._audit.begin(tenant, caller.key_id, session, asked.code)
-        told = AuditEntry(
-            "execute", tenant, caller.key_id, session, begun=begun, code_hash=self._audit.hash_of(asked.code)
-        )
-        witness = Account(told, self._audit, self._metering)
+        # A session's call is written down by the commit of its row; another one has none.
+        begun = None if session else await self._audit.begin(tenant, caller.key_id, session, asked.code)
+        beginning = self._audit.beginning(tenant, caller.key_id, session, asked.code)
+        witness = Account(beginning, begun, self._audit, self._metering)
         ticket.terms = Terms(
             share=allowed.share,
             profile=allowed.profile,
@@ -158,8 +157,9 @@ class Admission:
 class Account(Witness):
     """Has one execution written down once, whoever is there to hear of its end."""
 
-    def __init__(self, told: AuditEntry, audit: Auditing, metering: Metering) -> None:
-        self._told = told
+    def __init__(self, beginning: AuditEntry, begun: int | None, audit: Auditing, metering: Metering) -> None:
+        self._beginning = beginning
+        self._told = replace(beginning, act="execute", code=None, begun=begun)
         self._audit = audit
         self._metering = metering
         self._begun = False
@@ -169,50 +169,51 @@ class Account(Witness):
         """Its end will be told."""
         self._begun = True
 
+    def beginning(self) -> AuditEntry:
+        """For the commit of its row."""
+        return self._beginning
+
     async def ended(self, answer: ExecutionResult) -> None:
-        """It has an answer."""
+        """It has an answer, and no row."""
+        entry = self.closing(answer)
+        if entry is not None:
+            await self._audit.note(entry)
+
+    def closing(self, answer: ExecutionResult) -> AuditEntry | None:
+        """It has an answer: what is to be written."""
         if self._closed:
-            return
+            return None
         self._closed = True
         duration = answer.duration_ms / 1000
         cpu = self._metering.cpu_of(duration) if answer.cpu is None and self._begun else answer.cpu or 0.0
         self._metering.spent(self._told.tenant, cpu)
         code = None if answer.error is None else answer.error.code
         met = [_LIMITS_OF[code]] if code in _LIMITS_OF else []
-        await self._audit.note(
-            AuditEntry(
-                self._told.act,
-                self._told.tenant,
-                self._told.key,
-                self._told.session,
-                incarnation=answer.incarnation,
-                execution=answer.execution,
-                begun=self._told.begun,
-                code_hash=self._told.code_hash,
-                outcome=code or "ok",
-                duration=duration,
-                cpu=cpu,
-                memory_peak=answer.memory_peak or None,
-                bytes_out=answer.output_bytes,
-                limits=(*met, *(["output"] if answer.truncated else [])),
-            )
+        return replace(
+            self._told,
+            incarnation=answer.incarnation,
+            execution=answer.execution,
+            outcome=code or "ok",
+            duration=duration,
+            cpu=cpu,
+            memory_peak=answer.memory_peak or None,
+            bytes_out=answer.output_bytes,
+            limits=(*met, *(["output"] if answer.truncated else [])),
         )
 
     async def failed(self, error: BaseException) -> None:
         """Its caller has no answer; where the cell was sent, its end is still told."""
+        entry = self.failing(error)
+        if entry is not None:
+            await self._audit.note(entry)
+
+    def failing(self, error: BaseException) -> AuditEntry | None:
+        """The same, to be written with its row."""
         if self._closed or (self._begun and isinstance(error, asyncio.CancelledError)):
-            return
+            return None
         self._closed = True
-        told = self._told
-        await self._audit.note(
-            AuditEntry(
-                told.act,
-                told.tenant,
-                told.key,
-                told.session,
-                begun=told.begun,
-                code_hash=told.code_hash,
-                outcome=error.code if isinstance(error, OrchestratorError) else "cancelled",
-                limits=(error.quota,) if isinstance(error, QuotaError) else (),
-            )
+        return replace(
+            self._told,
+            outcome=error.code if isinstance(error, OrchestratorError) else "cancelled",
+            limits=(error.quota,) if isinstance(error, QuotaError) else (),
         )

@@ -42,13 +42,16 @@ class Auditing:
         self._code, self._keep = code, timedelta(days=days)
 
     async def begin(self, tenant: str, key: str, session: str | None, code: str) -> int:
-        """An execution begins, of which nothing has been run: the entry's id. Raises StoreFullError and its kin, so
-        that nothing is run that is not written down.
+        """An execution without a row begins, of which nothing has been run: the entry's id. Raises StoreFullError and
+        its kin, so that nothing is run that is not written down.
         """
-        kept = masked(code) if self._code == "text" else None
-        entry = AuditEntry("begin", tenant, key, session, code_hash=self.hash_of(code), code=kept)
-        (number,) = await self._records.append_audit([entry])
+        (number,) = await self._records.append_audit([self.beginning(tenant, key, session, code)])
         return number
+
+    def beginning(self, tenant: str, key: str, session: str | None, code: str) -> AuditEntry:
+        """What is to be written of an execution that begins."""
+        kept = masked(code) if self._code == "text" else None
+        return AuditEntry("begin", tenant, key, session, code_hash=self.hash_of(code), code=kept)
 
     def hash_of(self, code: str) -> str | None:
         """What is kept of code beside its text."""

@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.errors import OrchestratorError, SandboxLostError, SessionDeletedError
 from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.model import Ending, Loss, Session, SessionState
@@ -45,12 +46,19 @@ class Bookkeeping:
         bound: Sequence[str] = (),
         removed: Sequence[str] = (),
         variable_count: int | None = None,
+        entry: AuditEntry | None = None,
     ) -> None:
         """An execution has ended."""
 
         async def close() -> None:
             await self._records.close_execution(
-                self.session.key, number, outcome, bound=bound, removed=removed, variable_count=variable_count
+                self.session.key,
+                number,
+                outcome,
+                bound=bound,
+                removed=removed,
+                variable_count=variable_count,
+                entry=entry,
             )
 
         self._owed.append(close)
@@ -134,14 +142,18 @@ class Bookkeeping:
     # writing it
 
     async def settle(self) -> None:
-        """Write what is owed. Raises what the records raise, and SessionDeletedError; the rest stays owed."""
-        try:
-            while self._owed:
+        """Write what is owed. Raises what the records raise, and then the rest stays owed; raises SessionDeletedError
+        at the end, since the audit takes what a deleted session has done.
+        """
+        deleted: SessionDeletedError | None = None
+        while self._owed:
+            try:
                 await self._owed[0]()
-                self._owed.popleft()
-        except SessionDeletedError:
-            self._owed.clear()
-            raise
+            except SessionDeletedError as error:
+                deleted = error
+            self._owed.popleft()
+        if deleted is not None:
+            raise deleted
 
     async def try_to_settle(self) -> tuple[str, ...]:
         """Write what is owed; where that fails, a sentence that says so."""
@@ -170,9 +182,11 @@ class Bookkeeping:
             raise await self.refused()
         self.session = session
 
-    async def open_execution(self, repeat: Repeat | None = None) -> int:
+    async def open_execution(self, repeat: Repeat | None = None, entry: AuditEntry | None = None) -> int:
         """The number of an execution that is going to be sent. Raises SessionDeletedError."""
-        number = await self._records.open_execution(self.session.key, self.session.incarnation, repeat=repeat)
+        number = await self._records.open_execution(
+            self.session.key, self.session.incarnation, repeat=repeat, entry=entry
+        )
         if number is None:
             raise await self.refused()
         return number

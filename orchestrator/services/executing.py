@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from orchestrator.domain.ageing import expiry_of
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.kept_results import rest_of
 from orchestrator.domain.model import CellOrder, CellReport, CellText, ExecutionResult, Loss, ResumedFrom
@@ -56,30 +57,32 @@ class Executing:
         if self._incarnation.serving is not None:
             await ticket.take_turn()  # else it waits for a sandbox first
         agent = await self._incarnation.agent(ticket)
-        number = await self._book.open_execution(ticket.terms.repeat)
+        number = await self._book.open_execution(ticket.terms.repeat, ticket.beginning())
         order = replace(self._limits.order(number, code, time_limit), heard=ticket.heard)
         job.can_be_stopped_by(lambda: agent.interrupt(number))
         began = self._clock.monotonic()
         try:
             # No await between this look and the sending of the cell: an interrupt after it finds it there.
             if job.stopped or not job.awaited:
-                self._book.owe_close(number, "interrupted")
+                entry = self._entry(ticket, lambda told: not_run_result(order, told))
+                self._book.owe_close(number, "interrupted", entry=entry)
                 return await self._answer(job, ticket, order, None, lambda told: not_run_result(order, told))
             ticket.begins()
             report = await self._run(agent, order, ticket)
         except (NamespaceLostError, SandboxLostError, SaveFailedError) as error:
             reason, duration = agent.lost or error.message, self._clock.monotonic() - began
             memory = agent.lost_to_memory
-            self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0)
+            entry = self._entry(ticket, lambda told: lost_result(reason, order, told, duration, for_memory=memory))
+            self._book.owe_close(number, "oom" if memory else "sandbox_lost", variable_count=0, entry=entry)
             incarnation = self._incarnation
             gone = incarnation.asleep if incarnation.sandbox is None else await incarnation.lost(reason)
             return await self._answer(
                 job, ticket, order, gone, lambda told: lost_result(reason, order, told, duration, for_memory=memory)
             )
-        except OrchestratorError:
-            self._book.owe_close(number, "interrupted")  # it never began
+        except OrchestratorError as error:
+            self._book.owe_close(number, "interrupted", entry=ticket.failing(error))  # it never began
             raise
-        self._owe_close(number, report)
+        self._owe_close(number, report, self._entry(ticket, lambda told: result_of(report, order, told)))
         stands: ResumedFrom | None = None
         if not report.namespace_kept:
             stands = await self._incarnation.emptied(why_killed(report), resumed=report.resumed)
@@ -112,9 +115,20 @@ class Executing:
 
     # what happened
 
-    def _owe_close(self, number: int, report: CellReport) -> None:
+    def _entry(self, ticket: Ticket, result: Callable[[Told], ExecutionResult]) -> AuditEntry | None:
+        """For the commit that closes its row, which comes before all is known that the answer tells."""
+        session, profile = self._book.session, ticket.terms.profile or self._limits.profile
+        answer = result(Told(session.session_id, None, profile))
+        return ticket.closing(replace(answer, incarnation=session.incarnation))
+
+    def _owe_close(self, number: int, report: CellReport, entry: AuditEntry | None) -> None:
         self._book.owe_close(
-            number, report.outcome, bound=report.bound, removed=report.removed, variable_count=report.variable_count
+            number,
+            report.outcome,
+            bound=report.bound,
+            removed=report.removed,
+            variable_count=report.variable_count,
+            entry=entry,
         )
         self._saver.executed(number)
 
@@ -151,13 +165,12 @@ class Executing:
         return answer
 
     async def _keep(self, order: CellOrder, answer: ExecutionResult, ticket: Ticket) -> None:
-        """For who asks for it later, and for the witness."""
+        """For who asks for it later."""
         is_repeatable = ticket.terms.repeat is not None
         rest = rest_of(answer, pictures=is_repeatable)
         self._saver.texts.add(CellText(order.execution, order.code, answer.output, answer.output_bytes, rest))
         if is_repeatable:
             await self._saver.texts.write()  # before the answer leaves: it may be asked for again after any end of ours
-        await ticket.ended(answer)
 
     async def _handed_over(self, ticket: Ticket, told: Callable[[], Awaitable[None]]) -> None:
         if ticket.receipt is None:

@@ -1,4 +1,4 @@
-"""Tenants and keys as the operator manages them; each act is in the audit."""
+"""Tenants and keys as the operator manages them; each act is in the audit, by the transaction that does it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,6 @@ from orchestrator.domain.errors import BusyError, InvalidRequestError, NotFoundE
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.quotas import NO_LIMITS, with_overrides
 from orchestrator.domain.tenants import ApiKey, IssuedKey, Tenant, TenantRecords, name_of, weight_of
-from orchestrator.services.auditing import Auditing
 from orchestrator.services.keyring import Keyring
 
 _USE: Final[tuple[Scope, ...]] = ("use",)
@@ -21,10 +20,9 @@ class Tenants:
     PermissionDeniedError where that one is no operator.
     """
 
-    def __init__(self, records: TenantRecords, keyring: Keyring, audit: Auditing, clock: Clock) -> None:
+    def __init__(self, records: TenantRecords, keyring: Keyring, clock: Clock) -> None:
         self._records = records
         self._keyring = keyring
-        self._audit = audit
         self._clock = clock
 
     async def list(self) -> Sequence[Tenant]:
@@ -46,11 +44,11 @@ class Tenants:
         by.require("admin")
         wanted, given = name_of(name, "tenant"), dict(quotas or {})
         with_overrides(NO_LIMITS, given)
+        noted = _entry("create tenant", by, name=wanted, weight=weight_of(weight), quotas=given)
         with self._keyring.changing():
-            tenant = await self._records.add_tenant(wanted, weight_of(weight), given)
+            tenant = await self._records.add_tenant(wanted, weight, given, noted=noted)
         if tenant is None:
             raise InvalidRequestError(f"There is a tenant {wanted!r} already.", hint="Choose another name.")
-        await self._note("create tenant", tenant.id, by, name=wanted, weight=weight, quotas=given)
         return tenant
 
     async def change(
@@ -71,12 +69,12 @@ class Tenants:
         with_overrides(NO_LIMITS, given or {})
         if weight is not None:
             weight_of(weight)
-        with self._keyring.changing():
-            changed = await self._records.change_tenant(found.id, disabled=disabled, weight=weight, quotas=given)
         wanted = {"disabled": disabled, "weight": weight, "quotas": given}
-        await self._note(
-            "change tenant", found.id, by, **{name: new for name, new in wanted.items() if new is not None}
-        )
+        noted = _entry("change tenant", by, **{name: new for name, new in wanted.items() if new is not None})
+        with self._keyring.changing():
+            changed = await self._records.change_tenant(
+                found.id, disabled=disabled, weight=weight, quotas=given, noted=noted
+            )
         return changed or found
 
     async def remove(self, tenant: Tenant, *, by: Caller, sessions: int) -> None:
@@ -85,10 +83,11 @@ class Tenants:
         """
         by.require("admin")
         with self._keyring.changing():
-            removed = await self._records.remove_tenant(tenant.id)
+            removed = await self._records.remove_tenant(
+                tenant.id, noted=_entry("delete tenant", by, name=tenant.name, sessions=sessions)
+            )
         if not removed:
             raise BusyError(f"The tenant {tenant.name!r} has sessions yet.", hint="Delete it again.")
-        await self._note("delete tenant", tenant.id, by, name=tenant.name, sessions=sessions)
 
     async def keys(self, tenant: str | None = None) -> Sequence[ApiKey]:
         """All keys, oldest first: of one tenant, or of all."""
@@ -114,10 +113,11 @@ class Tenants:
                 hint=f"There are: {', '.join(SCOPES)}.",
             )
         with self._keyring.changing():
-            issued = await self._records.issue_key(found.id, wanted, frozenset(scopes), until)
+            issued = await self._records.issue_key(
+                found.id, wanted, frozenset(scopes), until, noted=_entry("create key", by)
+            )
         if issued is None:
             raise NotFoundError(f"There is no tenant {tenant!r}.")
-        await self._note("create key", found.id, by, **_about(issued.key))
         return issued
 
     async def rotate_key(
@@ -130,22 +130,20 @@ class Tenants:
         if not overlap >= 0:
             raise InvalidRequestError("The overlap is negative.")
         old_until = self._clock.now() + timedelta(seconds=overlap)
+        noted = _entry("rotate key", by, old=key, overlap=overlap)
         with self._keyring.changing():
-            issued = await self._records.rotate_key(key, self._until(expires_in), old_until=old_until)
+            issued = await self._records.rotate_key(key, self._until(expires_in), old_until=old_until, noted=noted)
         if issued is None:
             raise _no_key(key)
-        await self._note("rotate key", issued.key.tenant, by, old=key, overlap=overlap, **_about(issued.key))
         return issued
 
     async def revoke_key(self, key: str, *, by: Caller) -> None:
         """It opens nothing any more, at once. Raises NotFoundError where no such key is valid."""
         by.require("admin")
         with self._keyring.changing():
-            revoked = await self._records.revoke_key(key)
+            revoked = await self._records.revoke_key(key, noted=_entry("revoke key", by, id=key))
         if not revoked:
             raise _no_key(key)
-        tenant = next(found.tenant for found in await self._keyring.keys() if found.id == key)
-        await self._note("revoke key", tenant, by, id=key)
 
     def _until(self, seconds: float | None) -> datetime | None:
         if seconds is None:
@@ -154,13 +152,9 @@ class Tenants:
             raise InvalidRequestError("A key expires after some seconds, and within a century.")
         return self._clock.now() + timedelta(seconds=seconds)
 
-    async def _note(self, act: Act, tenant: str, by: Caller, **detail: object) -> None:
-        await self._audit.note(AuditEntry(act, tenant, by.key_id, outcome="ok", detail=detail))
 
-
-def _about(key: ApiKey) -> Mapping[str, object]:
-    expires = None if key.expires_at is None else key.expires_at.isoformat()
-    return {"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "expires_at": expires}
+def _entry(act: Act, by: Caller, **detail: object) -> AuditEntry:
+    return AuditEntry(act, "", by.key_id, outcome="ok", detail=detail)  # the records say of which tenant
 
 
 def _no_key(key: str) -> NotFoundError:

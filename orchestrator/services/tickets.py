@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.hardening import SandboxProfile
 from orchestrator.domain.model import ExecutionResult
 from orchestrator.domain.repeats import Repeat
@@ -35,8 +36,17 @@ class Witness(Protocol):
     def begins(self) -> None:
         """Its cell is sent: from here on `ended` will be told."""
 
+    def beginning(self) -> AuditEntry:
+        """To be written by the commit of its row, before its cell is sent."""
+
+    def closing(self, answer: ExecutionResult) -> AuditEntry | None:
+        """What it is answered with, for the commit that closes its row; None where its end was told before."""
+
+    def failing(self, error: BaseException) -> AuditEntry | None:
+        """Likewise where it is not answered."""
+
     async def ended(self, answer: ExecutionResult) -> None:
-        """What it is answered with."""
+        """The same of a call that has no row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,19 @@ class Ticket:
         if self.terms.witness is not None:
             self.terms.witness.begins()
 
+    def beginning(self) -> AuditEntry | None:
+        """What the audit is to say of its beginning."""
+        return None if self.terms.witness is None else self.terms.witness.beginning()
+
+    def closing(self, answer: ExecutionResult) -> AuditEntry | None:
+        """It has ended, so: what the audit is to say of it."""
+        return None if self.terms.witness is None else self.terms.witness.closing(answer)
+
+    def failing(self, error: BaseException) -> AuditEntry | None:
+        """Likewise where it fails before its cell has begun."""
+        return None if self.terms.witness is None else self.terms.witness.failing(error)
+
     async def ended(self, answer: ExecutionResult) -> None:
-        """It is answered."""
+        """It is answered, and no row tells of it."""
         if self.terms.witness is not None:
             await self.terms.witness.ended(answer)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.audit import AuditEntry, AuditQuery, hash_of
-from orchestrator.domain.errors import SessionNotFoundError, StoreFullError
+from orchestrator.domain.errors import OrchestratorError, SessionNotFoundError, StoreFullError
 from orchestrator.services.auditing import line_of
 from orchestrator.settings import Settings
 from tests.unit.pretended_agent import ENDLESS
@@ -65,21 +65,58 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_noted_as_that(tmp_path
         call = asyncio.create_task(opened.on_behalf("a").execute("x = 1", session_id="s"))
 
         async def begun() -> bool:
-            return len(await entries(opened)) == 1
+            return bool(await opened.records.sandboxes())
 
         await until(begun)
         call.cancel()
         await asyncio.wait([call])
         opened.engine.may_launch.set()
-        assert [entry.outcome for entry in await entries(opened)] == [None, "cancelled"]
+        assert [(entry.act, entry.outcome) for entry in await entries(opened)] == [("execute", "cancelled")]
 
 
 async def test_nothing_runs_that_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with house(tmp_path) as opened:
         monkeypatch.setattr(opened.records.audit, "append_audit", fails)
         with pytest.raises(StoreFullError):
-            await opened.on_behalf("a").execute("x = 1", session_id="s")
+            await opened.on_behalf("a").execute("x = 1")
         assert opened.engine.agents == []
+        refuse = "CREATE TRIGGER refused BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        await opened.records._db.run(lambda raw: raw.execute(refuse))
+        with pytest.raises(OrchestratorError):
+            await opened.on_behalf("a").execute("x = 1", session_id="s")
+        assert [agent.ran for agent in opened.engine.agents] == [[]]
+        assert await opened.records.executions("a", "s") == []
+
+
+async def test_an_execution_is_written_down_by_the_two_commits_of_its_row(tmp_path: Path) -> None:
+    """The audit costs no commit, and no end of the owner can leave a row without its entry, or the other way round."""
+    async with house(tmp_path) as opened:
+        sessions = opened.on_behalf("a")
+        await sessions.execute("x = 1", session_id="s")
+        asked: list[str] = []
+        raw = opened.records._db._raw
+        await opened.records._db.run(lambda _: raw.set_trace_callback(asked.append))
+        await sessions.execute("x = 2", session_id="s")
+        await opened.records._db.run(lambda _: raw.set_trace_callback(None))
+        assert asked.count("BEGIN IMMEDIATE") == 2
+        begin, end = (await entries(opened))[2:]
+        assert (begin.act, begin.incarnation, begin.execution) == ("begin", 1, 2)
+        assert (end.act, end.execution, end.begun) == ("execute", 2, 3)
+
+
+async def test_a_cell_whose_session_is_deleted_under_it_has_its_end_once(tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        sessions = opened.on_behalf("a")
+        call = asyncio.create_task(sessions.execute(ENDLESS, session_id="s"))
+        await until(lambda: runs(opened))
+        await sessions.delete("s")
+        await asyncio.wait([call])
+
+        async def noted() -> bool:
+            return len([entry for entry in await entries(opened) if entry.act == "execute"]) == 1
+
+        await until(noted)
+        assert [entry.act for entry in await entries(opened)].count("begin") == 1
 
 
 async def fails(_entries: object) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.adapters.store.records import SqliteRecords, open_records
 from orchestrator.domain.access import LOCAL_CALLER, Caller, Claims, Issuer
 from orchestrator.domain.audit import AuditQuery
-from orchestrator.domain.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
+from orchestrator.domain.errors import InvalidRequestError, NotFoundError, OrchestratorError, PermissionDeniedError
 from orchestrator.services.auditing import Auditing, line_of
 from orchestrator.services.keyring import Keyring
 from orchestrator.services.tasks import Tasks
@@ -43,7 +43,7 @@ async def office(path: Path, issuer: Issuer | None = None) -> AsyncIterator[Offi
     async with open_records(path / "records", clock) as records, asyncio.TaskGroup() as group:
         audit = Auditing(records.audit, Tasks(group), clock)
         keyring = Keyring(records.tenants, clock, issuer)
-        yield Office(records, clock, keyring, audit, Tenants(records.tenants, keyring, audit, clock))
+        yield Office(records, clock, keyring, audit, Tenants(records.tenants, keyring, clock))
 
 
 async def test_a_key_opens_its_tenant_with_its_scopes(tmp_path: Path) -> None:
@@ -219,6 +219,35 @@ async def test_every_act_is_in_the_audit_and_no_secret_is(tmp_path: Path) -> Non
         assert len(lines) == len(acts)
         for token in (issued.token, rotated.token):
             assert all(token.split("_")[2] not in line for line in lines)
+
+
+async def test_no_act_is_done_whose_entry_cannot_be_written_and_no_entry_tells_of_one_that_is_not(
+    tmp_path: Path,
+) -> None:
+    """One transaction has both, so that no end of the owner between them can part them."""
+    refuse = "CREATE TRIGGER refused BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    async with office(tmp_path) as opened:
+        await opened.tenants.create("a", by=LOCAL_CALLER)
+        issued = await opened.tenants.create_key("a", "k", by=LOCAL_CALLER)
+        before = await opened.acts()
+        with pytest.raises(InvalidRequestError):
+            await opened.tenants.create("a", by=LOCAL_CALLER)
+        with pytest.raises(InvalidRequestError):
+            await opened.tenants.rotate_key("0" * 12, by=LOCAL_CALLER)
+        assert await opened.acts() == before
+        held = await opened.records.tenants.tenants(), await opened.records.tenants.keys()
+        await opened.records._db.run(lambda raw: raw.execute(refuse))
+        for act in (
+            opened.tenants.create("b", by=LOCAL_CALLER),
+            opened.tenants.change("a", by=LOCAL_CALLER, disabled=True),
+            opened.tenants.create_key("a", "other", by=LOCAL_CALLER),
+            opened.tenants.rotate_key(issued.key.id, by=LOCAL_CALLER),
+            opened.tenants.revoke_key(issued.key.id, by=LOCAL_CALLER),
+        ):
+            with pytest.raises(OrchestratorError):
+                await act
+        assert (await opened.records.tenants.tenants(), await opened.records.tenants.keys()) == held
+        assert await opened.opens(issued.token)
 
 
 class Provider(Issuer):

@@ -82,6 +82,16 @@ async def test_executions_a_minute_free_with_time_and_survive_a_restart(tmp_path
         assert (await sessions.execute("x", session_id="s")).value == "1"
 
 
+async def test_of_fifty_calls_at_once_no_more_run_than_the_minute_allows(tmp_path: Path) -> None:
+    async with house(tmp_path, sandboxes=4, wait=LONG) as opened:
+        sessions = await tenant(opened, executions_a_minute=7)
+        calls = [run(sessions, "x = 1", f"s{number % 2}") for number in range(50)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, QuotaError)]
+        assert [(one.quota, one.used, one.limit) for one in refusals] == [("executions_a_minute", 7, 7)] * 43
+        assert sum(len(agent.ran) for agent in opened.engine.agents) == 7
+
+
 async def test_processor_time_is_counted_of_cells_whose_caller_went_away_too(tmp_path: Path) -> None:
     async with house(tmp_path, sandboxes=4) as opened:
         sessions = await tenant(opened, cpu_seconds_a_day=5)

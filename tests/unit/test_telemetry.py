@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.adapters.telemetry.figures import ACTS, OUTCOMES, Figures
 from orchestrator.adapters.telemetry.measured import MeasuredAgent, MeasuredEngine
@@ -70,6 +71,22 @@ def test_no_label_comes_from_outside() -> None:
     said = figures.exposition().decode()
     assert "whatever" not in said
     assert "a tenant" not in said
+
+
+def test_names_follow_the_rules_of_prometheus() -> None:
+    """Base units at the end, `_total` for counters alone, a help text, a prefix of our own, few labels."""
+    figures = Figures(ManualClock())
+    figures.standing({"ready": 1}, 100)
+    families = list(text_string_to_metric_families(figures.exposition().decode()))
+    assert len(families) >= 7
+    for family in families:
+        assert re.fullmatch(r"orchestrator_[a-z]+(_[a-z]+)*", family.name)
+        assert family.documentation
+        assert not re.search(r"_(milliseconds|ms|minutes|kb|mb|total|count|sum|bucket)$", family.name)
+        assert family.type != "histogram" or family.name.endswith(("_seconds", "_bytes"))
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter" and not sample.name.endswith("_created"))
+            assert set(sample.labels) <= {"outcome", "stage", "act", "state", "le"}
 
 
 async def test_an_agents_stages_are_told_and_its_answers_are_untouched() -> None:
@@ -138,6 +155,23 @@ def test_a_cell_is_logged_with_its_ids_and_without_its_words(caplog: pytest.LogC
     assert line["message"] == "cell ended: ok after 500.0 ms"
     assert (line["tenant"], line["session"], line["incarnation"], line["execution"]) == ("a tenant", "a" * 32, 1, 2)
     assert "execution=2" in TextLines("%(message)s%(ids)s").format(record)
+
+
+def test_the_tenant_of_a_sessions_turn_is_told_of_all_that_its_sandbox_does(
+    spans: tuple[Spans, InMemorySpanExporter, TracerProvider], caplog: pytest.LogCaptureFixture
+) -> None:
+    told, kept, _ = spans
+    both = Several(told)
+    key, other = "a" * 32, "b" * 32
+    for tenant, session in (("one", key), ("two", other)):
+        with both.turn(Mark(0.0, (Mark(0.0),)), Subject(tenant, session)):
+            pass
+    with caplog.at_level(logging.INFO), both.stage("snapshot", Subject(session=key)):
+        both.executed("ok", Subject(session=other, execution=1), 0.5)
+    (record,) = caplog.records
+    assert json.loads(JsonLines().format(record))["tenant"] == "two"
+    snapshot = kept.get_finished_spans()[-1]
+    assert (snapshot.name, dict(snapshot.attributes or {})["orchestrator.tenant"]) == ("snapshot", "one")
 
 
 def test_several_each_get_their_own_mark() -> None:

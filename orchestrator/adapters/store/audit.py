@@ -18,7 +18,7 @@ class SqliteAudit(AuditRecords):
     async def append_audit(self, entries: Sequence[AuditEntry]) -> Sequence[int]:
         """Write them."""
         written = tuple(entries)
-        return await self._db.write(lambda tx: [_append(tx, entry) for entry in written])
+        return await self._db.write(lambda tx: [append(tx, entry) for entry in written])
 
     async def audit(self, query: AuditQuery, *, after: int = 0, limit: int = 500) -> Sequence[AuditRecord]:
         """A page of them."""
@@ -37,7 +37,8 @@ class SqliteAudit(AuditRecords):
         return await self._db.write(lambda tx: _trim(tx, microseconds(before), limit))
 
 
-def _append(tx: Transaction, entry: AuditEntry) -> int:
+def append(tx: Transaction, entry: AuditEntry) -> int:
+    """Write it together with what it tells of: its id."""
     (row,) = tx.rows(
         """
         INSERT INTO audit (at, act, tenant, key, session, incarnation, execution, begun, code_hash, code, outcome,

@@ -3,10 +3,11 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.adapters.store import names, repeats
+from orchestrator.adapters.store import audit, names, repeats
 from orchestrator.adapters.store.connection import Transaction, moment
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.model import Ending, ExecutionRecord, SessionState
 from orchestrator.domain.repeats import Repeat
 
@@ -22,9 +23,12 @@ class Answer:
     bound: Sequence[str]
     removed: Sequence[str]
     variable_count: int | None
+    entry: AuditEntry | None = None  # of the audit
 
 
-def begin(tx: Transaction, key: str, incarnation: int, repeat: Repeat | None = None) -> int | None:
+def begin(
+    tx: Transaction, key: str, incarnation: int, repeat: Repeat | None = None, entry: AuditEntry | None = None
+) -> int | None:
     """Open a row: its number. A call that may be made again is known by its key from then on."""
     row = tx.row(
         """
@@ -43,6 +47,8 @@ def begin(tx: Transaction, key: str, incarnation: int, repeat: Repeat | None = N
     )
     if repeat is not None:
         repeats.note(tx, key, number, repeat)
+    if entry is not None:
+        audit.append(tx, replace(entry, incarnation=incarnation, execution=number))
     return number
 
 
@@ -63,7 +69,10 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
         ),
     )
     if not changed:
+        _note_of_deleted(tx, key, number, answer.entry)
         return
+    if answer.entry is not None:
+        audit.append(tx, replace(answer.entry, begun=_begun(tx, key, number, answer.entry)))
     (session,) = tx.rows("SELECT executions, namespace_since FROM sessions WHERE key = ?", (key,))
     is_present = number >= session["namespace_since"]
     if is_present:
@@ -79,6 +88,26 @@ def end(tx: Transaction, key: str, number: int, answer: Answer) -> None:
         """,
         {"now": tx.now, "is_present": is_present, "variable_count": answer.variable_count, "key": key},
     )
+
+
+def _begun(tx: Transaction, key: str, number: int, entry: AuditEntry) -> int | None:
+    """The entry that was written with the row: at the same moment, so that no column need hold its id."""
+    row = tx.row(
+        """
+        SELECT audit.id FROM executions JOIN audit ON audit.tenant = ? AND audit.at = executions.started_at
+        WHERE executions.session = ? AND executions.number = ? AND audit.act = 'begin' AND audit.session = ?
+          AND audit.execution = executions.number
+        """,
+        (entry.tenant, key, number, entry.session),
+    )
+    return None if row is None else int(row["id"])
+
+
+def _note_of_deleted(tx: Transaction, key: str, number: int, entry: AuditEntry | None) -> None:
+    # A closed row that is there was closed by a write like this one, cancelled after it had happened.
+    there = tx.row("SELECT 1 FROM executions WHERE session = ? AND number = ?", (key, number))
+    if entry is not None and there is None:
+        audit.append(tx, entry)
 
 
 def newest(tx: Transaction, tenant: str, session_id: str, limit: int) -> Sequence[ExecutionRecord]:

@@ -14,6 +14,7 @@ from orchestrator.adapters.store.repeats import SqliteRepeats
 from orchestrator.adapters.store.session_lists import SqliteSessionLists
 from orchestrator.adapters.store.tenants import SqliteTenants
 from orchestrator.adapters.store.upkeep import SqliteUpkeep
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.model import (
     Ending,
     ExecutionRecord,
@@ -139,9 +140,11 @@ class SqliteRecords(Records, SnapshotRecords):
         """Begin a new namespace on request."""
         return await self._db.write(lambda tx: sessions.clear(tx, key, incarnation))
 
-    async def open_execution(self, key: str, incarnation: int, *, repeat: Repeat | None = None) -> int | None:
+    async def open_execution(
+        self, key: str, incarnation: int, *, repeat: Repeat | None = None, entry: AuditEntry | None = None
+    ) -> int | None:
         """Commit an open row before the cell is sent: its number."""
-        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, repeat))
+        return await self._db.write(lambda tx: executions.begin(tx, key, incarnation, repeat, entry))
 
     async def close_execution(
         self,
@@ -152,9 +155,10 @@ class SqliteRecords(Records, SnapshotRecords):
         bound: Sequence[str],
         removed: Sequence[str],
         variable_count: int | None,
+        entry: AuditEntry | None = None,
     ) -> None:
         """Close the row before the answer leaves, and trim."""
-        answer = executions.Answer(outcome, tuple(bound), tuple(removed), variable_count)
+        answer = executions.Answer(outcome, tuple(bound), tuple(removed), variable_count, entry)
         await self._db.write(lambda tx: executions.end(tx, key, number, answer))
 
     async def executions(self, tenant: str, session_id: str, *, limit: int = 200) -> Sequence[ExecutionRecord]:

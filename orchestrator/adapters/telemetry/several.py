@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from typing import Final
 
 from orchestrator.adapters.telemetry.timing import Observed
 from orchestrator.domain.telemetry import Act, Mark, Stage, Subject, Telemetry
@@ -10,6 +12,7 @@ from orchestrator.domain.telemetry import Act, Mark, Stage, Subject, Telemetry
 logger = logging.getLogger(__name__)
 
 _MILLISECONDS = 1000
+_MOST_SESSIONS: Final = 10_000  # whose tenants are remembered
 
 
 class Several:
@@ -17,6 +20,8 @@ class Several:
 
     def __init__(self, *others: Telemetry) -> None:
         self._others = others
+        # Sandboxes know a session by its key alone; its turns say whose it is, which never changes.
+        self._tenants: dict[str, str] = {}
 
     def mark(self) -> Mark:
         """All their marks."""
@@ -25,15 +30,22 @@ class Several:
 
     def turn(self, since: Mark, subject: Subject) -> AbstractContextManager[None]:
         """To each with its own mark."""
+        if subject.tenant is not None and subject.session is not None:
+            self._tenants.pop(subject.session, None)
+            self._tenants[subject.session] = subject.tenant
+            if len(self._tenants) > _MOST_SESSIONS:
+                del self._tenants[next(iter(self._tenants))]
         marks = since.trace if isinstance(since.trace, tuple) else (since,) * len(self._others)
         return _together([other.turn(mark, subject) for other, mark in zip(self._others, marks, strict=True)])
 
     def stage(self, stage: Stage, subject: Subject) -> AbstractContextManager[None]:
         """To each."""
-        return _together([other.stage(stage, subject) for other in self._others])
+        known = self._known(subject)
+        return _together([other.stage(stage, known) for other in self._others])
 
     def executed(self, outcome: str, subject: Subject, seconds: float) -> None:
         """To each, and to the log: the ids and how it ended, never what the cell said."""
+        subject = self._known(subject)
         logger.info(
             "cell ended: %s after %.1f ms",
             outcome,
@@ -47,6 +59,11 @@ class Several:
         )
         for other in self._others:
             other.executed(outcome, subject, seconds)
+
+    def _known(self, subject: Subject) -> Subject:
+        if subject.tenant is not None or subject.session is None:
+            return subject
+        return replace(subject, tenant=self._tenants.get(subject.session))
 
     def engine_failed(self) -> None:
         """To each."""

@@ -73,3 +73,29 @@ async def test_what_was_used_is_told_of_executions_alone(path: Path, clock: Manu
         await records.audit.append_audit([AuditEntry("begin", "a", "k"), ENTRY, AuditEntry("clear", "a", "k")])
         await records.audit.append_audit([AuditEntry("execute", "b", "k", cpu=9.0)])
         assert [(used.at, used.cpu) for used in await records.audit.consumption("a", began)] == [(began, 0.25)]
+
+
+async def test_a_rows_two_commits_write_its_entries_and_a_second_closing_writes_none(
+    path: Path, clock: ManualClock
+) -> None:
+    beginning, end = AuditEntry("begin", "a", "k", "s"), AuditEntry("execute", "a", "k", "s", 1, 1, outcome="ok")
+    async with open_records(path, clock) as records:
+        session = await records.ensure_session("a", "s", "e")
+        created = await records.begin_creating(session.key, 0)
+        assert created is not None
+        assert await records.open_execution(session.key, 1, entry=beginning) is None
+        assert await records.audit.audit(AuditQuery()) == []
+        await records.session_ready(session.key, 1)
+        assert await records.open_execution(session.key, 1, entry=beginning) == 1
+        clock.advance(1)
+
+        async def close() -> None:
+            await records.close_execution(session.key, 1, "ok", bound=[], removed=[], variable_count=0, entry=end)
+
+        await close()
+        await close()
+        told = [record.entry for record in await records.audit.audit(AuditQuery())]
+        assert [(one.act, one.incarnation, one.execution, one.begun) for one in told] == [
+            ("begin", 1, 1, None),
+            ("execute", 1, 1, 1),
+        ]
