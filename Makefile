@@ -37,8 +37,8 @@ test: image conformance-tools ## run every test on the real engine, then a minut
 
 conformance-tools: $(VENV)/conformance/.installed
 
-conformance: conformance-tools ## run the official MCP suite, inspector and clients against stdio and HTTP
-	$(VENV)/bin/python -m pytest tests/conformance $(ARGS)
+conformance: image conformance-tools ## run the official MCP suite, inspector and clients against stdio and HTTP
+	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/conformance $(ARGS)
 
 attack: image ## run the hostile cells alone, on the real engine, and print what others noticed of them
 	@$(WITH_ENGINE) $(VENV)/bin/python -m pytest tests/security -n $(TEST_PROCESSES) --dist loadfile $(ARGS)

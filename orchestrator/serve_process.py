@@ -24,7 +24,7 @@ from orchestrator.faces.owner import serve_connections
 from orchestrator.faces.web.admin_pages import AdminOperations
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import MCP_PATH, Site, SiteBounds, figures_only
-from orchestrator.faces.web.resource import ProtectedResource
+from orchestrator.faces.web.protected_resource import ProtectedResource
 from orchestrator.faces.web.server import Reception, bound, listening
 from orchestrator.logs import log_to_standard_error
 from orchestrator.owner_process import Reloads, Stop, known_failure, private_places

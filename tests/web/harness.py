@@ -18,7 +18,7 @@ from orchestrator.faces.mcp_server import ToolServer, build_server
 from orchestrator.faces.web.connections import Connections
 from orchestrator.faces.web.keys import caller_of, line_of
 from orchestrator.faces.web.pages import Site, SiteBounds
-from orchestrator.faces.web.resource import ProtectedResource
+from orchestrator.faces.web.protected_resource import ProtectedResource
 from orchestrator.faces.web.server import Reception, bound, listening
 from tests.mcp.fake_owner import FakeOperations, FakeSessions
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.faces.web.resource import ProtectedResource
+from orchestrator.faces.web.protected_resource import ProtectedResource
 from tests.mcp.harness import INITIALIZE, Installation
 from tests.web.harness import KEY, MODERN, NO_SCOPE_KEY, calling, serving
 from tests.web.test_serve import Server

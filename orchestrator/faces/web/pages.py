@@ -21,8 +21,8 @@ from orchestrator.faces.web.bodies import Bodies
 from orchestrator.faces.web.guard import Guard
 from orchestrator.faces.web.keys import KeyVerifier
 from orchestrator.faces.web.lines import Lines
+from orchestrator.faces.web.protected_resource import ProtectedResource
 from orchestrator.faces.web.protocol_sessions import ProtocolSessions
-from orchestrator.faces.web.resource import ProtectedResource
 from orchestrator.faces.web.shares import TenantShares
 from orchestrator.faces.web.status import Figures, Readiness, Status
 
