@@ -63,6 +63,11 @@ class SqliteRecords(Records, SnapshotRecords):
         self.repeats = SqliteRepeats(connection)
 
     @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._db.path
+
+    @property
     def installation(self) -> str:
         """This data directory's own id."""
         return self._installation
