@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from orchestrator.adapters.data_directory import DataDirectory
 from orchestrator.adapters.store import backup as backups
 from orchestrator.adapters.store import restore as restoring
+from orchestrator.adapters.store import schema
 from orchestrator.adapters.store.backup import MANIFEST_NAME, back_up
 from orchestrator.adapters.store.records import RECORDS_NAME
 from orchestrator.adapters.store.restore import FENCE, restore
@@ -27,8 +29,6 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def untold(_done: int, _total: int) -> None:
     return
-
-
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ restoring.restore(Path(sys.argv[1]), Path(sys.argv[2]), datetime.now(UTC), force
 """
     data = tmp_path / "data"
     before = (data / RECORDS_NAME).read_bytes()
-    ended = subprocess.run([sys.executable, "-c", killing, str(made), str(data)], check=False, timeout=60)  # noqa: S603
+    ended = subprocess.run([sys.executable, "-c", killing, str(made), str(data)], check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
     is_new = (step, when) in {("_exchange", "after"), ("_put_aside", "before"), ("_put_aside", "after")}
     assert ((data / RECORDS_NAME).read_bytes() == before) == (not is_new)
@@ -196,3 +196,54 @@ restoring.restore(Path(sys.argv[1]), Path(sys.argv[2]), datetime.now(UTC), force
         with closing(sqlite3.connect(data / RECORDS_NAME)) as raw:
             assert raw.execute("SELECT min(executions) >= ? FROM sessions", (FENCE,)).fetchone() == (1,)
     assert os.listdir(data)  # noqa: PTH208 - that it is there
+
+
+async def test_newer_files_that_somebody_puts_beside_restored_records_are_reported_and_no_wake_takes_them(
+    made: Path, tmp_path: Path
+) -> None:
+    done = await asyncio.to_thread(restore, made, tmp_path / "data", NOW, force=True)
+    assert done.set_aside is not None
+    (ahead,) = (done.set_aside / "sessions").glob("*.pieces")
+    shutil.copyfile(ahead, tmp_path / "data" / "sessions" / ahead.name)
+    async with house(tmp_path / "data") as again:
+        (problem,) = (await again.histories.check()).problems
+        assert "which the records have never intended" in problem
+        assert (await again.run("x")).value == "1"
+
+
+def test_a_kill_while_a_backup_is_made_leaves_nothing_under_its_name(made: Path, tmp_path: Path) -> None:
+    killing = """
+import asyncio, os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from orchestrator.adapters.store import backup
+from orchestrator.adapters.store.pieces.store import PiecesPolicy, open_pieces
+from orchestrator.adapters.system_clock import SystemClock
+async def main():
+    data = Path(sys.argv[1])
+    async with open_pieces(data, SystemClock(), PiecesPolicy()) as pieces:
+        told = lambda done, total: done == total and os.kill(os.getpid(), signal.SIGKILL)
+        await backup.back_up(data / "records.sqlite3", pieces, Path(sys.argv[2]), datetime.now(UTC), told)
+asyncio.run(main())
+"""
+    target = tmp_path / "killed"
+    ended = subprocess.run(
+        [sys.executable, "-c", killing, str(tmp_path / "data"), str(target)], check=False, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert not target.exists()
+    (left,) = tmp_path.glob("killed.*.partial")
+    assert not (left / MANIFEST_NAME).exists()
+    with pytest.raises(StoreUnusableError):
+        restore(left, tmp_path / "other", NOW)
+
+
+async def test_a_backup_of_an_older_schema_is_migrated(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = (*schema.MIGRATIONS, ("CREATE TABLE of_a_later_version (a INTEGER) STRICT",))
+    monkeypatch.setattr(schema, "MIGRATIONS", newer)
+    await asyncio.to_thread(restore, made, tmp_path / "other", NOW)
+    with closing(sqlite3.connect(tmp_path / "other" / RECORDS_NAME)) as raw:
+        assert raw.execute("PRAGMA user_version").fetchone() == (len(newer),)
+        assert raw.execute("SELECT count(*) FROM of_a_later_version").fetchone() == (0,)

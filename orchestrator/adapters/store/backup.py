@@ -52,12 +52,10 @@ async def back_up(records: Path, pieces: SqlitePieces, target: Path, now: dateti
 
     Raises InvalidRequestError where there is one already, StoreFullError and StoreUnreachableError.
     """
-    if target.exists():
-        raise InvalidRequestError(f"{target} is there already.", hint="Choose a name that is not taken.")
     partial_path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         with pieces.untrimmed():
-            rows = await _whole(partial(_copy_records, records, partial_path), "backup-records")
+            rows = await _whole(partial(_copy_records, records, partial_path, target), "backup-records")
             gone = await _copy_files(rows, pieces, partial_path, told)
         await _whole(partial(_finish, partial_path, target, gone, now), "backup-manifest")
     except BaseException:
@@ -88,7 +86,9 @@ async def _copy_files(rows: list[_Row], pieces: SqlitePieces, into: Path, told: 
     return gone
 
 
-def _copy_records(path: Path, into: Path) -> list[_Row]:
+def _copy_records(path: Path, into: Path, target: Path) -> list[_Row]:
+    if target.exists():
+        raise InvalidRequestError(f"{target} is there already.", hint="Choose a name that is not taken.")
     copy = into / RECORDS_NAME
     try:
         (into / DIRECTORY_NAME).mkdir(mode=0o700, parents=True)
@@ -125,7 +125,9 @@ def _finish(made: Path, target: Path, gone: list[str], now: datetime) -> None:
             "installation": installation,
             "created_at": now.isoformat(),
             "deleted_meanwhile": gone,
-            "files": {str(path.relative_to(made)): described(path) for path in sorted(made.rglob("*")) if path.is_file()},
+            "files": {
+                str(path.relative_to(made)): described(path) for path in sorted(made.rglob("*")) if path.is_file()
+            },
         }
         descriptor = os.open(made / MANIFEST_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:

@@ -62,7 +62,8 @@ def restore(backup: Path, target: Path, now: datetime, *, force: bool = False, t
         is_empty = all(path.name in {places.LOCK_NAME, places.START_LOCK_NAME} for path in target.iterdir())
         if not is_empty and not force:
             raise InvalidRequestError(
-                f"{target} is not empty.", hint="With force it is set aside, and what it holds beyond the backup with it."
+                f"{target} is not empty.",
+                hint="With force it is set aside, and what it holds beyond the backup with it.",
             )
         is_same = take_over or _installation_of(target / RECORDS_NAME) == manifest["installation"]
         fresh = DataDirectory.own(staged, kind="library", version=__version__)
