@@ -211,7 +211,8 @@ async def test_newer_files_that_somebody_puts_beside_restored_records_are_report
         assert (await again.run("x")).value == "1"
 
 
-def test_a_kill_while_a_backup_is_made_leaves_nothing_under_its_name(made: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("made")
+def test_a_kill_while_a_backup_is_made_leaves_nothing_under_its_name(tmp_path: Path) -> None:
     killing = """
 import asyncio, os, signal, sys
 from datetime import UTC, datetime
