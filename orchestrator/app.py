@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from orchestrator import __version__
@@ -16,14 +17,13 @@ from orchestrator.adapters.data_directory import DataDirectory, Kind
 from orchestrator.adapters.engine.failures import IsolationUnmetError
 from orchestrator.adapters.store.pieces.store import open_pieces
 from orchestrator.adapters.store.records import RECORDS_NAME as RECORDS_NAME  # noqa: PLC0414 - part of the library
-from orchestrator.adapters.store.records import SqliteRecords, open_records
+from orchestrator.adapters.store.records import open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.access import Caller, Credentials
 from orchestrator.domain.comparison import Comparison
 from orchestrator.domain.errors import NotEnforcedError, OrchestratorError
-from orchestrator.domain.model import ExecutionResult, Namespace, SandboxRecord, SessionSummary
+from orchestrator.domain.model import ExecutionResult, Namespace, SessionSummary
 from orchestrator.domain.ports import Clock, Engine
-from orchestrator.domain.snapshot_ports import Pieces
 from orchestrator.domain.snapshots import History, SnapshotSummary
 from orchestrator.domain.upkeep import Due
 from orchestrator.observing import Observing
@@ -46,6 +46,7 @@ from orchestrator.services.tasks import Patience, Tasks
 from orchestrator.services.tenant_sessions import TenantSessions
 from orchestrator.services.tenants import Tenants
 from orchestrator.settings import Settings
+from orchestrator.stored import Store
 from orchestrator.tenancy import Tenancy
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Orchestrator:
                 patience = Patience()
                 try:
                     await _verified(engine)
-                    store = Store(records, pieces, survivors)
+                    store = Store(records, pieces, survivors, clock)
                     async with _running(settings, store, engine, clock, patience, observing=observing) as services:
                         yield cls(services, patience)
                 finally:
@@ -190,6 +191,10 @@ class Orchestrator:
         """Verify all that is stored; see `Histories.check`."""
         return await self.histories.check()
 
+    async def back_up(self, target: Path) -> None:
+        """Make a backup while sessions go on; see `Store.back_up`."""
+        await self._services.store.back_up(target)
+
     async def ready(self) -> Mapping[str, bool]:
         """Each part that a call needs, and whether it is there."""
         return await self._services.readiness.look()
@@ -204,15 +209,6 @@ class Orchestrator:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """Where everything lies."""
-
-    records: SqliteRecords
-    pieces: Pieces
-    survivors: Sequence[SandboxRecord]  # what an earlier owner may have left alive
-
-
-@dataclass(frozen=True, slots=True)
 class Services:
     """What serves, while it runs."""
 
@@ -223,6 +219,7 @@ class Services:
     reaping: Reaping
     tenancy: Tenancy
     reloading: Reloading
+    store: Store
 
 
 @asynccontextmanager
@@ -254,7 +251,8 @@ async def _running(
         ]
         try:
             histories, readiness = Histories(sessions, equipment), Readiness(engine, store.records)
-            yield Services(sessions, histories, readiness, observing, Reaping(reaper, sweeper), tenancy, reloading)
+            reaping = Reaping(reaper, sweeper)
+            yield Services(sessions, histories, readiness, observing, reaping, tenancy, reloading, store)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error
         for task in background:

@@ -139,6 +139,7 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.tenancy": Layer(
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters")
     ),
+    "orchestrator.stored": Layer((*_EVERYWHERE, "orchestrator.adapters")),
     "orchestrator.app": Layer(
         (
             *_EVERYWHERE,
@@ -149,6 +150,7 @@ LAYERS: Mapping[str, Layer] = {
             "orchestrator.provisioning",
             "orchestrator.reloading",
             "orchestrator.observing",
+            "orchestrator.stored",
             "orchestrator.tenancy",
         )
     ),

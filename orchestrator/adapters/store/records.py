@@ -66,6 +66,11 @@ class SqliteRecords(Records, SnapshotRecords):
         self.lists = SqliteSessionLists(connection)
 
     @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._db.path
+
+    @property
     def installation(self) -> str:
         """This data directory's own id."""
         return self._installation

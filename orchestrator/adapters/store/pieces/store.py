@@ -1,8 +1,8 @@
 """`Pieces` over one SQLite file for each session: who may write, what is being read, what was deleted."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Final
 
 from orchestrator.adapters.store.pieces import aside as strays
 from orchestrator.adapters.store.pieces import cells as texts
-from orchestrator.adapters.store.pieces import commits, file, rows
+from orchestrator.adapters.store.pieces import commits, copying, file, rows
 from orchestrator.adapters.store.pieces.check import check as checked
 from orchestrator.adapters.store.pieces.commits import Copy, Keeping
+from orchestrator.adapters.store.pieces.copying import Known
 from orchestrator.adapters.store.pieces.file import Place
 from orchestrator.adapters.store.pieces.manifest_rows import restated
 from orchestrator.adapters.store.pieces.reader import SqliteSnapshotReader
@@ -77,6 +78,7 @@ class SqlitePieces(Pieces):
         self._writers: dict[str, SqliteSnapshotWriter] = {}
         self._reading: dict[str, list[range]] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._backups = 0  # under way: no snapshot is trimmed meanwhile, since their records may name it as head
 
     async def begin(self, intent: SnapshotIntent) -> SnapshotWriter:
         """Start writing the intended snapshot."""
@@ -216,6 +218,19 @@ class SqlitePieces(Pieces):
         """Delete what lies there under that name."""
         await self._turns.take(_DIRECTORY_TURN, "write", partial(strays.drop, self._directory, name))
 
+    @contextmanager
+    def untrimmed(self) -> Iterator[None]:
+        """Every snapshot that is there stays, of all sessions, until the block ends."""
+        self._backups += 1
+        try:
+            yield
+        finally:
+            self._backups -= 1
+
+    async def copy(self, key: str, target: Path, known: Known) -> None:
+        """Copy the session's file in one turn, less what `known` does not know of. Raises SnapshotNotFoundError."""
+        await self._turns.take(key, "read", partial(copying.copy, self._place(key), target, known))
+
     async def close(self) -> None:
         """Finish what was begun."""
         await self._turns.close()
@@ -240,7 +255,7 @@ class SqlitePieces(Pieces):
     def _keeping(self, key: str) -> Keeping:
         held = tuple(self._reading.get(key, ()))
         kept = max(_FEWEST_SNAPSHOTS, self._policy.history)
-        return Keeping(kept, is_read=lambda sequence: any(sequence in span for span in held))
+        return Keeping(kept, is_read=lambda sequence: self._backups > 0 or any(sequence in span for span in held))
 
     def _hold(self, key: str, span: range) -> Callable[[], None]:
         """Keep those snapshots from being trimmed until the answer is called."""
