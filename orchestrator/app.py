@@ -64,6 +64,7 @@ class Orchestrator:
     def __init__(self, services: "Services", patience: Patience) -> None:
         self.sessions = services.sessions
         self.histories = services.histories
+        self.capsules = services.tenancy.capsules
         self._services = services
         self._patience = patience
 
@@ -232,7 +233,7 @@ async def _running(
             records, records, store.pieces, sandboxes, tasks, clock, limits, records.upkeep, telemetry
         )
         sessions = Sessions(engine, equipment)
-        tenancy = Tenancy.build(settings, store.records, sessions, equipment, os.cpu_count() or 1)
+        tenancy = Tenancy.build(settings, records, sessions, equipment, engine=engine, cpus=os.cpu_count() or 1)
         reaper = Reaper(sessions.in_use, tasks, clock, limits.policy, telemetry)
         sweeper = Sweeper(sessions, engine, equipment, tenancy.errands)
         eviction = Eviction(sessions.in_use, sandboxes, tasks, clock, telemetry)

@@ -17,6 +17,7 @@ LONGER_FUNCTIONS = {
 # The libraries that pyproject.toml names, and what of each is imported: some bring parts under other names.
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "aiosqlite": frozenset({"aiosqlite"}),
+    "cryptography": frozenset({"cryptography"}),  # signs capsules; comes with pyjwt[crypto] too
     "docker": frozenset({"docker", "requests"}),  # the SDK lets the failures of its transport through
     "httptools": frozenset({"httptools"}),
     # the SDK's types are packaged apart, it runs on anyio, and its HTTP side is made of starlette's parts
@@ -90,7 +91,16 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.adapters": Layer(
         (*_EVERYWHERE, "orchestrator.adapters"),
         libraries=frozenset(
-            {"aiosqlite", "docker", "opentelemetry-api", "prometheus-client", "pyjwt[crypto]", "tenacity", "xxhash"}
+            {
+                "aiosqlite",
+                "cryptography",
+                "docker",
+                "opentelemetry-api",
+                "prometheus-client",
+                "pyjwt[crypto]",
+                "tenacity",
+                "xxhash",
+            }
         ),
         libraries_a_file=1,
     ),

@@ -9,6 +9,7 @@ from typing import Final
 from orchestrator.adapters.store import executions, recovery, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.audit import SqliteAudit
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
+from orchestrator.adapters.store.imports import SqliteImports
 from orchestrator.adapters.store.names import bindings
 from orchestrator.adapters.store.repeats import SqliteRepeats
 from orchestrator.adapters.store.tenants import SqliteTenants
@@ -61,6 +62,7 @@ class SqliteRecords(Records, SnapshotRecords):
         self.tenants = SqliteTenants(connection)
         self.audit = SqliteAudit(connection)
         self.repeats = SqliteRepeats(connection)
+        self.imports = SqliteImports(connection)
 
     @property
     def installation(self) -> str:
