@@ -6,6 +6,7 @@ comes out before the end is not yet believed: only `End`, its digest and its sig
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -46,7 +47,7 @@ Item = Header | Manifest | Piece | tuple[ExecutionRecord, ...] | CellText | End
 _MOST_LABEL: Final = 200
 _MOST_BOUND: Final = 1_000  # names of one execution
 _MOST_SEED: Final = 2**63
-_ENVIRONMENT_CHARACTERS: Final = 64
+_ENVIRONMENT: Final = re.compile("[0-9a-f]{8,64}")
 # What may follow what; pieces, and where cells end, are counted beside it.
 _NEXT: Final = {HEADER: MANIFEST, MANIFEST: NAMESPACE, NAMESPACE: WORKSPACE, WORKSPACE: PIECES, LEDGER: CELLS}
 
@@ -152,7 +153,7 @@ class CapsuleReader:
         text, namespace = self._bodies
         manifest = read_manifest(text, namespace, workspace)
         self._bodies.clear()
-        if len(manifest.environment) != _ENVIRONMENT_CHARACTERS or not is_hexadecimal(manifest.environment):
+        if _ENVIRONMENT.fullmatch(manifest.environment) is None:
             raise ProtocolViolationError("its environment is no digest")
         if manifest.execution != self._executions:
             raise ProtocolViolationError("its executions are not those of its snapshot")
@@ -197,11 +198,6 @@ class CapsuleReader:
         if len(body) != MOST[END] or not hmac.compare_digest(body[: len(digest)], digest):
             raise ProtocolViolationError("it was altered: its SHA-256 is not the one that it names")
         return End(digest, body[len(digest) :])
-
-
-def is_hexadecimal(text: str) -> bool:
-    """Whether digits are all that it has."""
-    return set(text) <= set("0123456789abcdef")
 
 
 def _header(body: bytes) -> Header:

@@ -9,7 +9,7 @@ from orchestrator.services.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class Capsules:
-    """`exports.export`, `imports.bring_in`, and whom `trust` names."""
+    """`exports.export` and `exports.notebook`, `imports.bring_in`, and whom `trust` names."""
 
     exports: Exports
     imports: Imports

@@ -11,6 +11,7 @@ from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.import_ports import ImportRecords
 from orchestrator.domain.model import CellText, ExecutionRecord, Session
+from orchestrator.domain.notebooks import notebook
 from orchestrator.domain.signing import Signing
 from orchestrator.domain.snapshot_ports import SnapshotReader
 from orchestrator.domain.snapshots import DamagedPiece, SnapshotDamagedError
@@ -38,6 +39,7 @@ class Exports:
         self._sessions = sessions
         self._records = equipment.records
         self._pieces = equipment.pieces
+        self._snapshots = equipment.snapshots
         self._upkeep = equipment.upkeep
         self._clock = equipment.clock
         self._imports = imports
@@ -64,6 +66,19 @@ class Exports:
             async with aclosing(self._stream(session, reader)) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+    async def notebook(self, session_id: str, *, caller: Caller = LOCAL_CALLER) -> str:
+        """The cells that are kept and what they showed, as a notebook; nothing is woken, run or changed. Raises
+        SessionNotFoundError, PermissionDeniedError.
+        """
+        caller.require("read")
+        session = await self._records.find_session(caller.tenant, session_id_of(session_id))
+        if session is None:
+            raise not_found(session_id)
+        listing = await self._snapshots.saved_listing_of(session.key)
+        cells = await self._cells(session, session.executions)
+        # Off the loop: pictures of many cells are encoded.
+        return await asyncio.to_thread(notebook, cells, "3" if listing is None else listing.python, session.session_id)
 
     async def _chosen(self, session_id: str, sequence: int | None, tenant: str) -> tuple[Session, int]:
         if sequence is None:

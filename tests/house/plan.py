@@ -46,6 +46,7 @@ AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
 # What can be had without touching anything outside the process.
 PURE = frozenset(
     {
+        "base64",
         "collections",
         "contextlib",
         "dataclasses",

@@ -25,8 +25,8 @@ from tests.unit import capsules
 from tests.unit.pretended_engine import FullOnce, House, house
 
 
-async def exported(opened: House, session_id: str = "s", **given: int) -> list[bytes]:
-    async with aclosing(opened.tenancy.capsules.exports.export(session_id, **given)) as chunks:
+async def exported(opened: House, session_id: str = "s", sequence: int | None = None) -> list[bytes]:
+    async with aclosing(opened.tenancy.capsules.exports.export(session_id, sequence=sequence)) as chunks:
         return [chunk async for chunk in chunks]
 
 

@@ -39,6 +39,28 @@ def _import(tx: Transaction, arrival: Arrival, most: int | None) -> Session | No
         "UPDATE sessions SET executions = ?, activity = ? WHERE key = ?",
         (intent.execution, intent.activity, intent.key),
     )
+    _past(tx, arrival)
+    tx.change(
+        """
+        INSERT INTO snapshots (session, sequence, seed, intended, intended_incarnation, intended_execution,
+                               intended_activity, intended_replaces)
+        VALUES (:key, :sequence, :seed, :sequence, :incarnation, :execution, :activity, 1)
+        """,
+        {
+            "key": intent.key,
+            "sequence": intent.sequence,
+            "seed": snapshots.fresh_seed(),
+            "incarnation": intent.incarnation,
+            "execution": intent.execution,
+            "activity": intent.activity,
+        },
+    )
+    snapshots.committed(tx, intent.key, arrival.stored)
+    return sessions.find(tx, arrival.tenant, arrival.session_id)
+
+
+def _past(tx: Transaction, arrival: Arrival) -> None:
+    intent = arrival.intent
     tx.change_each(
         """
         INSERT INTO executions (session, number, incarnation, outcome, started_at, finished_at, bound, removed)
@@ -58,23 +80,6 @@ def _import(tx: Transaction, arrival: Arrival, most: int | None) -> Session | No
             for row in arrival.executions
         ],
     )
-    tx.change(
-        """
-        INSERT INTO snapshots (session, sequence, seed, intended, intended_incarnation, intended_execution,
-                               intended_activity, intended_replaces)
-        VALUES (:key, :sequence, :seed, :sequence, :incarnation, :execution, :activity, 1)
-        """,
-        {
-            "key": intent.key,
-            "sequence": intent.sequence,
-            "seed": snapshots.fresh_seed(),
-            "incarnation": intent.incarnation,
-            "execution": intent.execution,
-            "activity": intent.activity,
-        },
-    )
-    snapshots.committed(tx, intent.key, arrival.stored)
-    return sessions.find(tx, arrival.tenant, arrival.session_id)
 
 
 def _renew(tx: Transaction, seed: int) -> None:

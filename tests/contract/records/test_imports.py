@@ -9,7 +9,8 @@ from orchestrator.adapters.store.records import SqliteRecords
 from orchestrator.domain.errors import QuotaError
 from orchestrator.domain.import_ports import Arrival
 from orchestrator.domain.model import ExecutionRecord, SessionState
-from tests.contract.records.steps import TENANT, stored
+from tests.contract.records.snapshot_steps import written
+from tests.contract.records.steps import TENANT
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
 PAST = (ExecutionRecord(6, 0, "ok", AT, AT, ("x",), ()), ExecutionRecord(7, 0, "never_arrived", AT, None, (), ()))
@@ -17,7 +18,7 @@ PAST = (ExecutionRecord(6, 0, "ok", AT, AT, ("x",), ()), ExecutionRecord(7, 0, "
 
 async def arrival(sqlite: SqliteRecords, name: str = "came") -> Arrival:
     intent = await sqlite.imports.plan_import(7, 99)
-    return Arrival(TENANT, name, intent, stored(intent), PAST)
+    return Arrival(TENANT, name, intent, written(intent), PAST)
 
 
 async def test_it_is_there_with_its_past_its_head_and_a_seed_of_its_own(sqlite: SqliteRecords) -> None:
