@@ -66,6 +66,7 @@ class Orchestrator:
     def __init__(self, services: "Services", patience: Patience) -> None:
         self.sessions = services.sessions
         self.histories = services.histories
+        self.capsules = services.tenancy.capsules
         self._services = services
         self._patience = patience
 
@@ -237,7 +238,7 @@ async def _running(
         )
         sessions = Sessions(engine, equipment)
         cpus = os.cpu_count() or 1
-        tenancy = Tenancy.build(settings, store.records, sessions, equipment, cpus)
+        tenancy = Tenancy.build(settings, records, sessions, equipment, engine=engine, cpus=cpus)
         reloading = Reloading(settings, limits, sandboxes, tenancy, cpus)
         reaper = Reaper(sessions.in_use, tasks, clock, limits, telemetry)
         sweeper = Sweeper(sessions, engine, equipment, tenancy.errands)

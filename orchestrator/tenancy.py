@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from orchestrator import __version__
 from orchestrator.adapters.data_directory import DataDirectory
 from orchestrator.adapters.data_directory import holder as holder  # noqa: PLC0414 - for commands
-from orchestrator.adapters.jwt_issuer import JwtIssuer, Trust, require_safe
+from orchestrator.adapters.jwt_issuer import JwtIssuer, require_safe
+from orchestrator.adapters.jwt_issuer import Trust as IssuerTrust
+from orchestrator.adapters.signing_key import SigningKey
 from orchestrator.adapters.store.records import RECORDS_NAME, SqliteRecords, open_records
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.domain.errors import OrchestratorError
-from orchestrator.domain.ports import Clock
+from orchestrator.domain.ports import Clock, Engine
 from orchestrator.services.admission import Admission
 from orchestrator.services.auditing import Auditing
+from orchestrator.services.capsules import Capsules
 from orchestrator.services.equipment import Equipment
+from orchestrator.services.exporting import Exports
+from orchestrator.services.importing import Imports
 from orchestrator.services.keyring import Keyring
 from orchestrator.services.lookups import Lookups
 from orchestrator.services.metering import Metering
@@ -27,6 +32,7 @@ from orchestrator.services.sessions import Sessions
 from orchestrator.services.slots import Slots
 from orchestrator.services.tasks import Tasks
 from orchestrator.services.tenants import Tenants
+from orchestrator.services.trust import Trust
 from orchestrator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,10 +49,18 @@ class Tenancy:
     lookups: Lookups
     repeats: Repeats
     admission: Admission
+    capsules: Capsules
 
     @classmethod
     def build(
-        cls, settings: Settings, records: SqliteRecords, sessions: Sessions, equipment: Equipment, cpus: int
+        cls,
+        settings: Settings,
+        records: SqliteRecords,
+        sessions: Sessions,
+        equipment: Equipment,
+        *,
+        engine: Engine,
+        cpus: int,
     ) -> "Tenancy":
         """As the settings say; the machine has so many CPUs."""
         tasks, clock, limits = equipment.tasks, equipment.clock, equipment.limits
@@ -65,8 +79,15 @@ class Tenancy:
         repeats = Repeats(records.repeats, lookups, tasks, clock, window=settings.repeat_window)
         running = Slots(limit=settings.max_running or cpus, wait=settings.sandbox_wait, what="its turn to run")
         admission = Admission(metering, audit, repeats, running, limits=limits, slice_seconds=settings.running_slice)
+        signing = SigningKey(settings.data_dir)
+        trust, imports = Trust(records, signing, audit, clock), records.imports
+        capsules = Capsules(
+            Exports(sessions, equipment, imports, admission, signing, product=__version__),
+            Imports(sessions, equipment, imports, admission, metering, engine=engine, signing=signing, trust=trust),
+            trust,
+        )
         tenants = Tenants(records.tenants, keyring, clock)
-        return cls(records, keyring, tenants, audit, lookups, repeats, admission)
+        return cls(records, keyring, tenants, audit, lookups, repeats, admission, capsules)
 
     @property
     def errands(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
@@ -98,7 +119,7 @@ def _issuer(settings: Settings, clock: Clock) -> JwtIssuer | None:
     require_safe(keys)
     algorithms = [name for name in settings.jwt_algorithms.split(",") if name]
     return JwtIssuer(
-        Trust(issuer, audience, keys, algorithms, settings.jwt_tenant_claim, settings.jwt_scopes_claim), clock
+        IssuerTrust(issuer, audience, keys, algorithms, settings.jwt_tenant_claim, settings.jwt_scopes_claim), clock
     )
 
 

@@ -52,8 +52,8 @@ def _of_the_head(session: Session, record: SnapshotRecord, head: StoredSnapshot)
         )
     if summary.incarnation > session.incarnation:
         yield f"The head is of incarnation {summary.incarnation}, and the session's is {session.incarnation}."
-    # What replaced the session may be a copy, with the digests of where it came from.
-    if record.since < summary.sequence and record.seed is not None and summary.seed != record.seed:
+    # What replaced the session may be a copy, with the digests of where it came from; an export renews the seed.
+    if max(record.since, record.renewed) < summary.sequence and record.seed is not None and summary.seed != record.seed:
         yield "The head's digests were made under another seed than the session's."
 
 

@@ -1,15 +1,24 @@
 """What is kept of an answer beside its output, as text: for who asks for it later. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from orchestrator.domain.model import CellError, CellText, Display, Ending, ExecutionResult, ResumedFrom
+from orchestrator.domain.claims import MAX_MESSAGE, MAX_NOTE, clean, json_of, object_of
+from orchestrator.domain.errors import Code
+from orchestrator.domain.model import CellError, CellText, Display, Ending, ExecutionResult, Outcome, ResumedFrom, Rung
+from orchestrator.domain.wire import ProtocolViolationError
+
+ENDINGS: Final[frozenset[str]] = frozenset((*get_args(Outcome), "never_arrived", "outcome_unknown"))
 
 _MOST_PICTURES: Final = 500_000  # bytes of figures of one answer
 _MOST_TEXT: Final = 200_000  # characters of its value, and of its traceback
+_MOST_REST: Final = 8_000_000  # bytes of all that
+_MOST_NAMES: Final = 1_000
+_MIME = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +84,68 @@ def result_of_text(text: CellText, session_id: str) -> ExecutionResult | None:
         cpu=fields["cpu"],
         incarnation=fields["incarnation"],
     )
+
+
+def sound_rest(rest: str) -> str:
+    """What `rest_of` has made in another installation, every field checked and capped, so that `result_of_text` can
+    read it. Raises ProtocolViolationError.
+    """
+    if not rest:
+        return ""
+    try:
+        fields = object_of(json_of(rest.encode(), limit=_MOST_REST), "answer")
+        error, resumed = fields["error"], fields["resumed_from"]
+        checked: dict[str, Any] = {
+            "status": _one_of(fields["status"], ("ok", "error")),
+            "truncated": _of_type(fields["truncated"], bool),
+            "value": None if fields["value"] is None else _of_type(fields["value"], str)[:_MOST_TEXT],
+            "displays": [_sound_display(*display) for display in _listed(fields["displays"])],
+            "error": None if error is None else _sound_error(*error),
+            "duration_ms": float(_of_type(fields["duration_ms"], (int, float))),
+            "bound": [clean(name, _MOST_NAMES) for name in _listed(fields["bound"])],
+            "removed": [clean(name, _MOST_NAMES) for name in _listed(fields["removed"])],
+            "resumed_from": resumed and [_one_of(resumed[0], get_args(Rung)), _count(resumed[1])],
+            "memory_peak": _count(fields["memory_peak"]) or 0,
+            "notes": [clean(note, MAX_NOTE) for note in _listed(fields["notes"])],
+            "cpu": None if fields["cpu"] is None else float(_of_type(fields["cpu"], (int, float))),
+            "incarnation": _count(fields["incarnation"]),
+        }
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as fault:
+        raise ProtocolViolationError("what is kept of an answer is not as it should be") from fault
+    return json.dumps(checked, separators=(",", ":"))
+
+
+def _sound_display(mime: Any, data: Any) -> list[str]:  # noqa: ANN401 - checked here
+    if _MIME.fullmatch(mime) is None:
+        raise ValueError("a display's kind is none")
+    return [mime, bytes.fromhex(data).hex()]
+
+
+def _sound_error(code: Any, kind: Any, message: Any, traceback: Any, hint: Any) -> list[str | None]:  # noqa: ANN401 - checked here
+    return [
+        _one_of(code, get_args(Code)),
+        None if kind is None else clean(kind, MAX_NOTE),
+        clean(message, MAX_MESSAGE, lines=True),
+        _of_type(traceback, str)[:_MOST_TEXT],
+        None if hint is None else clean(hint, MAX_NOTE),
+    ]
+
+
+def _one_of(value: Any, choices: tuple[str, ...]) -> str:  # noqa: ANN401 - checked here
+    return choices[choices.index(value)]
+
+
+def _of_type(value: Any, kind: type | tuple[type, ...]) -> Any:  # noqa: ANN401 - checked here
+    if not isinstance(value, kind):
+        raise TypeError("a field is of another type")
+    return value
+
+
+def _count(value: Any) -> int | None:  # noqa: ANN401 - checked here
+    if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+        raise ValueError("a count is none")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - checked here
+    return list(_of_type(value, list)[:_MOST_NAMES])

@@ -197,6 +197,7 @@ class SnapshotRecord:
     head_activity: int  # what the head covers
     since: int  # nothing below this sequence comes back by itself
     seed: int | None = field(default=None, repr=False)  # the session's, for raw digests; None: not looked up
+    renewed: int = 0  # snapshots up to this sequence may have been made under an earlier seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,18 @@ class Metering:
         self._count(quotas, used)
         return quotas
 
+    async def room(self, tenant: str) -> tuple[int | None, int | None]:
+        """How many bytes, and how many files, may come to what the tenant has stored; None: no limit."""
+        quotas = await self.quotas(tenant)
+        if quotas.stored_bytes is None and quotas.files is None:
+            return None, None
+        holdings = await self._tenants.holdings(tenant)
+        stored = await self._pieces.file_bytes(holdings.sessions)
+        return (
+            None if quotas.stored_bytes is None else max(0, quotas.stored_bytes - stored),
+            None if quotas.files is None else max(0, quotas.files - holdings.files),
+        )
+
     async def _looked(self, tenant: str) -> tuple[Quotas, _Used]:
         quotas, used = await self.quotas(tenant), self._used[tenant]
         async with used.turn:

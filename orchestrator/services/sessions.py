@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -212,8 +213,17 @@ class Sessions:
         await self._pieces.delete(key)
         await self._records.delete_session(key)
 
+    @contextmanager
+    def arriving(self, key: str) -> Iterator[None]:
+        """The file of that key has no session yet, or never will: nobody is to take it for a stray meanwhile."""
+        self._ending.add(key)
+        try:
+            yield
+        finally:
+            self._ending.discard(key)
+
     def ending(self) -> frozenset[str]:
-        """The keys of sessions that are being deleted right now."""
+        """The keys of sessions that are being deleted, or imported, right now."""
         return frozenset(self._ending)
 
     async def all(self) -> Sequence[Session]:

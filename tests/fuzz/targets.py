@@ -12,6 +12,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, JSONRPCRequest
 
 from orchestrator.adapters.channel import replies, snapshot_frames
+from orchestrator.domain.capsule_reading import CapsuleRefusedError
+from orchestrator.domain.capsules import HEAD, MAGIC
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.identifiers import MAX_SESSION_ID_CHARACTERS, session_id_of
 from orchestrator.domain.kept_results import KeptExecution
@@ -21,6 +23,7 @@ from orchestrator.domain.snapshots import Manifest
 from orchestrator.domain.wire import MAX_BODY, Frame, FrameDecoder, ProtocolViolationError, encode
 from orchestrator.faces.line_transport import UnreadableLineError, parse
 from orchestrator.faces.mcp_server import ToolServer, build_server
+from tests.unit import capsules
 from tests.unit.test_agent_saves import load
 
 UNIT = Path(__file__).parents[1] / "unit"
@@ -159,9 +162,33 @@ def _require(told: object) -> None:
     assert told
 
 
+def capsule(data: bytes) -> None:
+    """The same in whatever cut; resealed, so that it reaches what only a signer could write."""
+    step = data[0] + 1 if data else 1
+    for tried in (data[1:], _resealed(data[1:])):
+        assert _read_of(tried, len(tried) or 1) == _read_of(tried, step)
+
+
+def _resealed(data: bytes) -> bytes:
+    place, records = len(MAGIC), []
+    while place + HEAD.size <= len(data):
+        _, size = HEAD.unpack_from(data, place)
+        records.append(data[place : place + HEAD.size + size])
+        place += HEAD.size + size
+    return capsules.resealed(records) if records else data
+
+
+def _read_of(data: bytes, step: int) -> list[Any] | None:
+    try:
+        return capsules.read(data, step)
+    except CapsuleRefusedError:
+        return None
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "manifest": manifest,
+    "capsule": capsule,
     "channel": channel,
     "session_ids": session_ids,
     "mcp": mcp,
@@ -177,6 +204,8 @@ def seeds(target: str) -> list[bytes]:
             return [bytes([step]) + raw for raw in (*known, b"".join(known[:3])) for step in (0, 6, 255)]
         case "manifest":
             return [json.dumps(_MANIFEST).encode()]
+        case "capsule":
+            return [b"\xff" + capsules.whole(), b"\0" + capsules.whole(cells=[])]
         case "channel":
             return [*known, *(encode(header, parts) for header, parts in _REPLIES)]
         case "session_ids":

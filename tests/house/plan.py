@@ -17,6 +17,7 @@ LONGER_FUNCTIONS = {
 # The libraries that pyproject.toml names, and what of each is imported: some bring parts under other names.
 LIBRARIES: Mapping[str, frozenset[str]] = {
     "aiosqlite": frozenset({"aiosqlite"}),
+    "cryptography": frozenset({"cryptography"}),  # signs capsules; comes with pyjwt[crypto] too
     "docker": frozenset({"docker", "requests"}),  # the SDK lets the failures of its transport through
     "httptools": frozenset({"httptools"}),
     # the SDK's types are packaged apart, it runs on anyio, and its HTTP side is made of starlette's parts
@@ -45,6 +46,7 @@ AGENT_LIBRARIES = frozenset({"cloudpickle", "xxhash", "zstandard"})
 # What can be had without touching anything outside the process.
 PURE = frozenset(
     {
+        "base64",
         "collections",
         "contextlib",
         "dataclasses",
@@ -98,7 +100,16 @@ LAYERS: Mapping[str, Layer] = {
     "orchestrator.adapters": Layer(
         (*_EVERYWHERE, "orchestrator.adapters"),
         libraries=frozenset(
-            {"aiosqlite", "docker", "opentelemetry-api", "prometheus-client", "pyjwt[crypto]", "tenacity", "xxhash"}
+            {
+                "aiosqlite",
+                "cryptography",
+                "docker",
+                "opentelemetry-api",
+                "prometheus-client",
+                "pyjwt[crypto]",
+                "tenacity",
+                "xxhash",
+            }
         ),
         libraries_a_file=1,
     ),

@@ -157,7 +157,8 @@ class House:
         equipment = Equipment(records, records, pieces, self.sandboxes, tasks, self.clock, limits, records.upkeep)
         self.sessions = Sessions(self.engine, equipment)
         self.histories = Histories(self.sessions, equipment)
-        self.tenancy = Tenancy.build(settings, records, self.sessions, equipment, 8)
+        own = settings.model_copy(update={"data_dir": path})  # where the signing key is made
+        self.tenancy = Tenancy.build(own, records, self.sessions, equipment, engine=self.engine, cpus=8)
         self.reaper = Reaper(self.sessions.in_use, tasks, self.clock, limits)
         self.sweeper = Sweeper(self.sessions, self.engine, equipment)
         self.eviction = Eviction(self.sessions.in_use, self.sandboxes, tasks, self.clock)

@@ -259,6 +259,11 @@ _REPEATS = (
     "ALTER TABLE heads ADD COLUMN files INTEGER NOT NULL DEFAULT 0",
 )
 
+_SEEDS_TOLD = (
+    # An export tells the seed of what it holds: snapshots up to this sequence may have another than the session's.
+    "ALTER TABLE snapshots ADD COLUMN renewed INTEGER NOT NULL DEFAULT 0",
+)
+
 MIGRATIONS: tuple[Sequence[str], ...] = (
     _FIRST,
     _SNAPSHOTS,
@@ -269,4 +274,5 @@ MIGRATIONS: tuple[Sequence[str], ...] = (
     _TENANTS,
     _AUDIT,
     _REPEATS,
+    _SEEDS_TOLD,
 )

@@ -9,6 +9,7 @@ from typing import Final
 from orchestrator.adapters.store import executions, recovery, sandboxes, schema, sessions, snapshots
 from orchestrator.adapters.store.audit import SqliteAudit
 from orchestrator.adapters.store.connection import RecordsConnection, Transaction, raw_connection
+from orchestrator.adapters.store.imports import SqliteImports
 from orchestrator.adapters.store.names import bindings
 from orchestrator.adapters.store.repeats import SqliteRepeats
 from orchestrator.adapters.store.session_lists import SqliteSessionLists
@@ -64,6 +65,7 @@ class SqliteRecords(Records, SnapshotRecords):
         self.audit = SqliteAudit(connection)
         self.repeats = SqliteRepeats(connection)
         self.lists = SqliteSessionLists(connection)
+        self.imports = SqliteImports(connection)
 
     @property
     def path(self) -> Path:

@@ -48,7 +48,9 @@ def find(tx: Transaction, tenant: str, session_id: str) -> Session | None:
     return None if row is None else session_of(row)
 
 
-def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most: int | None = None) -> Session:
+def ensure(
+    tx: Transaction, tenant: str, session_id: str, environment: str, most: int | None = None, *, key: str | None = None
+) -> Session:
     """That session, made where there is none. Raises QuotaError where the tenant has `most` already."""
     found = find(tx, tenant, session_id)
     if found is not None:
@@ -64,7 +66,7 @@ def ensure(tx: Transaction, tenant: str, session_id: str, environment: str, most
         RETURNING {COLUMNS}
         """,  # noqa: S608 - the columns stand above
         {
-            "key": secrets.token_hex(16),
+            "key": key or secrets.token_hex(16),
             "tenant": tenant,
             "session_id": session_id,
             "state": SessionState.HIBERNATED,

@@ -116,7 +116,7 @@ def void(tx: Transaction, key: str, incarnation: int) -> bool:
             SELECT key, 1, ? FROM sessions WHERE key = ? AND incarnation = ? AND state <> 'destroying'
         ON CONFLICT (session) DO UPDATE SET sequence = sequence + 1, intended = NULL
         """,
-        (_fresh_seed(), key, incarnation),
+        (fresh_seed(), key, incarnation),
     )
     return changed == 1
 
@@ -145,7 +145,7 @@ def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) 
         """,
         {
             "key": key,
-            "seed": _fresh_seed(),
+            "seed": fresh_seed(),
             "incarnation": session["incarnation"],
             "execution": session["executions"],
             "activity": session["activity"],
@@ -155,7 +155,8 @@ def _intend(tx: Transaction, key: str, session: sqlite3.Row, *, replaces: bool) 
     return _intent(row)
 
 
-def _fresh_seed() -> int:
+def fresh_seed() -> int:
+    """One that nobody knows."""
     return secrets.randbits(63)  # what SQLite's signed integers hold
 
 
@@ -236,6 +237,7 @@ def _record(row: sqlite3.Row) -> SnapshotRecord:
         head_activity=row["head_activity"],
         since=row["since"],
         seed=row["seed"],
+        renewed=row["renewed"],
     )
 
 

@@ -36,3 +36,10 @@ async def test_what_is_remembered_of_a_piece_that_was_sent_is_small(tmp_path: Pa
     much = await _most_memory(tmp_path / "much", 110_000, "dust")
 
     assert much < some + 100_000 * 240 // 1024, f"10,000 pieces took {some} KiB, 110,000 pieces {much} KiB"
+
+
+async def test_a_capsule_is_written_and_read_in_memory_that_does_not_grow_with_it(tmp_path: Path) -> None:
+    some = await _most_memory(tmp_path / "some", 200, "capsuled")
+    much = await _most_memory(tmp_path / "much", 500, "capsuled")
+
+    assert much < some + 64 * 1024, f"200 MiB took {some} KiB, 500 MiB {much} KiB"

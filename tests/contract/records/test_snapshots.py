@@ -41,6 +41,21 @@ async def test_an_intent_tells_what_the_snapshot_will_cover_and_may_share_with(s
     assert await sqlite.snapshot_records() == [record]
 
 
+async def test_a_seed_that_was_told_is_no_sessions_any_more(sqlite: SqliteRecords) -> None:
+    one, other = await ready_session(sqlite, "one"), await ready_session(sqlite, "other")
+    told, kept = (await saved(sqlite, one)).seed, (await saved(sqlite, other)).seed
+    in_flight = await intended(sqlite, one)
+
+    await sqlite.imports.seed_told(told)
+
+    record, untouched = await sqlite.snapshot_record(one.key), await sqlite.snapshot_record(other.key)
+    assert record is not None
+    assert untouched is not None
+    assert record.seed not in (told, None)
+    assert (record.renewed, untouched.renewed, untouched.seed) == (in_flight.sequence, 0, kept)
+    assert (await intended(sqlite, one)).seed == record.seed
+
+
 async def test_each_session_has_a_seed_of_its_own_for_all_its_snapshots(sqlite: SqliteRecords) -> None:
     one, other = await ready_session(sqlite, "one"), await ready_session(sqlite, "other")
     await sqlite.void_snapshots(other.key, 1)
