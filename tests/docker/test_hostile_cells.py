@@ -35,13 +35,13 @@ async def test_cells_whose_time_is_over_as_they_begin_are_interrupted_and_keep_t
 async def test_a_signal_that_comes_between_two_cells_holds_up_neither(orchestrator: Orchestrator) -> None:
     code = "import subprocess, os\nsent = subprocess.Popen(f'sleep .2; kill -INT {os.getpid()}', shell=True)"
     await orchestrator.execute(code, session_id="s")
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(paced(0.5))
     assert (await orchestrator.execute("sent.wait()", session_id="s", timeout=paced(5))).value == "0"
 
 
 async def test_an_interrupt_that_a_finalizer_swallows_is_raised_again(orchestrator: Orchestrator) -> None:
     code = (
-        "import time\nclass Slow:\n    def __del__(self):\n        end = time.monotonic() + 2\n"
+        f"import time\nclass Slow:\n    def __del__(self):\n        end = time.monotonic() + {paced(2)}\n"
         "        while time.monotonic() < end: pass\nkept = 1\nslow = Slow()\ndel slow\nkept = 2\ntime.sleep(30)"
     )
     stopped = await orchestrator.execute(code, session_id="s", timeout=paced(0.5))

@@ -21,6 +21,7 @@ from orchestrator.provisioning import CHANNELS_NAME
 from orchestrator.settings import Settings
 from tests import leaks
 from tests.docker.conftest import records_left
+from tests.pace import paced
 
 ATTACK = Path(__file__).parents[2] / "sandbox-image" / "attack"
 NUMBERS = json.loads((ATTACK / "system_calls.json").read_text("utf-8"))
@@ -89,9 +90,9 @@ class Arena:
 
     async def bystander(self, code: str) -> str | None:
         """The value of a cell of somebody else's, which has to succeed within its call's bound."""
-        async with asyncio.timeout(CALL_SECONDS):
+        async with asyncio.timeout(paced(CALL_SECONDS)):
             result = await self.orchestrator.sessions.execute(
-                code, session_id=SESSION, tenant=BYSTANDER, timeout=CALL_SECONDS
+                code, session_id=SESSION, tenant=BYSTANDER, timeout=paced(CALL_SECONDS)
             )
         assert result.error is None, result.error
         assert not [note for note in result.notes if "ost:" in note], result.notes
@@ -125,7 +126,7 @@ class Arena:
     async def unharmed(self) -> None:
         """What must hold after each hostile cell."""
         began = time.monotonic()
-        async with asyncio.timeout(OWNER_SECONDS):
+        async with asyncio.timeout(paced(OWNER_SECONDS)):
             listed = await self.orchestrator.sessions.list_sessions(tenant=BYSTANDER)
         self.latencies.owner.append(time.monotonic() - began)
         assert [session.session_id for session in listed] == [SESSION]
@@ -141,7 +142,7 @@ class Arena:
         if await self._settled(1.0):
             await self.orchestrator.sessions.clear(SESSION, tenant=ATTACKER)
             self.fresh = True
-            left = await self._settled(SETTLING_SECONDS)
+            left = await self._settled(paced(SETTLING_SECONDS))
             assert not left, left
 
     async def _settled(self, seconds: float) -> list[str]:
