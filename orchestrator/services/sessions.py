@@ -8,11 +8,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.domain.ageing import expiry_of
-from orchestrator.domain.errors import (
-    OrchestratorError,
-    SessionDeletedError,
-    StoreUnusableError,
-)
+from orchestrator.domain.errors import OrchestratorError, SessionDeletedError, StoreUnusableError
 from orchestrator.domain.identifiers import session_id_of
 from orchestrator.domain.model import (
     LOCAL_TENANT,

@@ -232,7 +232,7 @@ async def test_no_act_is_done_whose_entry_cannot_be_written_and_no_entry_tells_o
         before = await opened.acts()
         with pytest.raises(InvalidRequestError):
             await opened.tenants.create("a", by=LOCAL_CALLER)
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(NotFoundError):
             await opened.tenants.rotate_key("0" * 12, by=LOCAL_CALLER)
         assert await opened.acts() == before
         held = await opened.records.tenants.tenants(), await opened.records.tenants.keys()
