@@ -18,7 +18,7 @@ from tests.contract.scripted_agent import SANDBOX, SECRET, AttachEnd, Reach, Scr
 
 INTENT = SnapshotIntent("k", 7, 3, 20, 41, head=6, replaces=False, seed=2**64 - 1)
 SAVE = SaveOrder(INTENT, "env", 6, 10, 100, compress=True, final=False, hold=0.5, bound=30.0, most_bytes=100_000_000)
-MOST_STANDSTILL = 1.0  # seconds; two noisy cores, and still far below what a hostile close would cost
+MOST_STANDSTILL = 2.5  # seconds; two cores that do more than this, and still far below what a hostile close would cost
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from orchestrator.domain import wire
 from tests.contract.conftest import unix_reach
 from tests.contract.scripted_agent import SANDBOX, SECRET, Reach, ScriptedAgent, knock
 
-LINGER_SECONDS = 3
+LINGER_SECONDS = 5
 
 
 @pytest.fixture
