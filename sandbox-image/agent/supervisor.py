@@ -13,6 +13,7 @@ from agent.channel import Channel
 from agent.executions import Executions
 from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
+from agent.lock_watch import LockWatch
 from agent.memory_watch import MemoryWatch
 from agent.own_faults import OwnFaults
 from agent.pool_watch import PoolWatch
@@ -68,6 +69,7 @@ class Supervisor:
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
         PoolWatch(reactor, self._workers.kill)
+        LockWatch(reactor, self._workers.kill, self._workers.zygotes)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
