@@ -23,6 +23,7 @@ _PART = 512  # descriptors that are looked at without a pause
 _HIDING = 5.0  # seconds; what is just forked from the zygote is hidden for a moment
 _MANY_HIDING = 5  # walks, since a clock goes on while the sandbox has no turn
 _LOCK = b": POSIX "  # no other kind comes in large numbers: those by flock are one for each open file
+_GONE = (FileNotFoundError, ProcessLookupError)
 _READ = 4096  # enough where there are few locks
 _MORE = 65_536
 
@@ -51,12 +52,18 @@ class LockWatch:
         reactor.after(_PAUSE, self._go_on)
 
     def _go_on(self) -> None:
-        for _ in range(_PART):
-            if next(self._walk, None) is None:
-                self._walk = self._look()
-                self._reactor.after(_PAUSE, self._go_on)
-                return
-        self._reactor.after(_BREATH, self._go_on)
+        more = False
+        try:
+            more = self._part()
+        finally:  # whatever happens, the next look comes
+            self._reactor.after(_BREATH if more else _PAUSE, self._go_on)
+
+    def _part(self) -> bool:
+        """Whether the walk has more to look at."""
+        if all(next(self._walk, None) is not None for _ in range(_PART)):
+            return True
+        self._walk = self._look()
+        return False
 
     def _look(self) -> Iterator[int]:
         """One walk over all processes; the locks so far, after each descriptor."""
@@ -71,10 +78,10 @@ class LockWatch:
                         self._too_many(TOO_MANY_LOCKS)
                         return
                     yield locks
-            except PermissionError:
-                hidden.add(pid)
+            except _GONE:
+                pass
             except OSError:
-                pass  # it has ended
+                hidden.add(pid)
         self._heed(hidden)
 
     def _heed(self, hidden: set[int]) -> None:
@@ -85,7 +92,7 @@ class LockWatch:
 
 
 def _locks_of(process: str) -> Iterator[int]:
-    """By descriptor. Raises PermissionError for a process that hides, and other OSError for one that has ended."""
+    """By descriptor. Raises OSError: one of `_GONE` for a process that has ended, others for one that hides."""
     directory = f"{process}/fdinfo"
     names = os.listdir(directory)
     if not names:  # a first thread that has ended has none, and the others may go on
@@ -98,26 +105,23 @@ def _locks_of(process: str) -> Iterator[int]:
 def _listed(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
-    except FileNotFoundError:
+    except _GONE:
         return []  # that thread has ended
 
 
 def _locks_through(path: str) -> int:
     """Not many more than too many are counted: each further read costs the kernel as much as the first."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(path, "rb", buffering=0) as file:
+            told = more = file.read(_READ)
+            if _LOCK not in told:
+                return 0
+            while more and told.count(_LOCK) <= MOST_LOCKS:
+                more = file.read(_MORE)
+                told += more
+            return told.count(_LOCK)
     except FileNotFoundError:
-        return 0  # it was closed
-    try:
-        told = more = os.read(fd, _READ)
-        if _LOCK not in told:
-            return 0
-        while more and told.count(_LOCK) <= MOST_LOCKS:
-            more = os.read(fd, _MORE)
-            told += more
-        return told.count(_LOCK)
-    finally:
-        os.close(fd)
+        return 0  # it was closed, and what was locked through it is free
 
 
 def _numbers(directory: str) -> list[int]:
