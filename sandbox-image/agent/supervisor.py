@@ -13,10 +13,9 @@ from agent.channel import Channel
 from agent.executions import Executions
 from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
-from agent.lock_watch import LockWatch
 from agent.memory_watch import MemoryWatch
 from agent.own_faults import OwnFaults
-from agent.pool_watch import PoolWatch
+from agent.pool_watch import watch_pools
 from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
@@ -68,8 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
-        PoolWatch(reactor, self._workers.kill)
-        LockWatch(reactor, self._workers.kill, self._workers.zygotes)
+        watch_pools(reactor, self._workers.kill, self._workers.zygotes)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
