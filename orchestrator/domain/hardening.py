@@ -42,7 +42,7 @@ MASKED_PATHS = (
     "/proc/keys",  # keyrings know no containers
     "/proc/kmsg",
     "/proc/latency_stats",
-    "/proc/locks",  # which files others have locked
+    "/proc/locks",  # which files others have locked: those of open files, and how many, in every pid namespace
     "/proc/modules",
     "/proc/mtrr",
     "/proc/pagetypeinfo",

@@ -70,6 +70,20 @@ KERNEL_SURFACE = (
         "docker's filter",
         ("donedone", "done"),
     ),
+    Cell(
+        "processes_do_not_share_descriptors",
+        "in_child(call, 'clone', 0x411, 0, 0, 0, 0)",
+        "EPERM",
+        "docker's filter",
+        ("donedone", "done"),
+    ),
+    Cell("threads_have_no_descriptors_apart", "in_child(call, 'close_range', 1000, 1000, 2)", "EPERM", "no filter"),
+    Cell(
+        "locks_of_open_files_are_not_there",
+        "call('fcntl', pair[0].fileno(), 36, struct.pack('hhqqi4x', 1, 0, 0, 1, 0))",
+        "EINVAL",
+        "docker's filter",
+    ),
     Cell("mounts_are_refused", "call('open_tree', -100, b'/', 0)", "EPERM", "no filter"),
     Cell("tracing_is_refused", "in_child(call, 'ptrace', 0, 0, 0, 0)", "EPERM", "docker's filter"),
     Cell(

@@ -6,8 +6,9 @@ down every connection of the host. How much each of the sockets holds, the conta
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from agent.lock_watch import LockWatch
 from agent.reactor import Reactor
 
 MOST_SOCKETS = 1024  # as many as one process may have open
@@ -21,6 +22,12 @@ _SOCKETS = ("/proc/net/sockstat", "/proc/net/sockstat6")  # of this network name
 _TERMINALS = "/dev/pts"  # of this container
 _COUNTED = (b"TCP:", b"UDP:", b"TCP6:", b"UDP6:")
 _MAX_FILE = 4096
+
+
+def watch_pools(reactor: Reactor, too_many: Callable[[str], object], ours: Callable[[], Collection[int]]) -> None:
+    """Sockets, terminals, and locks on files, as long as the reactor runs; both classes say what is given here."""
+    PoolWatch(reactor, too_many)
+    LockWatch(reactor, too_many, ours)
 
 
 class PoolWatch:

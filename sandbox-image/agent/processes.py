@@ -175,7 +175,18 @@ def _signal_all(number: int) -> None:
 
 
 def _living() -> list[int]:
-    return [pid for pid in _numbers("/proc") if pid != 1 and _state(f"/proc/{pid}/stat") not in _ENDED]
+    return [pid for pid in _numbers("/proc") if pid != 1 and not _has_ended(pid)]
+
+
+def _has_ended(pid: int) -> bool:
+    """With all its threads: where the first has ended, the process looks like a zombie, and the others go on."""
+    if _state(f"/proc/{pid}/stat") not in _ENDED:
+        return False
+    try:
+        threads = _numbers(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    return all(_state(f"/proc/{pid}/task/{thread}/stat") in _ENDED for thread in threads)
 
 
 def _numbers(folder: str) -> list[int]:

@@ -15,7 +15,7 @@ from agent.init import Init, let_go_of_standard_streams
 from agent.listings import Listings
 from agent.memory_watch import MemoryWatch
 from agent.own_faults import OwnFaults
-from agent.pool_watch import PoolWatch
+from agent.pool_watch import watch_pools
 from agent.processes import set_dumpable
 from agent.reactor import Reactor
 from agent.restores import Restores, is_restore
@@ -67,7 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
-        PoolWatch(reactor, self._workers.kill)
+        watch_pools(reactor, self._workers.kill, self._workers.zygotes)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:

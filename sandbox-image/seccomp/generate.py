@@ -19,7 +19,7 @@ TABLE = HERE.parents[1] / "docs" / "seccomp.md"
 _ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")
 _LOW_HALF = 0xFFFF_FFFF
 _ALL = 0xFFFF_FFFF_FFFF_FFFF
-_ERRNOS = {"success": 0, "ENOSYS": 38, "EOPNOTSUPP": 95, "EAFNOSUPPORT": 97}  # the same on both
+_ERRNOS = {"success": 0, "EINVAL": 22, "ENOSYS": 38, "EOPNOTSUPP": 95, "EAFNOSUPPORT": 97}  # the same on both
 
 _INTRODUCTION = """\
 # The system calls of a sandbox

@@ -38,6 +38,18 @@ LIMITS = (
 
 HOOKS = (
     Attack(
+        "a_child_whose_first_thread_has_ended_ends_with_its_session",
+        """
+import threading
+if os.fork() == 0:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    libc.pthread_exit(None)
+time.sleep(.5)
+os._exit(9)
+""",
+        "crashed: its process ended itself with exit code 9",
+    ),
+    Attack(
         "an_audit_hook_that_exits_costs_its_process",
         "import sys\nsys.addaudithook(lambda *_: os._exit(9))\nopen('/dev/null')",
         "crashed: its process ended itself with exit code 9",

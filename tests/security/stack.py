@@ -117,6 +117,31 @@ base.execute('SELECT sum(x) FROM t').fetchone()
 """,
         "(4950,)",
     ),
+    "sqlite_is_shared_by_threads_processes_and_many_connections": (
+        """\
+import os, sqlite3, threading
+def connect(): return sqlite3.connect('shared.db', timeout=30)
+def write():
+    base = connect()
+    for number in range(10):
+        with base: base.execute('INSERT INTO t VALUES (?)', (number,))
+    base.close()
+with connect() as base:
+    base.execute('PRAGMA journal_mode=WAL')
+    base.execute('CREATE TABLE t (x)')
+threads = [threading.Thread(target=write) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+for _ in range(2):
+    if os.fork() == 0:
+        write()
+        os._exit(0)
+for _ in range(2): os.wait()
+held = [connect() for _ in range(150)]
+{one.execute('BEGIN').execute('SELECT count(*), sum(x) FROM t').fetchone() for one in held}
+""",
+        "{(60, 270)}",
+    ),
     "subprocesses_run_and_are_piped": (
         """\
 import subprocess

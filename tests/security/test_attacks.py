@@ -6,10 +6,11 @@ from tests.security.arena import ATTACKER, SESSION, Arena
 from tests.security.attacks import Attack, ending
 from tests.security.channel_attacks import CHANNEL
 from tests.security.exhaustion import EXHAUSTION
+from tests.security.lock_attacks import LOCKS
 from tests.security.self_attacks import OWN_PROCESS
 from tests.security.time_attacks import TIME
 
-ATTACKS = {"agent and channel": CHANNEL, "exhaustion": EXHAUSTION, "own process": OWN_PROCESS, "time": TIME}
+ATTACKS = {"agent and channel": CHANNEL, "exhaustion": (*EXHAUSTION, *LOCKS), "own process": OWN_PROCESS, "time": TIME}
 CASES = [
     pytest.param(kind, attack, id=f"{kind.replace(' ', '-')}-{attack.outcome}")
     for kind, attacks in ATTACKS.items()

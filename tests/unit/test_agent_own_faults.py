@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +115,25 @@ def test_what_the_kernel_does_not_end_in_time_is_not_waited_for(monkeypatch: pyt
     assert (42, signal.SIGKILL) in sent
     assert (41, signal.SIGKILL) not in sent
     assert sent[-1] == (41, signal.SIGCONT), "who is spared goes on"
+
+
+def test_a_process_whose_first_thread_has_ended_lives_while_another_goes_on() -> None:
+    """It looks like a zombie, would be passed over where all are killed, and go on."""
+    headless = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with subprocess.Popen([sys.executable, "-c", headless], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        deadline = time.monotonic() + 20
+        while processes._state(f"/proc/{child.pid}/stat") != b"Z" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert processes._state(f"/proc/{child.pid}/stat") == b"Z"
+        assert not processes._has_ended(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert processes._has_ended(child.pid)

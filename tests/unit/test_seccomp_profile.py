@@ -106,6 +106,14 @@ HIGH = 0xDEAD_BEEF << 32  # what the kernel ignores in an argument of 32 bits, a
         ("clone", (0x003D0F00,), "allow"),  # a thread of glibc
         ("clone", (0x10000011,), "EPERM"),  # a user namespace
         ("clone", (0x40000011 | HIGH,), "EPERM"),
+        ("clone", (0x003D0B00,), "EPERM"),  # a thread with descriptors of its own
+        ("clone", (0x00000411,), "EPERM"),  # a process that shares its parent's
+        ("close_range", (3, 9, 4), "allow"),
+        ("close_range", (3, 9, 2), "EPERM"),
+        ("fcntl", (3, 6), "allow"),
+        ("fcntl", (3, 37), 22),
+        ("fcntl", (3, 38 | HIGH), 22),
+        ("fcntl", (3, 1029), "EPERM"),
         ("socket", (1, 1, 0), "allow"),
         ("socket", (2, 1 | 0o2004000, 6), "allow"),
         ("socket", (10, 2, 0), "allow"),
