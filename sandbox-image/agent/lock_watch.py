@@ -47,9 +47,21 @@ class LockWatch:
         self._ours = ours
         self._processes = processes
         self._now = now
+        self._sees = False  # whether it can look into a worker that does not hide
         self._hiding: dict[int, tuple[float, int]] = {}  # since when, and at how many walks
         self._walk = self._look()
         reactor.after(_PAUSE, self._go_on)
+
+    def look_into(self, worker: int | None) -> None:
+        """A fresh worker, in which no cell has run: where a security module or another kernel forbids to look even into
+        that, nobody is taken for hiding.
+        """
+        try:
+            self._sees = bool(os.listdir(f"{self._processes}/{worker}/fdinfo"))
+        except _GONE:
+            pass
+        except OSError:
+            self._sees = False
 
     def _go_on(self) -> None:
         more = False
@@ -87,7 +99,8 @@ class LockWatch:
     def _heed(self, hidden: set[int]) -> None:
         now, before = self._now(), self._hiding
         self._hiding = {pid: (since, walks + 1) for pid in hidden for since, walks in [before.get(pid, (now, 0))]}
-        if any(now - since >= _HIDING and walks >= _MANY_HIDING for since, walks in self._hiding.values()):
+        long = any(now - since >= _HIDING and walks >= _MANY_HIDING for since, walks in self._hiding.values())
+        if long and self._sees:
             self._too_many(HIDDEN)
 
 

@@ -24,10 +24,10 @@ _COUNTED = (b"TCP:", b"UDP:", b"TCP6:", b"UDP6:")
 _MAX_FILE = 4096
 
 
-def watch_pools(reactor: Reactor, too_many: Callable[[str], object], ours: Callable[[], Collection[int]]) -> None:
+def watch_pools(reactor: Reactor, too_many: Callable[[str], object], ours: Callable[[], Collection[int]]) -> LockWatch:
     """Sockets, terminals, and locks on files, as long as the reactor runs; both classes say what is given here."""
     PoolWatch(reactor, too_many)
-    LockWatch(reactor, too_many, ours)
+    return LockWatch(reactor, too_many, ours)
 
 
 class PoolWatch:

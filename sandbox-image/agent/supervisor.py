@@ -67,7 +67,7 @@ class Supervisor:
         self._listings = Listings(
             reactor, channel, self._workers, lost=lambda request: self.asked({"type": "list", "id": request}, [])
         )
-        watch_pools(reactor, self._workers.kill, self._workers.zygotes)
+        self._locks = watch_pools(reactor, self._workers.kill, self._workers.zygotes)
         self._workers.begin()
 
     def progress(self) -> tuple[int, int, int | None]:
@@ -239,10 +239,9 @@ class Supervisor:
         self._listings.abandon()
         self._executions.forget_namespace()
 
-    # the worker
-
     def worker_ready(self) -> None:
         """A fresh one: what waits for it gets it."""
+        self._locks.look_into(self._workers.pid)
         for request in self._clearing:
             self._channel.reply(request, {"ok": True})
         self._clearing.clear()

@@ -114,6 +114,7 @@ def test_a_process_that_hides_for_seconds_is_told_of_and_one_that_is_just_forked
     rig = Rig(tmp_path)
     rig.holds("7", 3, 0)
     rig.holds("8", 3, 0)
+    rig.watch.look_into(8)
     hide(monkeypatch, "7", error=error)
     for second in range(5):
         rig.time = float(second)
@@ -166,3 +167,16 @@ def test_the_kernels_own_words_are_understood(tmp_path: Path) -> None:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, 2 * start)
         assert sum(lock_watch._locks_of(f"/proc/{os.getpid()}")) == 300
     assert sum(lock_watch._locks_of(f"/proc/{os.getpid()}")) == 0
+
+
+def test_nobody_is_taken_for_hiding_where_a_fresh_worker_cannot_be_looked_into_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a security module that forbids it, or on a kernel that has no such files."""
+    rig = Rig(tmp_path)
+    rig.holds("7", 3, 0)
+    hide(monkeypatch, "7")
+    rig.watch.look_into(7)
+    for second in range(20):
+        rig.time = float(second)
+        assert rig.look() == [], second
