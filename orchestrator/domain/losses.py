@@ -21,5 +21,6 @@ def joined(before: Loss | None, after: Loss) -> Loss:
         return after
     cause = before.cause if after.cause in before.cause else f"{before.cause}; {after.cause}"
     names = list(dict.fromkeys((*before.names, *after.names)))
-    both = loss_of(before.first, after.last, cause[:_MAX_CAUSE], names)
+    # What fell to a savepoint first and to the snapshot below it next has lost older ones the second time.
+    both = loss_of(min(before.first, after.first), max(before.last, after.last), cause[:_MAX_CAUSE], names)
     return Loss(both.first, both.last, both.cause, both.names, both.unlisted + before.unlisted + after.unlisted)

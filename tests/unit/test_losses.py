@@ -28,6 +28,11 @@ def test_joined_losses_span_both_and_list_each_name_once() -> None:
     assert loss == Loss(1, 6, "oom; kill", ("x", "y", "z"), unlisted=3)
 
 
+def test_a_second_loss_that_reaches_further_back_is_told_from_there() -> None:
+    """First to a savepoint at 7, then to a snapshot at 6: execution 7 has gone, too."""
+    assert joined(Loss(8, 8, "crash"), Loss(7, 8, "lost", ("x",))) == Loss(7, 8, "crash; lost", ("x",))
+
+
 def test_the_same_cause_is_told_once() -> None:
     first = joined(Loss(1, 1, "oom"), Loss(2, 2, "kill"))
 

@@ -209,3 +209,19 @@ async def test_a_hibernated_session_that_wakes_and_dies_before_it_ran_anything_l
     await sqlite.recover("killed")
 
     assert (await stored(sqlite, session.key)).untold_loss is None
+
+
+async def test_what_the_savepoint_held_is_told_as_lost_when_the_sandbox_goes_before_anybody_heard_of_the_first_fall(
+    sqlite: SqliteRecords,
+) -> None:
+    session = await ready_session(sqlite)
+    await run_cell(sqlite, session, bound=["x"])
+    await saved(sqlite, session, named("x"))
+    await run_cell(sqlite, session, bound=["y"])
+    await run_cell(sqlite, session, bound=["z"])
+    assert await sqlite.namespace_lost(session.key, 1, "crash", stands_at=2) == Loss(3, 3, "crash", ("z",))
+
+    loss = await sqlite.namespace_lost(session.key, 1, "lost")
+
+    assert loss is not None
+    assert (loss.first, loss.last, set(loss.names)) == (2, 3, {"y", "z"})
