@@ -6,7 +6,7 @@ that, and where forks are slow, none is made for one cell, and then for two, fou
 """
 
 _SHARE = 0.1  # of the time, for savepoints; of a cell's, for copying pages
-_WHOLE = 2.5  # forks: the beginning of the copy, the end of the older one, and pages that both copy (measured)
+_WHOLE = 3.0  # forks: the beginning of the copy, the end of the older one, and pages that both copy (measured: 1.8-3.6)
 _PAGE_COST = 2e-6  # seconds to copy a page, the fault with it
 _PAGE = 4096  # bytes
 _UNFELT = 0.01  # seconds in a cell that nobody notices

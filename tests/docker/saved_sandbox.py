@@ -99,6 +99,14 @@ class SavedSandbox:
         with closing(api_client(find_engine())) as api:
             return int(api.inspect_container(self.handle)["State"]["ExitCode"])
 
+    async def taken_over(self, execution: int) -> None:
+        """Wait until a savepoint as of that execution has stood and is the worker now: no process is called so."""
+        async with asyncio.timeout(paced(30)):
+            while ["savepoint", str(execution)] not in self._savepoints():  # noqa: ASYNC110 - other processes decide
+                await asyncio.sleep(0.001)
+            while execution in self.standing_by():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
     async def another_savepoint(self) -> None:
         """Wait until one is being made beside the one that stands: it has its process, and may have yet to say so."""
         async with asyncio.timeout(paced(30)):
