@@ -6,6 +6,7 @@ pydantic.)
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -150,7 +151,8 @@ class Settings(HttpSettings, TenantSettings, BaseSettings):
     Default 1, as there is one CPU; with more of these, more can pay. They are let go of before each savepoint."""
 
     sandbox_workspace: ByteSize = Field(default=ByteSize(_DEFAULTS.workspace), ge=MIB)
-    """Bytes of files in `/workspace`; they live in memory and count into `sandbox_memory`.
+    """Bytes of files in `/workspace`; they live in memory and count into `sandbox_memory`, as do those in `/tmp` and
+    `/dev/shm`, of which each may have 64 MiB, or an eighth of a memory of less than 512 MiB.
     Default 256 MiB: a quarter of the default memory."""
 
     sandbox_runtime: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
@@ -267,8 +269,8 @@ class Settings(HttpSettings, TenantSettings, BaseSettings):
     @property
     def profile(self) -> SandboxProfile:
         """The limits of a sandbox."""
-        return SandboxProfile(
-            memory=int(self.sandbox_memory),
+        return replace(
+            _DEFAULTS.of_memory(int(self.sandbox_memory)),
             cpus=self.sandbox_cpus,
             pids=self.sandbox_pids,
             threads=self.sandbox_threads,

@@ -3,8 +3,8 @@
 Nothing here depends on a session or a tenant, so that a sandbox can be started before anyone asks for it.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from orchestrator.domain.model import PRODUCT
 
@@ -108,6 +108,13 @@ class SandboxProfile:
     stack: int = 8 * MIB  # RLIMIT_STACK, as everywhere; without one, addresses are less random
     stack_most: int = 64 * MIB  # what a process may raise it to
     lease: int = 1_800  # seconds that an agent without a host lives on
+
+    def of_memory(self, memory: int) -> Self:
+        """The same with so many bytes of memory. Files live there, too: that a file system is full is told to who
+        writes, that memory is full costs a process its life. So `/tmp` and `/dev/shm` may take an eighth of it each.
+        """
+        part = memory // 8
+        return replace(self, memory=memory, tmp=min(self.tmp, part), shm=min(self.shm, part))
 
 
 @dataclass(frozen=True, slots=True)

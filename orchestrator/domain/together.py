@@ -35,10 +35,11 @@ def ages_out_of_order(ages: Mapping[str, float]) -> Iterator[str]:
 
 def limits_that_do_not_fit(profile: SandboxProfile, prefix: str) -> Iterator[str]:
     """Into each other; whether the machine has as much, only the engine can say."""
-    if profile.workspace >= profile.memory:
+    beside = profile.tmp + profile.shm
+    if profile.workspace + beside >= profile.memory:
         yield (
-            f"{prefix}SANDBOX_WORKSPACE ({profile.workspace // MIB} MiB) must be less than {prefix}SANDBOX_MEMORY "
-            f"({profile.memory // MIB} MiB), since its files live there"
+            f"{prefix}SANDBOX_WORKSPACE ({profile.workspace // MIB} MiB) and {beside // MIB} MiB for /tmp and /dev/shm "
+            f"must be less than {prefix}SANDBOX_MEMORY ({profile.memory // MIB} MiB), since files live there"
         )
     if profile.threads > profile.pids // 2:
         yield (

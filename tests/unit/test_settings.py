@@ -78,8 +78,15 @@ def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {"SANDBOX_MEMORY": "256MiB"},
             (
-                "ORCHESTRATOR_SANDBOX_WORKSPACE (256 MiB) must be less than ORCHESTRATOR_SANDBOX_MEMORY (256 MiB), "
-                "since its files live there"
+                "ORCHESTRATOR_SANDBOX_WORKSPACE (256 MiB) and 64 MiB for /tmp and /dev/shm must be less than "
+                "ORCHESTRATOR_SANDBOX_MEMORY (256 MiB), since files live there"
+            ),
+        ),
+        (
+            {"SANDBOX_MEMORY": "80MiB", "SANDBOX_WORKSPACE": "60MiB"},
+            (
+                "ORCHESTRATOR_SANDBOX_WORKSPACE (60 MiB) and 20 MiB for /tmp and /dev/shm must be less than "
+                "ORCHESTRATOR_SANDBOX_MEMORY (80 MiB), since files live there"
             ),
         ),
         (
@@ -209,7 +216,7 @@ def test_a_sessions_file_is_bounded_by_the_limits_of_what_it_holds() -> None:
     assert pieces_policy_of(default).limit_bytes == default.most_of_a_file
     assert limits_of(default).saving.most_bytes == default.most_of_a_save
 
-    large = Settings.load(session_limit=10**10, sandbox_workspace=10**9, snapshot_history=2)
+    large = Settings.load(session_limit=10**10, sandbox_memory=2**31, sandbox_workspace=10**9, snapshot_history=2)
     assert large.most_of_a_save > 2 * 10**10 + 3 * 10**9
     assert large.most_of_a_file == 4 * large.most_of_a_save
     assert pieces_policy_of(Settings.load(session_file_limit=10**9)).limit_bytes == 10**9
