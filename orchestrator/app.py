@@ -138,9 +138,9 @@ class Orchestrator:
     @property
     def operations(self) -> Operations:
         """What operators may order by name."""
-        tenancy, reaping = self._services.tenancy, self._services.reaping
-        whole = Whole(self.sessions, self.histories, tenancy.lookups, self.on_behalf, self.ready, reaping)
-        return tenancy.operations(whole)
+        reaping, store = self._services.reaping, self._services.store
+        whole = Whole(self.sessions, self.histories, self.on_behalf, self.ready, reaping, self.capsules, store)
+        return self._services.tenancy.operations(whole)
 
     async def execute(
         self,
@@ -194,7 +194,7 @@ class Orchestrator:
 
     async def back_up(self, target: Path) -> None:
         """Make a backup while sessions go on; see `Store.back_up`."""
-        await self._services.store.back_up(target)
+        await self._services.store.back_up(str(target))
 
     async def ready(self) -> Mapping[str, bool]:
         """Each part that a call needs, and whether it is there."""

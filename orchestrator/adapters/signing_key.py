@@ -1,4 +1,6 @@
-"""The installation's Ed25519 key: made once, kept beside the records, readable by its owner alone."""
+"""The installation's Ed25519 key: made once, kept beside the records, readable by its owner alone. The file has the 32
+bytes of the private half, as RFC 8032 has them.
+"""
 
 import os
 import secrets
@@ -11,9 +13,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from orchestrator.domain.errors import StoreFullError, StoreUnusableError
-from orchestrator.domain.signing import KEY_BYTES, Signing
+from orchestrator.domain.signing import KEY_BYTES, KEY_NAME, Signing
 
-KEY_NAME: Final = "signing.key"  # in the data directory; 32 bytes, the private half as RFC 8032 has it
 _OTHERS: Final = 0o077
 
 

@@ -34,6 +34,8 @@ Act = Literal[
     "wake",
     "delete tenant",
     "reap",
+    "back up",
+    "vacuum",
 ]
 CodeKept = Literal["hash", "text", "nothing"]
 

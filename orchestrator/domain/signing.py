@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from orchestrator.domain.errors import InvalidRequestError
 
+KEY_NAME: Final = "signing.key"  # in the data directory: the private half
 KEY_BYTES: Final = 32  # of an Ed25519 public key
 SIGNATURE_BYTES: Final = 64
 _KEY = re.compile(r"[0-9a-f]{64}")

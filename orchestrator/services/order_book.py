@@ -3,14 +3,18 @@
 from typing import Final
 
 from orchestrator.services.audit_orders import AUDIT_ORDERS
+from orchestrator.services.capsule_orders import CAPSULE_ORDERS
 from orchestrator.services.installation_orders import INSTALLATION_ORDERS
 from orchestrator.services.orders import Order
 from orchestrator.services.session_orders import SESSION_ORDERS
+from orchestrator.services.store_orders import STORE_ORDERS
 from orchestrator.services.tenant_orders import TENANT_ORDERS
 
 ORDERS: Final[tuple[Order, ...]] = (
     *TENANT_ORDERS,
     *AUDIT_ORDERS,
     *SESSION_ORDERS,
+    *CAPSULE_ORDERS,
     *INSTALLATION_ORDERS,
+    *STORE_ORDERS,
 )

@@ -13,9 +13,10 @@ from orchestrator.domain.orders import Answer, Field, checked
 from orchestrator.domain.ports import Records
 from orchestrator.domain.session_lists import SessionLists
 from orchestrator.domain.snapshot_ports import SnapshotRecords
+from orchestrator.domain.store_care import StoreCare
 from orchestrator.services.auditing import Auditing
+from orchestrator.services.capsules import Capsules
 from orchestrator.services.history import Histories
-from orchestrator.services.lookups import Lookups
 from orchestrator.services.reaping import Reaping
 from orchestrator.services.sessions import Sessions
 from orchestrator.services.tenant_sessions import TenantSessions
@@ -31,10 +32,11 @@ class Whole:
 
     sessions: Sessions
     histories: Histories
-    lookups: Lookups
     on_behalf: Callable[[Caller], TenantSessions]
     ready: Callable[[], Awaitable[Mapping[str, bool]]]
     reaping: Reaping
+    capsules: Capsules
+    store: StoreCare
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ _ROOTS = (
         "orchestrator.provisioning",
     ),
     *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.support_bundle", "orchestrator.tenancy"),
+    "orchestrator.offline",
 )
 LAYERS: Mapping[str, Layer] = {
     "orchestrator": Layer(()),  # the package itself: its version
@@ -151,6 +152,7 @@ LAYERS: Mapping[str, Layer] = {
         (*_EVERYWHERE, "orchestrator.settings", "orchestrator.services", "orchestrator.adapters")
     ),
     "orchestrator.stored": Layer((*_EVERYWHERE, "orchestrator.adapters")),
+    "orchestrator.offline": Layer((*_EVERYWHERE, "orchestrator.adapters")),
     "orchestrator.app": Layer(
         (
             *_EVERYWHERE,

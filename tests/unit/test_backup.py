@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.adapters.data_directory import DataDirectory
+from orchestrator.adapters.signing_key import SigningKey
 from orchestrator.adapters.store import backup as backups
 from orchestrator.adapters.store import restore as restoring
 from orchestrator.adapters.store import schema
 from orchestrator.adapters.store.backup import MANIFEST_NAME, back_up
 from orchestrator.adapters.store.records import RECORDS_NAME
 from orchestrator.adapters.store.restore import FENCE, restore
+from orchestrator.adapters.store.setback import Setback
 from orchestrator.domain.errors import InvalidRequestError, OwnedError, StoreFullError, StoreUnusableError
+from orchestrator.domain.signing import KEY_NAME
+from orchestrator.offline import look_at_backup, migrate
 from tests.unit.pretended_engine import house
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -248,3 +252,55 @@ async def test_a_backup_of_an_older_schema_is_migrated(
     with closing(sqlite3.connect(tmp_path / "other" / RECORDS_NAME)) as raw:
         assert raw.execute("PRAGMA user_version").fetchone() == (len(newer),)
         assert raw.execute("SELECT count(*) FROM of_a_later_version").fetchone() == (0,)
+
+
+async def test_the_signing_key_stays_the_installations(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with house(data) as opened:
+        await opened.run("x = 1")
+        await opened.save()
+        own = SigningKey(data).public_key()
+        await back_up(data / RECORDS_NAME, opened.pieces, tmp_path / "backup", NOW, untold)
+    restore(tmp_path / "backup", tmp_path / "trial", NOW)
+    assert not (tmp_path / "trial" / KEY_NAME).exists(), "a trial beside the server signs with a key of its own"
+    restore(tmp_path / "backup", tmp_path / "new disk", NOW, take_over=True)
+    assert SigningKey(tmp_path / "new disk").public_key() == own
+    (tmp_path / "backup" / KEY_NAME).write_bytes(bytes(32))
+    with pytest.raises(StoreUnusableError, match=KEY_NAME):
+        restore(tmp_path / "backup", data, NOW, force=True)
+
+
+async def test_a_backup_from_before_the_signing_key_does_not_take_it_away(made: Path, tmp_path: Path) -> None:
+    own = SigningKey(tmp_path / "data").public_key()
+    restore(made, tmp_path / "data", NOW, force=True)
+    assert SigningKey(tmp_path / "data").public_key() == own
+
+
+async def test_what_a_restore_would_take_back_is_told(made: Path, tmp_path: Path) -> None:
+    async with house(tmp_path / "data") as opened:
+        await opened.run("y = 1", session_id="later")
+    seen = look_at_backup(made, tmp_path / "data")
+    assert seen.setback is not None
+    assert {(one.session_id, one.before, one.after) for one in seen.setback.sessions} == {
+        ("s", 2, 1),
+        ("later", 1, None),
+    }
+    assert seen.created_at == NOW
+    (tmp_path / "data" / RECORDS_NAME).write_bytes(b"no records" * 100)
+    assert look_at_backup(made, tmp_path / "data").setback is None
+    assert look_at_backup(made, tmp_path / "nowhere").setback == Setback()
+
+
+def test_older_records_are_migrated_with_a_copy_of_before(tmp_path: Path) -> None:
+    DataDirectory.own(tmp_path / "data", kind="command", version="1").release()
+    path = tmp_path / "data" / RECORDS_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        schema.migrate(raw, schema.MIGRATIONS[:-1])
+    done = migrate(tmp_path / "data")
+    newest = len(schema.MIGRATIONS)
+    assert (done.before, done.after) == (newest - 1, newest)
+    assert done.copy is not None
+    with closing(sqlite3.connect(done.copy)) as raw:
+        assert schema.schema_version(raw) == newest - 1
+    assert done.copy.stat().st_mode & 0o777 == 0o600
+    assert migrate(tmp_path / "data").copy is None

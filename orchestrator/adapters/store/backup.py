@@ -3,7 +3,8 @@
 The order makes them agree. First no snapshot is trimmed any more, then the records are copied as of one moment, then
 each session's file. A head that those records name is therefore still in its file, which may hold newer snapshots:
 they are cut off in the copy. A session that was deleted meanwhile is left out of both; one that began later is in none.
-The copied records hold no sandbox, and so no sandbox's secret, and intend no snapshot: a backup is of the heads.
+The copied records hold no sandbox, and so no sandbox's secret, and intend no snapshot: a backup is of the heads. The
+installation's signing key comes along, so that what it signs after a restore is trusted where it was before.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -29,15 +30,15 @@ from orchestrator.adapters.store.pieces.file import path_of
 from orchestrator.adapters.store.pieces.store import DIRECTORY_NAME, SqlitePieces
 from orchestrator.adapters.store.records import RECORDS_NAME
 from orchestrator.domain.errors import InvalidRequestError
+from orchestrator.domain.signing import KEY_NAME
 from orchestrator.domain.snapshots import SnapshotNotFoundError
+from orchestrator.domain.store_care import Told
 
 FORMAT: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 _READ_BYTES: Final = 1024 * 1024
 _PATIENCE: Final = 60.0  # seconds
 T = TypeVar("T")
-Told = Callable[[int, int], None]
-"""Given how many sessions are copied, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ async def back_up(records: Path, pieces: SqlitePieces, target: Path, now: dateti
         with pieces.untrimmed():
             rows = await _whole(partial(_copy_records, records, partial_path, target), "backup-records")
             gone = await _copy_files(rows, pieces, partial_path, told)
-        await _whole(partial(_finish, partial_path, target, gone, now), "backup-manifest")
+        key = records.with_name(KEY_NAME)
+        await _whole(partial(_finish, partial_path, target, key, gone, now), "backup-manifest")
     except BaseException:
         shutil.rmtree(partial_path, ignore_errors=True)
         raise
@@ -111,13 +113,14 @@ def _copy_records(path: Path, into: Path, target: Path) -> list[_Row]:
         raise store_error(error, copy) from error
 
 
-def _finish(made: Path, target: Path, gone: list[str], now: datetime) -> None:
+def _finish(made: Path, target: Path, key: Path, gone: list[str], now: datetime) -> None:
     try:
         with closing(sqlite3.connect(made / RECORDS_NAME, isolation_level=None)) as raw:
             raw.execute("PRAGMA foreign_keys = ON")
             raw.executemany("DELETE FROM sessions WHERE key = ?", [(key,) for key in gone])
             installation = raw.execute("SELECT id FROM installation").fetchone()[0]
             schema = raw.execute("PRAGMA user_version").fetchone()[0]
+        _copy_key(key, made)
         manifest = {
             "format": FORMAT,
             "version": __version__,
@@ -138,6 +141,14 @@ def _finish(made: Path, target: Path, gone: list[str], now: datetime) -> None:
         sync_directory(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise store_error(error, made / MANIFEST_NAME) from error
+
+
+def _copy_key(key: Path, made: Path) -> None:
+    with suppress(FileNotFoundError):  # none was needed yet
+        stored = key.read_bytes()
+        descriptor = os.open(made / KEY_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(stored)
 
 
 def described(path: Path) -> dict[str, int | str]:

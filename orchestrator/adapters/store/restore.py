@@ -29,9 +29,10 @@ from orchestrator.adapters.store.pieces.file import path_of
 from orchestrator.adapters.store.pieces.store import DIRECTORY_NAME
 from orchestrator.adapters.store.records import RECORDS_NAME
 from orchestrator.domain.errors import InvalidRequestError, StoreUnusableError
+from orchestrator.domain.signing import KEY_NAME
 
 FENCE: Final = 1_000_000  # executions and incarnations that are skipped: more than a session has between two backups
-_NAME: Final = re.compile(rf"{re.escape(RECORDS_NAME)}|{DIRECTORY_NAME}/[0-9a-f]{{32}}\.pieces")
+_NAME: Final = re.compile(rf"{re.escape(RECORDS_NAME)}|{re.escape(KEY_NAME)}|{DIRECTORY_NAME}/[0-9a-f]{{32}}\.pieces")
 _MOST_MANIFEST: Final = 64 * 1024 * 1024  # bytes: some 400 000 sessions
 _AT_FDCWD: Final = -100
 _EXCHANGE: Final = 2
@@ -49,10 +50,10 @@ class Restored:
 def restore(backup: Path, target: Path, now: datetime, *, force: bool = False, take_over: bool = False) -> Restored:
     """Let `target` hold that backup. Blocking.
 
-    Over the directory it was made of, or with `take_over`, the installation stays the same, and its next owner removes
-    the old life's containers; elsewhere it becomes a new one, since the old one may be at work. Raises OwnedError,
-    InvalidRequestError (something is there, and no `force`), StoreUnusableError (the backup is not as it was made, or
-    of a newer version), StoreFullError.
+    Over the directory it was made of, or with `take_over`, the installation stays the same with its signing key, and
+    its next owner removes the old life's containers; elsewhere it becomes a new one, since the old one may be at work.
+    Raises OwnedError, InvalidRequestError (something is there, and no `force`), StoreUnusableError (the backup is not
+    as it was made, or of a newer version), StoreFullError.
     """
     manifest = verified(backup)
     held = DataDirectory.own(target, kind="library", version=__version__)
@@ -65,11 +66,13 @@ def restore(backup: Path, target: Path, now: datetime, *, force: bool = False, t
                 f"{target} is not empty.",
                 hint="With force it is set aside, and what it holds beyond the backup with it.",
             )
-        is_same = take_over or _installation_of(target / RECORDS_NAME) == manifest["installation"]
+        is_its_own = _installation_of(target / RECORDS_NAME) == manifest["installation"]
+        is_same = take_over or is_its_own
         fresh = DataDirectory.own(staged, kind="library", version=__version__)
         made = staged.stat().st_ino
         try:
             _copy(backup, staged, manifest)
+            _settle_key(staged, target if is_its_own else None, keep=is_same)
             installation = _fence(staged, str(manifest["created_at"]), now, is_same=is_same)
             _agree(staged)
             _sync(staged)
@@ -122,6 +125,19 @@ def _copy(backup: Path, staged: Path, manifest: dict[str, Any]) -> None:
         shutil.copyfile(backup / name, staged / name)
         (staged / name).chmod(0o600)
         _require(staged / name, told, backup)  # the copy, since that is what will count
+
+
+def _settle_key(staged: Path, present: Path | None, *, keep: bool) -> None:
+    """Another installation signs with a key of its own; the same one with that which it has at `present`, if any: a
+    backup may be older than it.
+    """
+    path = staged / KEY_NAME
+    if not keep:
+        path.unlink(missing_ok=True)
+    elif present is not None and (present / KEY_NAME).exists():
+        stored = (present / KEY_NAME).read_bytes()
+        path.touch(mode=0o600)
+        path.write_bytes(stored)
 
 
 def _fence(staged: Path, made_at: str, now: datetime, *, is_same: bool) -> str:

@@ -3,7 +3,9 @@
 import typer
 
 from orchestrator.faces.cli.audit import audit_commands
+from orchestrator.faces.cli.capsules import add_to, trust_commands
 from orchestrator.faces.cli.config import config_commands
+from orchestrator.faces.cli.db import db_commands
 from orchestrator.faces.cli.demo import demo
 from orchestrator.faces.cli.doctor import doctor
 from orchestrator.faces.cli.engine import engine_commands
@@ -28,7 +30,10 @@ app.command()(serve)
 app.command(hidden=True)(owner)
 app.command()(status)
 app.command()(reap)
+add_to(session_commands)
 app.add_typer(session_commands, name="session")
+app.add_typer(trust_commands, name="trust")
+app.add_typer(db_commands, name="db")
 app.add_typer(config_commands, name="config")
 app.add_typer(engine_commands, name="engine")
 app.add_typer(image_commands, name="image")
