@@ -38,6 +38,29 @@ class TextLines(logging.Formatter):
         return super().format(record)
 
 
+_MOST_SESSIONS = 10_000  # whose tenants are remembered
+
+
+class WhoseSessions(logging.Filter):
+    """Adds the tenant to records that name a session alone, where an earlier one has named both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tenants: dict[str, str] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes."""
+        session, tenant = getattr(record, "session", None), getattr(record, "tenant", None)
+        if session is not None and tenant is not None:
+            self._tenants.pop(session, None)
+            self._tenants[session] = tenant
+            if len(self._tenants) > _MOST_SESSIONS:
+                del self._tenants[next(iter(self._tenants))]
+        elif session in self._tenants:
+            record.tenant = self._tenants[session]
+        return True
+
+
 IDS = ("tenant", "session", "incarnation", "execution", "key")
 
 
@@ -51,6 +74,7 @@ def log_to_standard_error(choice: Format) -> None:
     text = choice == "text" or (choice == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(TextLines(TEXT) if text else JsonLines())
+    handler.addFilter(WhoseSessions())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("orchestrator").setLevel(logging.INFO)
     logging.captureWarnings(capture=True)

@@ -20,6 +20,7 @@ from orchestrator.domain.kept_results import rest_of
 from orchestrator.domain.model import CellReport, CellText, SessionState
 from orchestrator.domain.ports import Agent
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError, StoredSnapshot
+from orchestrator.services.about import about
 from orchestrator.services.adoption_notes import (
     alive_note,
     gone_note,
@@ -90,10 +91,10 @@ class Adopting:
             await self._decide(job)
         except OrchestratorError as error:
             self._obstacle = error
-            logger.warning("session %s: not known yet whether it lives: %s", self._book.session.key, error)
+            logger.warning("not known yet whether it lives: %s", error, extra=about(self._book.session))
         except Exception:
             self._obstacle = OrchestratorError("Something unexpected happened; it is in the log.")
-            logger.exception("session %s: taking over its sandbox failed", self._book.session.key)
+            logger.exception("taking over its sandbox failed", extra=about(self._book.session))
 
     async def _decide(self, job: Job[None]) -> None:
         session = await self._book.look()
@@ -111,7 +112,7 @@ class Adopting:
             await sandbox.agent.close()
             raise
         self._incarnation.adopt(sandbox)
-        logger.info("session %s: found alive, %d executions unanswered", session.key, len(unanswered))
+        logger.info("found alive, %d executions unanswered", len(unanswered), extra=about(session))
         # Whatever was on its way to the head is not any more.
         self._book.owe_void()
         arrived = sandbox.agent.hello.last_execution
@@ -130,7 +131,7 @@ class Adopting:
         except StoreUnreachableError:
             raise  # it may be whole
         except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError) as error:
-            logger.warning("session %s: its head cannot be read: %s", record.session, error)
+            logger.warning("its head cannot be read: %s", error, extra=about(record.session))
             return None
 
     async def _gone(self, cause: str) -> None:
@@ -162,7 +163,7 @@ class Adopting:
                 await self._incarnation.lost(agent.lost or error.message)
                 return
             except OrchestratorError as error:  # a row that stays open keeps the session from being saved
-                logger.warning("session %s: execution %d: %s", self._book.session.key, number, error)
+                logger.warning("execution %d: %s", number, error, extra=about(self._book.session, number))
                 report = None
             await self._answered(number, report)
 

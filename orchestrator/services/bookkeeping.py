@@ -11,6 +11,7 @@ from orchestrator.domain.model import Ending, Loss, Session, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.repeats import Repeat
 from orchestrator.domain.snapshot_ports import SnapshotRecords
+from orchestrator.services.about import about
 from orchestrator.services.saving_notes import capped
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Bookkeeping:
         try:
             await self.settle()
         except OrchestratorError as error:
-            logger.warning("session %s: what happened is not recorded yet: %s", self.session.key, error)
+            logger.warning("what happened is not recorded yet: %s", error, extra=about(self.session))
             return (f"What happened could not be recorded yet: {error.message} It is tried again at the next call.",)
         return ()
 

@@ -11,6 +11,7 @@ from orchestrator.domain.eviction import evictions
 from orchestrator.domain.plan import SessionRow
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.telemetry import SILENCE, Telemetry
+from orchestrator.services.about import about
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.tasks import Tasks
@@ -82,12 +83,12 @@ class Eviction:
         try:
             if await live.hibernate(wanted):
                 self._telemetry.acted("evict")
-                logger.info("session %s was hibernated to make room", live.session.key)
+                logger.info("hibernated to make room", extra=about(live.session))
                 return
         except BusyError:
             pass  # calls came first
         except OrchestratorError as error:
-            logger.warning("session %s could not make room: %s", live.session.key, error)
+            logger.warning("could not make room: %s", error, extra=about(live.session))
         if idle():  # else a call came, which is no fault of the session's
             self._passed_over[live.session.key] = self._clock.monotonic() + _PASSED_OVER
 

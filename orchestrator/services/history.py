@@ -17,6 +17,7 @@ from orchestrator.domain.snapshots import (
     SnapshotSummary,
     StoredSnapshot,
 )
+from orchestrator.services.about import about
 from orchestrator.services.checks import not_found
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.sessions import Sessions
@@ -105,12 +106,14 @@ class Histories:
 
     async def _undo(self, session_id: str, tenant: str) -> None:
         """Nothing stays of a fork that failed, unless somebody uses it already."""
+        whose: Session | str = session_id
         try:
             session = await self._records.find_session(tenant, session_id)
             if session is not None and not session.executions:
+                whose = session
                 await self._sessions.delete(session_id, tenant=tenant)
         except OrchestratorError as error:
-            logger.warning("session %r may be left empty by a fork that failed: %s", session_id, error)
+            logger.warning("may be left empty by a fork that failed: %s", error, extra=about(whose))
 
     async def compare(self, session_id: str, before: int, after: int, *, tenant: str = LOCAL_TENANT) -> Comparison:
         """What differs between two snapshots of a session. Raises SnapshotNotFoundError and SnapshotDamagedError."""

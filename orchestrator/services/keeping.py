@@ -7,6 +7,7 @@ from collections.abc import Callable
 from orchestrator.domain.errors import NamespaceLostError, OrchestratorError, SandboxLostError
 from orchestrator.domain.lifecycle import ASLEEP
 from orchestrator.domain.snapshots import StoredSnapshot
+from orchestrator.services.about import about
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
@@ -105,7 +106,7 @@ class Keeping:
             await self._saver.save(sandbox.agent, final=True)
             return not job.stopped and await self._book.hibernate_saved(activity)
         except OrchestratorError as error:
-            logger.warning("session %s: not hibernated: %s", self._book.session.key, error)
+            logger.warning("not hibernated: %s", error, extra=about(self._book.session))
             if isinstance(error, NamespaceLostError | SandboxLostError):
                 await self._incarnation.gone(error)
             return False

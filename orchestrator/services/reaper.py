@@ -9,6 +9,7 @@ from orchestrator.domain.errors import BusyError, OrchestratorError
 from orchestrator.domain.plan import Action, Hibernate, plan
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.telemetry import SILENCE, Telemetry
+from orchestrator.services.about import about
 from orchestrator.services.equipment import Limits
 from orchestrator.services.live_session import LiveSession
 from orchestrator.services.tasks import Tasks
@@ -78,4 +79,4 @@ async def _carry_out(live: LiveSession, action: Action) -> None:
     except BusyError:
         pass  # calls came first; it is looked at again
     except OrchestratorError as error:
-        logger.warning("session %s: what was due was not done: %s", action.key, error)
+        logger.warning("what was due was not done: %s", error, extra=about(action.key))

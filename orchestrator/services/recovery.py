@@ -9,6 +9,7 @@ from orchestrator.domain.model import SandboxRecord, SessionState
 from orchestrator.domain.ports import Records
 from orchestrator.domain.snapshot_ports import Pieces, SnapshotRecords
 from orchestrator.domain.snapshots import SnapshotDamagedError, SnapshotNotFoundError
+from orchestrator.services.about import about
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ async def recover(records: Records, snapshots: SnapshotRecords, pieces: Pieces, 
         except (SnapshotNotFoundError, SnapshotDamagedError, StoreUnusableError):
             continue  # it never came so far
         if await snapshots.adopt_snapshot(record.session, stored):
-            logger.info("session %s: snapshot %d was found whole", record.session, stored.summary.sequence)
+            logger.info("snapshot %d was found whole", stored.summary.sequence, extra=about(record.session))
     # While their rows are there, so that a start that is cut short here does the same again.
     doomed = {session.key for session in await records.all_sessions() if session.state is SessionState.DESTROYING}
     for key in doomed:

@@ -12,6 +12,7 @@ from orchestrator.domain.snapshots import (
     SnapshotVoidedError,
     StoredSnapshot,
 )
+from orchestrator.services.about import about
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
@@ -63,7 +64,7 @@ class Replacing:
                 return False  # it was lost
             await self._saver.save(sandbox.agent, replacing=intent)
         except OrchestratorError as error:
-            logger.warning("session %s: cleared without its files being saved: %s", self._book.session.key, error)
+            logger.warning("cleared without its files being saved: %s", error, extra=about(self._book.session))
             return False
         finally:
             if self._saver.head != intent.sequence:
@@ -105,7 +106,7 @@ class Replacing:
         try:
             await self._keeping.save()
         except OrchestratorError as error:
-            logger.warning("session %s: replaced without having been saved: %s", self._book.session.key, error)
+            logger.warning("replaced without having been saved: %s", error, extra=about(self._book.session))
             since = self._saver.saved_through
             kept = "nothing of it was saved before" if since is None else f"it was saved up to execution {since}"
             return [f"Before the rollback the session could not be saved ({error.message.rstrip('.')}): {kept}."]

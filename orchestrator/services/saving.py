@@ -23,6 +23,7 @@ from orchestrator.domain.snapshots import (
     SnapshotVoidedError,
     StoredSnapshot,
 )
+from orchestrator.services.about import about
 from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.saved_manifest import with_files, with_origins
 from orchestrator.services.saving_limits import SavingLimits
@@ -234,7 +235,7 @@ class Saver:
                 self._found_gone = error
             self.failed(error)
         except Exception:
-            logger.exception("session %s: saving failed", self.key)
+            logger.exception("saving failed", extra=about(self.key))
             self.failed(SaveFailedError("Something unexpected happened; it is in the log."))
         finally:
             self._saving = None

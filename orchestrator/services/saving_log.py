@@ -14,6 +14,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.plan import ContainerRow
 from orchestrator.domain.ports import Clock
 from orchestrator.domain.snapshots import SaveReport, SnapshotVoidedError, StoredSnapshot
+from orchestrator.services.about import about
 from orchestrator.services.saving_notes import capped, pairs_note, refused_names, refused_notes
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class SavingLog:
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self.container = replace(self.container, saved_at=now, not_before=now + pause)
         self._failures += 1
-        logger.warning("session %s: not saved: %s", self._key, error)
+        logger.warning("not saved: %s", error, extra=about(self._key))
         held = "nothing of it is saved"
         if saved_through is not None:
             held = f"only what was there after execution {saved_through} is saved"

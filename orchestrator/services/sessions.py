@@ -20,6 +20,7 @@ from orchestrator.domain.model import (
     SessionSummary,
 )
 from orchestrator.domain.ports import Engine
+from orchestrator.services.about import about
 from orchestrator.services.checks import check_code, not_found, shutting_down, time_limit_of
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.jobs import Job, carry_out
@@ -200,7 +201,7 @@ class Sessions:
             await live.removed()
             await self.finish_delete(key)
         except StoreUnusableError as failure:  # the row stays, by which it is tried again
-            logger.warning("session %s: its snapshots are not removed: %s", key, failure)
+            logger.warning("its snapshots are not removed: %s", failure, extra=about(key))
         finally:
             self._ending.discard(key)
 

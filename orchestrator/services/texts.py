@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.model import CellText
 from orchestrator.domain.snapshot_ports import Pieces
+from orchestrator.services.about import about
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Texts:
         try:
             await self._pieces.note_cells(self._key, tuple(waiting.values()))
         except OrchestratorError as error:
-            logger.warning("session %s: the text of %d cells is not stored: %s", self._key, len(waiting), error)
+            logger.warning("the text of %d cells is not stored: %s", len(waiting), error, extra=about(self._key))
             if not self.many:
                 return
         for number, text in waiting.items():
@@ -58,6 +59,6 @@ class Texts:
             try:
                 found.update({text.number: text.code for text in await self._pieces.cells(self._key, others)})
             except OrchestratorError as error:
-                logger.warning("session %s: the text of cells cannot be read: %s", self._key, error)
+                logger.warning("the text of cells cannot be read: %s", error, extra=about(self._key))
         # Of one that outlived its owner nobody has the code any more.
         return {number: code for number, code in found.items() if code}

@@ -5,6 +5,7 @@ import logging
 
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.snapshot_ports import Pieces
+from orchestrator.services.about import about
 from orchestrator.services.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Tidying:
                 self._wanted = False
                 await self._steps()
         except OrchestratorError as error:
-            logger.warning("session %s: what is not needed is not removed: %s", self._key, error)
+            logger.warning("what is not needed is not removed: %s", error, extra=about(self._key))
         finally:
             self._task = None
 

@@ -11,6 +11,7 @@ from orchestrator.domain.model import SessionState
 from orchestrator.domain.ports import Engine
 from orchestrator.domain.strays import FinishDelete, Mend, RemoveContainer, RemoveSandbox, SetAside
 from orchestrator.domain.upkeep import Chore
+from orchestrator.services.about import about
 from orchestrator.services.equipment import Equipment
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
@@ -67,7 +68,7 @@ class Upkeep:
         except SessionDeletedError:
             done = True
         if done and target is DESTROYING:
-            logger.info("session %s (%s) is deleted: %s", seen.key, seen.session_id, action.why)
+            logger.info("deleted: %s", action.why, extra=about(seen.key))
             await self._sessions.finish_delete(seen.key)
 
     async def _ended(self, live: LiveSession, seen: AgedSession, job: Job[bool]) -> bool:
@@ -86,7 +87,7 @@ class Upkeep:
         async def in_turn(_: Job[None], incarnation: Incarnation) -> None:
             await incarnation.mend()
             if await self._records.abandon_executions(action.key, live.session.incarnation):
-                logger.warning("session %s: %s", action.key, action.why)
+                logger.warning("%s", action.why, extra=about(action.key))
 
         await live.in_turn(in_turn)
 

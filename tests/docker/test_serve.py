@@ -37,12 +37,15 @@ async def keys_of(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def server(settings: Settings, **variables: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """A server process over those settings, and the address that it names."""
+async def server(
+    settings: Settings, *, log: Path | None = None, **variables: str
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """A server process over those settings, and the address that it names; `log` gets what it writes there."""
+    errors = asyncio.subprocess.PIPE if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "orchestrator", "serve", "--data-dir", str(settings.data_dir)),
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=errors,
         env={
             **os.environ,
             "ORCHESTRATOR_RUNTIME_DIR": str(settings.runtime_dir),
@@ -50,6 +53,8 @@ async def server(settings: Settings, **variables: str) -> AsyncIterator[tuple[st
             **variables,
         },
     )
+    if log is not None:
+        os.close(errors)
     try:
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE):
@@ -61,8 +66,8 @@ async def server(settings: Settings, **variables: str) -> AsyncIterator[tuple[st
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
-            _, log = await process.communicate()
-    assert process.returncode == 0, log.decode()
+            _, said = await process.communicate()
+    assert process.returncode == 0, said.decode() if said else log
 
 
 @asynccontextmanager

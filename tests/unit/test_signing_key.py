@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.adapters.signing_key import KEY_NAME, SigningKey
+from orchestrator.adapters.signing_key import SigningKey
 from orchestrator.domain.errors import InvalidRequestError, StoreFullError, StoreUnusableError
-from orchestrator.domain.signing import fingerprint, key_of
+from orchestrator.domain.signing import KEY_NAME, fingerprint, key_of
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What is measured: every stage once, failures apart, labels from a short list; and nothing that users wrote."""
 
+import ast
 import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,12 +20,13 @@ from orchestrator.adapters.telemetry.spans import Spans
 from orchestrator.domain.errors import EngineUnavailableError
 from orchestrator.domain.model import CellOrder
 from orchestrator.domain.telemetry import STAGES, Mark, Subject
-from orchestrator.logs import JsonLines, TextLines
+from orchestrator.logs import JsonLines, TextLines, WhoseSessions
 from tests.manual_clock import ManualClock
 from tests.unit.pretended_agent import FakeAgent
 from tests.unit.pretended_engine import FakeEngine
 from tests.unit.pretended_faults import Faults
 
+ROOT = Path(__file__).parents[2]
 SUBJECT = Subject("a tenant", "a" * 32, 1, 2)
 
 
@@ -136,6 +139,19 @@ def test_what_a_turn_does_belongs_to_the_trace_of_its_caller(
     assert dict(by_name["execute"].attributes or {})["orchestrator.execution"] == 2
 
 
+def test_a_start_that_knows_no_session_is_that_of_whose_turn_it_is(
+    spans: tuple[Spans, InMemorySpanExporter, TracerProvider],
+) -> None:
+    told, kept, _ = spans
+    with told.turn(told.mark(), SUBJECT), told.stage("start", Subject()):
+        pass
+    with told.stage("start", Subject()):
+        pass
+    _, in_turn, by_itself = kept.get_finished_spans()
+    assert dict(in_turn.attributes or {})["orchestrator.session"] == SUBJECT.session
+    assert not by_itself.attributes
+
+
 def test_a_span_says_of_a_failure_its_kind_and_not_its_words(
     spans: tuple[Spans, InMemorySpanExporter, TracerProvider],
 ) -> None:
@@ -182,3 +198,31 @@ def test_several_each_get_their_own_mark() -> None:
     with both.turn(Mark(0.0), SUBJECT):
         pass
     assert value(other, 'orchestrator_stage_seconds_count{stage="queue"}') == 2
+
+
+def test_a_record_that_names_a_session_alone_gets_the_tenant_that_was_named_before() -> None:
+    whose = WhoseSessions()
+
+    def told(**ids: str) -> object:
+        record = logging.makeLogRecord(ids)
+        assert whose.filter(record)
+        return getattr(record, "tenant", None)
+
+    assert told(session="a") is None
+    assert told(session="a", tenant="red") == "red"
+    assert told(session="a") == "red"
+    assert told(session="b") is None
+    assert told() is None
+
+
+def test_every_line_about_a_session_has_its_ids_as_fields() -> None:
+    """A text that names one, and has no fields, cannot be found by who looks for that session."""
+    lacking = []
+    for path in sorted((ROOT / "orchestrator" / "services").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger."):
+                named = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+                names_one = named & {"key", "_key", "session_id"} or "session %" in ast.unparse(node)
+                if names_one and not any(keyword.arg == "extra" for keyword in node.keywords):
+                    lacking.append(f"{path.name}: {ast.unparse(node)}")
+    assert lacking == []

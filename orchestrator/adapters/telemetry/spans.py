@@ -12,6 +12,7 @@ from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.telemetry import Act, Mark, Stage, Subject
 
 SERVICE: Final = "session-orchestrator"
+_WHOSE: Final = context.create_key("orchestrator.subject")
 
 
 class Spans:
@@ -32,12 +33,13 @@ class Spans:
             "queue", context=where, start_time=int(since.at), attributes=_attributes(subject)
         )
         waited.end()
-        token = context.attach(where)
+        token = context.attach(context.set_value(_WHOSE, subject, where))
         return Observed(lambda _failure: context.detach(token))
 
     def stage(self, stage: Stage, subject: Subject) -> AbstractContextManager[None]:
-        """A span for the stage."""
-        span = self._tracer.start_span(stage, attributes=_attributes(subject))
+        """A span for the stage. A sandbox starts without knowing for whom: that is whose turn it is."""
+        whose = context.get_value(_WHOSE) if subject.session is None else None
+        span = self._tracer.start_span(stage, attributes=_attributes(whose if isinstance(whose, Subject) else subject))
         return Observed(lambda failure: _end(span, failure))
 
     def executed(self, outcome: str, subject: Subject, seconds: float) -> None:
