@@ -79,6 +79,7 @@ class Tenancy:
         repeats = Repeats(records.repeats, lookups, tasks, clock, window=settings.repeat_window)
         running = Slots(limit=settings.max_running or cpus, wait=settings.sandbox_wait, what="its turn to run")
         admission = Admission(metering, audit, repeats, running, limits=limits, slice_seconds=settings.running_slice)
+        equipment.spent.heard_by(admission.slept)
         signing = SigningKey(settings.data_dir)
         trust, imports = Trust(records, signing, audit, clock), records.imports
         capsules = Capsules(

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 Act = Literal[
     "begin",  # an execution
@@ -34,9 +34,11 @@ Act = Literal[
     "wake",
     "delete tenant",
     "reap",
+    "between",  # a sandbox has taken processor time after its last answer: threads and processes that cells left
     "back up",
     "vacuum",
 ]
+NOBODY: Final = "-"  # in place of a key: no call did it
 CodeKept = Literal["hash", "text", "nothing"]
 
 
@@ -85,10 +87,11 @@ class AuditQuery:
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What executions of a tenant took."""
+    """What an execution of a tenant took, or its sandbox between two of them."""
 
     at: datetime
     cpu: float
+    is_execution: bool
 
 
 def hash_of(code: str) -> str:

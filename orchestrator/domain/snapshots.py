@@ -234,6 +234,7 @@ class SaveReport:
     files_read: bool  # False: a cell waited, so the manifest has no files and the head's stand
     cpu_seconds: float  # what the save took of the processor; a claim
     remarks: tuple[tuple[str, str], ...]  # (name, what is lost although it is saved)
+    cpu_since: float = 0.0  # before a sleep: what the sandbox took of the processor since its last answer; a claim
 
 
 SectionName = Literal["workspace", "namespace"]

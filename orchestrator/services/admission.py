@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from orchestrator.domain.access import Caller
-from orchestrator.domain.audit import Act, AuditEntry
+from orchestrator.domain.audit import NOBODY, Act, AuditEntry
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError, QuotaError
 from orchestrator.domain.identifiers import session_id_of
-from orchestrator.domain.model import ExecutionResult
+from orchestrator.domain.model import ExecutionResult, Session
 from orchestrator.domain.quotas import Quotas
 from orchestrator.domain.repeats import Repeat, repeat_of
 from orchestrator.services.auditing import Auditing
@@ -26,6 +26,7 @@ from orchestrator.services.turns import RunningTurn
 T = TypeVar("T")
 
 _LIMITS_OF: Final = {"timeout": "time_limit", "oom": "memory", "disk_full": "workspace"}
+_WORTH_NOTING: Final = 0.5  # seconds: what keeping a small session takes is the orchestrator's own
 _NOT_WORTH_NOTING: Final = frozenset({"not_found", "invalid_request"})  # nothing was done, and anybody can do it often
 
 
@@ -118,6 +119,13 @@ class Admission:
             if outcome not in _NOT_WORTH_NOTING:
                 await self._audit.note(AuditEntry(act, caller.tenant, caller.key_id, session_id[:256], outcome=outcome))
         return done
+
+    async def slept(self, session: Session, cpu: float) -> None:
+        """Its sandbox has taken so many seconds of the processor between its last answer and its sleep."""
+        if cpu >= _WORTH_NOTING:
+            self._metering.spent(session.tenant, cpu)
+            entry = AuditEntry("between", session.tenant, NOBODY, session.session_id, session.incarnation, cpu=cpu)
+            await self._audit.note(entry)
 
     async def terms(self, tenant: str) -> Terms:
         """Of a call that makes a sandbox and runs nothing; it counts into the quotas. Raises QuotaError."""

@@ -12,6 +12,7 @@ from orchestrator.domain.telemetry import SILENCE, Telemetry
 from orchestrator.domain.upkeep import UpkeepRecords
 from orchestrator.services.sandboxes import Sandboxes
 from orchestrator.services.saving_limits import SavingLimits
+from orchestrator.services.spent import Spent
 from orchestrator.services.tasks import Tasks
 
 
@@ -60,3 +61,4 @@ class Equipment:
     limits: Limits
     upkeep: UpkeepRecords
     telemetry: Telemetry = SILENCE
+    spent: Spent = field(default_factory=Spent)

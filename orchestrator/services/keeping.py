@@ -12,6 +12,7 @@ from orchestrator.services.bookkeeping import Bookkeeping
 from orchestrator.services.incarnation import Incarnation
 from orchestrator.services.jobs import Job
 from orchestrator.services.saving import Saver
+from orchestrator.services.spent import Spent
 from orchestrator.services.survivors import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ logger = logging.getLogger(__name__)
 class Keeping:
     """Of one session."""
 
-    def __init__(self, book: Bookkeeping, saver: Saver, incarnation: Incarnation) -> None:
+    def __init__(self, book: Bookkeeping, saver: Saver, incarnation: Incarnation, spent: Spent) -> None:
         self._book = book
+        self._spent = spent
         self._saver = saver
         self._incarnation = incarnation
         self.hibernating = False
@@ -104,6 +106,7 @@ class Keeping:
                 return False
             job.can_be_stopped_by(self._saver.abandon)
             await self._saver.save(sandbox.agent, final=True)
+            await self._spent.between(self._book.session, self._saver.log.taken_since())
             return not job.stopped and await self._book.hibernate_saved(activity)
         except OrchestratorError as error:
             logger.warning("not hibernated: %s", error, extra=about(self._book.session))

@@ -58,7 +58,7 @@ class LiveSession:
             pieces=equipment.pieces,
             restore_bound=limits.saving.restore_bound,
         )
-        self._keeping = Keeping(self._book, self._saver, self._incarnation)
+        self._keeping = Keeping(self._book, self._saver, self._incarnation, equipment.spent)
         self._executing = Executing(self._book, self._saver, self._incarnation, equipment, later=self._later)
         self._replacing = Replacing(self._book, self._saver, self._incarnation, self._keeping, equipment)
         self._adopting = Adopting(self._book, self._saver, self._incarnation, self._keeping, equipment)

@@ -144,7 +144,7 @@ class Metering:
         for one in await self._audit.consumption(tenant, wall - timedelta(seconds=DAY)):
             at = now - max(0.0, (wall - one.at).total_seconds())
             used.day.add(at, one.cpu)
-            if now - at < MINUTE:
+            if one.is_execution and now - at < MINUTE:
                 used.minute.add(at, 1.0)
         used.known = True
 

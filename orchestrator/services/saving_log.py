@@ -33,6 +33,7 @@ class SavingLog:
         self._refused: dict[str, tuple[str | None, str | None]] = {}  # names that were told: reason and origin
         self._remarks: set[tuple[str, str]] = set()  # likewise
         self._failures = 0
+        self.cpu_since = 0.0  # seconds of processor time that no answer has told, by the last save before a sleep
         self.pending: list[str] = []  # notes for the next answer
         self.container = ContainerRow(saving=False, saved_at=0.0, duration=0.0, cpu_seconds=0.0, not_before=0.0)
 
@@ -56,10 +57,16 @@ class SavingLog:
         taken, self.pending = self.pending, []
         return taken
 
+    def taken_since(self) -> float:
+        """Seconds of processor time that nobody has counted yet."""
+        taken, self.cpu_since = self.cpu_since, 0.0
+        return taken
+
     def saved(self, began: float, report: SaveReport, stored: StoredSnapshot) -> None:
         """It went well; what was refused for the first time is to be told."""
         now = self._clock.monotonic()
         self._failures = 0
+        self.cpu_since += report.cpu_since
         self.container = ContainerRow(
             saving=False, saved_at=now, duration=now - began, cpu_seconds=report.cpu_seconds, not_before=0.0
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from agent.capture import Capture
 from agent.cell import Cell
-from agent.cgroup import CpuCounter, OomCounter, TaskCounter
+from agent.cgroup import OomCounter, TaskCounter
 from agent.channel import Channel
 from agent.ending import Ending, verdict_of
 from agent.kept_result import KeptResult
@@ -53,7 +53,6 @@ class Executions:
         self._telling = Telling(reactor, channel)
         self._oom = OomCounter()
         self._tasks = TaskCounter()
-        self._cpu = CpuCounter()
         self._ending: Ending | None = None
         self.standing = Standing()
         self.last = 0  # the highest number that was ever to be run
@@ -283,7 +282,7 @@ class Executions:
             "ok": True,
             "execution": cell.number,
             "duration": cell.duration(),
-            "cpu": self._cpu.new(),
+            "cpu": self._workers.cpu.new(),
             "output_bytes": written,
             "notes": told,
             **verdict,

@@ -195,6 +195,8 @@ class Saves:
         save.end()
         self._over()
         report = {"ok": True, "files": save.files, "cpu": cpu, "remarks": remarks[:100]}
+        if order["final"]:
+            report["since"] = self._workers.cpu.new()
         try:
             self._channel.reply(save.request, report, parts)
         except ValueError:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from agent import oom_score
-from agent.cgroup import MemoryGauge
+from agent.cgroup import CpuCounter, MemoryGauge
 from agent.crash_report import LINES_SIGNAL, CrashReport
 from agent.framestream import FrameStream
 from agent.processes import CHANNEL_LOST, catches, how_ended, kill_all_but, memory_taken, signal_one
@@ -70,6 +70,7 @@ class Workers:
         self._zygote = Zygote(reactor, owner.rehearsing, self._revival.over, threads)
         self._stream: FrameStream | None = None
         self._overdue: Timer | None = None
+        self.cpu = CpuCounter()  # as of what the host was told last
         self._tries = 0
         self._crash_report: CrashReport | None = None
         self._killed_for: str | None = None  # why, where we had to end it

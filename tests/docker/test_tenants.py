@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.domain.access import LOCAL_CALLER, Caller
 from orchestrator.domain.audit import AuditQuery
 from orchestrator.domain.errors import QuotaError, SessionNotFoundError
 from orchestrator.settings import Settings
+from tests.pace import paced
 
 MIB = 1024 * 1024
 
@@ -55,6 +57,35 @@ async def test_processor_time_is_the_kernels_figure_and_a_quota_on_it_holds(sett
         ends = [r.entry.cpu async for r in orchestrator.audit.entries(AuditQuery(act="execute"))]
         assert sum(cpu or 0 for cpu in ends) >= 3
         await sessions.delete("s")
+
+
+async def test_processor_time_between_cells_counts_when_the_session_sleeps(settings: Settings) -> None:
+    spin = """
+import subprocess, sys, threading, time
+def work():
+    end = time.process_time() + 1.5
+    while time.process_time() < end: pass
+threading.Thread(target=work).start()
+child = subprocess.Popen([sys.executable, "-c", "import time\\nwhile time.process_time() < 1.5: pass"])
+"""
+    async with Orchestrator.open(settings) as orchestrator:
+        sessions = orchestrator.on_behalf(await caller(orchestrator, "a", cpu_seconds_a_day=3))
+        answer = await sessions.execute(spin, session_id="s")
+        assert answer.cpu is not None
+        assert answer.cpu < 2
+        await asyncio.sleep(paced(5))
+        await sessions.hibernate("s")
+        (entry,) = [record.entry async for record in orchestrator.audit.entries(AuditQuery(act="between"))]
+        assert entry.session == "s"
+        assert 3 < (entry.cpu or 0) + answer.cpu < 6
+        with pytest.raises(QuotaError) as caught:
+            await sessions.execute("1", session_id="s")
+        assert caught.value.quota == "cpu_seconds_a_day"
+    async with Orchestrator.open(settings) as orchestrator:
+        again = orchestrator.on_behalf(replace(LOCAL_CALLER, tenant=(await orchestrator.tenants.find("a")).id))
+        with pytest.raises(QuotaError):
+            await again.execute("1", session_id="s")
+        await again.delete("s")
 
 
 async def test_tenants_with_the_same_names_see_only_their_own(

@@ -57,7 +57,9 @@ def test_report_of_a_save_is_that_of_its_order_or_refused() -> None:
     report = snapshot_frames.save_report(save_reply(files=False), ORDER)
     assert (report.manifest.sequence, report.files_read, report.cpu_seconds) == (7, False, 0.5)
     manifest = json.dumps({**MANIFEST, **EMPTY, "execution": 19}).encode()
-    stale = snapshot_frames.SaveReply(files_read=True, cpu_seconds=0.0, remarks=(), parts=(manifest, b"", b""))
+    stale = snapshot_frames.SaveReply(
+        files_read=True, cpu_seconds=0.0, cpu_since=0.0, remarks=(), parts=(manifest, b"", b"")
+    )
     with pytest.raises(SnapshotRefusedError, match="execution 19 instead of 20"):
         snapshot_frames.save_report(stale, ORDER)
 

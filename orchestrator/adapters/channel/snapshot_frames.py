@@ -52,6 +52,7 @@ class SaveReply:
 
     files_read: bool
     cpu_seconds: float
+    cpu_since: float
     remarks: tuple[tuple[str, str], ...]
     parts: tuple[bytes, ...]
 
@@ -63,6 +64,7 @@ def save_reply(frame: Frame) -> SaveReply:
     return SaveReply(
         files_read=claims.flag_in(frame.header, "files"),
         cpu_seconds=claims.seconds_in(frame.header, "cpu"),
+        cpu_since=claims.seconds_in(frame.header, "since") if "since" in frame.header else 0.0,
         remarks=_rows(claims.list_in(frame.header, "remarks")[:MAX_REMARKS], "remarks"),
         parts=frame.parts,
     )
@@ -76,7 +78,7 @@ def save_report(reply: SaveReply, order: SaveOrder) -> SaveReport:
     """
     manifest = read_manifest(*reply.parts)
     _require_ordered(manifest, order)
-    return SaveReport(manifest, reply.files_read, reply.cpu_seconds, reply.remarks)
+    return SaveReport(manifest, reply.files_read, reply.cpu_seconds, reply.remarks, reply.cpu_since)
 
 
 def crashed_group(frame: Frame) -> tuple[int, str] | None:

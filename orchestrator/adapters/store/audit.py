@@ -87,10 +87,11 @@ def _page(tx: Transaction, query: AuditQuery, after: int, limit: int, *, newest:
 
 def _consumption(tx: Transaction, tenant: str, since: int) -> Sequence[Consumption]:
     rows = tx.rows(
-        "SELECT at, coalesce(cpu, 0) AS cpu FROM audit WHERE tenant = ? AND at >= ? AND act = 'execute' ORDER BY id",
+        "SELECT at, act, coalesce(cpu, 0) AS cpu FROM audit "
+        "WHERE tenant = ? AND at >= ? AND act IN ('execute', 'between') ORDER BY id",
         (tenant, since),
     )
-    return [Consumption(moment(row["at"]), row["cpu"]) for row in rows]
+    return [Consumption(moment(row["at"]), row["cpu"], row["act"] == "execute") for row in rows]
 
 
 def _trim(tx: Transaction, before: int, limit: int) -> bool:
