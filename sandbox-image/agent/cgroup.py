@@ -1,7 +1,10 @@
 """What the kernel counts of this container (cgroup v1 and v2). Files are opened once: most are read with every cell."""
 
+import builtins
 import os
 import time
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 _ROOT = "/sys/fs/cgroup"
 _OOM_FILES = (f"{_ROOT}/memory/memory.oom_control", f"{_ROOT}/memory.events")

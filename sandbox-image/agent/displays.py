@@ -4,6 +4,10 @@ import io
 import sys
 from dataclasses import dataclass
 
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 _MAX_FIGURES = 20
 _MAX_BYTES = 6 * 1024 * 1024  # all displays of a cell; a frame takes 8 MiB
 

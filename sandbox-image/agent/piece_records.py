@@ -4,7 +4,10 @@ They go through pipes, one way each: from what saves to the supervisor, and from
 code can reach either end on the other side, so the supervisor believes no record.
 """
 
+import builtins
 import struct
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 HEADER = struct.Struct(">cBxxII16s")  # kind, encoding, raw size or flag, length of the data, raw digest
 MAX_PIECE = 1024 * 1024  # bytes, encoded and raw

@@ -3,9 +3,12 @@
 For what runs where cells have run. It is made of what `json` wraps, which nobody can set attributes on.
 """
 
+import builtins
 from _json import encode_basestring_ascii, make_encoder, make_scanner
 from json import JSONDecodeError
 from typing import Any
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 _SPACE = " \t\n\r"
 _CONSTANTS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}

@@ -1,10 +1,13 @@
 """What the supervisor does to processes: hide itself, end everything but the spared."""
 
+import builtins
 import ctypes
 import os
 import signal
 import time
 from collections.abc import Collection
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15

@@ -4,10 +4,13 @@ A row is a key, why, and the identities of the value and of its type, by which t
 that value. User code can write such rows too: they are bounded where they are made, and again where they are noted.
 """
 
+import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent import plain_json
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 MAX_BYTES = 256 * 1024  # of the JSON
 _MAX_ROWS = 1000

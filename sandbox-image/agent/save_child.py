@@ -4,6 +4,7 @@ The fork is a frozen copy of the session. It runs user code only in children of 
 which hold the writing end of the pipe that the supervisor reads: what user code writes there costs this save.
 """
 
+import builtins
 import faulthandler
 import os
 import resource
@@ -27,6 +28,8 @@ from agent.snapshot.nodes import Limits
 from agent.snapshot.pieces import Emit, PieceWriter
 from agent.snapshot.saving import Order, Saved
 from agent.snapshot.workspace_scan import GivenUpError, Scanned, scan
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _WORKSPACE = "/workspace"
 _NOT_SAVED = ("/tmp", "/dev/shm")
@@ -77,6 +80,7 @@ class SaveChild:
         """Save and end. Of the descriptors from `spared` on, only these two go on meaning what they mean."""
         self._pipe, self._connection = pipe, connection
         try:
+            vars(builtins).update(pristine.BUILTINS)  # what pickles needs those, too, and no cell runs here
             process_patches.put_back()
             settle()
             faulthandler.disable()  # its report is for the worker's own end

@@ -8,11 +8,14 @@ longer than all else that the agent does before its hello. (Python's own random 
 the same reason.) The tests hold what is left to do here to what json and hmac do.
 """
 
+import builtins
 import struct
 from _collections_abc import Sequence
 from _io import BytesIO
 from _json import encode_basestring_ascii, make_encoder, make_scanner
 from _operator import _compare_digest
+
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]  # cells empty those that all share
 
 try:
     from _sha2 import sha256  # type: ignore[import-not-found]

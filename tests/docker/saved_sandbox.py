@@ -100,11 +100,11 @@ class SavedSandbox:
             return int(api.inspect_container(self.handle)["State"]["ExitCode"])
 
     async def taken_over(self, execution: int) -> None:
-        """Wait until a savepoint as of that execution has stood and is the worker now: no process is called so."""
+        """Wait until a savepoint as of that execution has stood, and is the worker: the same process, another name."""
         async with asyncio.timeout(paced(30)):
-            while ["savepoint", str(execution)] not in self._savepoints():  # noqa: ASYNC110 - other processes decide
+            while not (found := self._processes(f"savepoint {execution}")):  # noqa: ASYNC110 - other processes decide
                 await asyncio.sleep(0.001)
-            while execution in self.standing_by():  # noqa: ASYNC110
+            while found & self._processes(f"savepoint {execution}"):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
     async def another_savepoint(self) -> None:
@@ -118,12 +118,19 @@ class SavedSandbox:
         return sorted(int(name[1]) for name in self._savepoints() if name[1].isdigit())
 
     def _savepoints(self) -> list[list[str]]:
+        names = [name.split() for name in self._children().values()]
+        return [name for name in names if name[:1] == ["savepoint"]]
+
+    def _processes(self, name: str) -> set[str]:
+        """Those of that name, by their numbers on the host."""
+        return {pid for pid, found in self._children().items() if found == name}
+
+    def _children(self) -> dict[str, str]:
         if self._init is None:
             with closing(api_client(find_engine())) as api:
                 self._init = int(api.inspect_container(self.handle)["State"]["Pid"])
         children = Path(f"/proc/{self._init}/task/{self._init}/children").read_text().split()
-        names = [_name_of(pid).split() for pid in children]
-        return [name for name in names if name[:1] == ["savepoint"]]
+        return {pid: _name_of(pid) for pid in children}
 
     async def run(self, code: str, *, limit: float = 20.0) -> CellReport:
         """A cell, whatever becomes of it."""

@@ -132,6 +132,25 @@ async def test_what_cells_patch_does_not_reach_the_worker(orchestrator: Orchestr
     assert (await orchestrator.execute("kept", session_id="s")).value == "1"
 
 
+@pytest.mark.parametrize(
+    "name", ["len", "sum", "type", "isinstance", "str", "dict", "iter", "open", "Exception", "__import__"]
+)
+async def test_a_builtin_that_a_cell_empties_is_missed_by_cells_alone(orchestrator: Orchestrator, name: str) -> None:
+    await orchestrator.execute("kept = [1, 2]", session_id="s")
+    emptied = await orchestrator.execute(
+        f"import builtins\nwas = builtins.{name}\nbuiltins.{name} = None", session_id="s"
+    )
+    assert emptied.status == "ok", emptied.error
+    missed = await orchestrator.execute(f"{name}()", session_id="s")
+    assert missed.error is not None
+    assert missed.error.type == "TypeError"
+    assert (await orchestrator.execute("kept", session_id="s")).value == "[1, 2]"
+    assert "kept" in {variable.name for variable in (await orchestrator.list_variables("s")).variables}
+    await orchestrator.save("s")
+    back = await orchestrator.execute(f"builtins.{name} = was\nkept", session_id="s")
+    assert (back.value, back.resumed_from) == ("[1, 2]", None)
+
+
 async def test_a_loop_that_a_cell_has_closed_is_made_anew(orchestrator: Orchestrator) -> None:
     opened = "import asyncio\nawait asyncio.sleep(0)\nloop = asyncio.get_running_loop()"
     await orchestrator.execute(opened, session_id="s")

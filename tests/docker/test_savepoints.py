@@ -36,12 +36,13 @@ while True:
     "closed descriptors": ("crashed", "import os\nos.closerange(512, 1024)\nimport time\ntime.sleep(9)"),
 }
 
-# As soon as the savepoint of its own cell, which is the second, stands alone.
-EXIT_LATER = """
+# When the savepoint of its own cell, which is the second, has stood alone for long enough to be seen.
+EXIT_LATER = f"""
 import glob, os, threading, time
 def leave():
     while [name for path in glob.glob("/proc/[0-9]*/comm") if "savepoint" in (name := name_in(path))] != [LAST]:
         time.sleep(0.05)
+    time.sleep({paced(2)})
     os._exit(3)
 def name_in(path):
     try:

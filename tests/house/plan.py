@@ -241,6 +241,7 @@ _RELAY = frozenset({"hashlib", "os", "signal", "socket", "stat", "struct", "sys"
 _HELLO = frozenset(
     {"_collections", "_collections_abc", "_io", "_json", "_operator", "_sha2", "_sha256", "_socket"}
     | {"os", "select", "struct", "sys", "time"}
+    | {"builtins"}  # loaded before anything else
 )
 HURRIED = (
     Hurried("an editor waits for the relay", ("orchestrator.__main__", "orchestrator.faces.relay"), _RELAY),

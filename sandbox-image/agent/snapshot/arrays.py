@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
+from agent import pristine
 from agent.snapshot import rebuild_arrays
 from agent.snapshot.oddities import RefusedError
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 Crop = tuple[int, int, int]
 

@@ -15,8 +15,12 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
+
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 Handler = Callable[["Dump", Any], Any]
 Slot = str

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import (
     attributes_of,
@@ -24,6 +25,8 @@ from agent.snapshot.oddities import C_TYPES, RefusedError
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _METHODS = (FunctionType, staticmethod, classmethod, property)
 _BY_CREATION = frozenset(

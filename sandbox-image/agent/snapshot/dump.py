@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import pristine
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import Catalog, Slot, is_session_code
 from agent.snapshot.handlers import handler_for
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 PROTOCOL = 5
 _DEEP_STACK = 512 * 1024 * 1024  # bytes of address space; what is not used costs nothing

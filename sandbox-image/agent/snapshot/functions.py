@@ -6,11 +6,14 @@ import sys
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import is_importable_module, is_named_in_workspace
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 # Version 0 writes equal code as equal bytes: later ones write down which objects happen to be shared or interned.
 _MARSHAL_VERSION = 0

@@ -13,6 +13,7 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
+from agent import pristine
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import Catalog, is_importable_module, is_session_code
 from agent.snapshot.dump import Dump, NamespaceOnly, TooLargeError
@@ -20,6 +21,8 @@ from agent.snapshot.nodes import Group, Limits, Node, is_saved, too_large
 from agent.snapshot.oddities import C_DATA
 from agent.snapshot.sharing import Counting, Union, in_loading_order
 from agent.snapshot.whereabouts import path_to, words_for
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _KEPT_IN_MEMORY = 64 * 1024 * 1024  # bytes of pickles kept from the first pass; the rest is pickled again when stored
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})

@@ -6,11 +6,14 @@ import sys
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.snapshot import classes, functions, instances, oddities, rebuild
 from agent.snapshot.catalog import Catalog, Handler, module_of, mro_of, name_of
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 
 def _not_plain(handler: Handler) -> Handler:

@@ -11,6 +11,7 @@ import collections
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.snapshot import rebuild, rebuild_instances
 from agent.snapshot.catalog import (
     Catalog,
@@ -22,6 +23,8 @@ from agent.snapshot.catalog import (
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _REDUCES = frozenset({"__reduce__", "__reduce_ex__"})
 _ARGUMENTS = frozenset({"__getnewargs__", "__getnewargs_ex__"})

@@ -16,10 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent import pristine
 from agent.cgroup import OomCounter
 from agent.snapshot.nodes import is_telling
 from agent.snapshot.pieces import Emit
 from agent.snapshot.saving import Order, Saved, save
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _SILENCE = 10.0  # seconds that one variable may be silent
 _STORING_SILENCE = 60.0  # seconds without a piece that the host takes

@@ -11,6 +11,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 _NAMES = ("xxhash", "zstandard")
 
 

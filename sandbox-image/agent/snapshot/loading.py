@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot import rebuild
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _CONTAINERS = 4  # rebuild.live_containers
 _MAX_WORDS = 300  # characters

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import pristine
 from agent.snapshot.catalog import Slot, module_of, qualified_name_of
 from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _OF_A_MODULE = frozenset({"__builtins__", "__loader__", "__spec__", "__name__", "__doc__", "__package__"})
 

@@ -10,11 +10,14 @@ from collections import OrderedDict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.snapshot import rebuild
 from agent.snapshot.catalog import is_made_by_statement, module_of, mro_of, name_of
 
 if TYPE_CHECKING:
     from agent.snapshot.dump import Dump
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 
 class RefusedError(Exception):

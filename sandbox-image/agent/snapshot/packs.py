@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from agent import pristine
 from agent.snapshot.pieces import PieceWriter
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 PACK = 256 * 1024  # bytes; what is larger has a stream of its own
 _ENDS = 16  # one label in so many ends its pack: a new one moves few others from their places

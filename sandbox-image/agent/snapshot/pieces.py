@@ -7,7 +7,10 @@ unkeyed, two different arrays with one digest are made in ten lines.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from agent import pristine
 from agent.snapshot.libraries import xxhash, zstandard
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 PIECE = 1024 * 1024  # bytes
 _PROBE = 64 * 1024  # bytes of a piece that are packed to see whether packing pays

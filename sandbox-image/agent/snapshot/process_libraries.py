@@ -5,6 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 
 def takers() -> dict[str, Callable[[], dict[str, Any]]]:
     """By module, what gives the parts that differ from what an import gives, by key."""

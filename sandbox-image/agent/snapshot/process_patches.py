@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from agent import pristine
 from agent.snapshot.catalog import comes_from_workspace, is_importable_module, libraries
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 CELL = "<cell "
 _MAX_SOURCE = 200_000  # characters of a cell that is searched

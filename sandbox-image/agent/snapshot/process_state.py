@@ -13,10 +13,13 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import pristine
 from agent.snapshot import process_libraries, process_patches
 from agent.snapshot.catalog import is_importable_module
 from agent.snapshot.loading import words_for
 from agent.snapshot.process_patches import CELL
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _WORKSPACE = "/workspace"
 _SOURCES_TOGETHER = 32  # cells whose sources are one part: full ones never change

@@ -11,6 +11,10 @@ from collections.abc import Callable, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
+from agent import pristine
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
+
 Fields = dict[str, Any]
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np  # type: ignore[import-not-found,unused-ignore]
 
+from agent import pristine
 from agent.snapshot import rebuild
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 Shape = tuple[int, ...]
 

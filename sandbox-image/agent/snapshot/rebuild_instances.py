@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from agent import pristine
 from agent.snapshot.rebuild import interned
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 
 def whole(base: Any, kind: type, *arguments: Any) -> Any:

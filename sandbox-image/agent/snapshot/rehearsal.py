@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from agent import pristine
 from agent.cgroup import OomCounter
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
@@ -22,6 +23,8 @@ from agent.snapshot.rehearsal_wire import processor_time, receive, request_of, s
 
 if TYPE_CHECKING:
     from agent.snapshot.saving import Order
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _MOST_PROCESSES = 8  # rehearsals that user code may hang or kill in one snapshot
 _PATIENCE = 6  # times the bound, for what has not had that much of the processor

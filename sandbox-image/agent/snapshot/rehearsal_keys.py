@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Sequence
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot.dump import Dump
 from agent.snapshot.nodes import Group
 from agent.snapshot.pieces import digest_of, digests_in
 from agent.snapshot.process_state import Taken
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 
 class Keys:

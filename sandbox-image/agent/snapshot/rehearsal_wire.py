@@ -4,11 +4,13 @@ import os
 import socket
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.loading import line
 from agent.snapshot.nodes import Group
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _MOST_ANSWER = 65_536  # bytes
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import IO, Any, NoReturn
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot import process_state
 from agent.snapshot.loading import Loader, line, words_for
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _MOST_BYTES = 1 << 40
 

@@ -14,10 +14,12 @@ from time import process_time
 from types import FrameType
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot import process_patches, process_state
 from agent.snapshot.loading import PREFIX, Loader, words_for
 from agent.snapshot.pieces import DamagedError, Fetch, PieceReader
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _WHY_CAREFUL = (
     "",

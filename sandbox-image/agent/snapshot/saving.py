@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot.dump import Dump
 from agent.snapshot.groups import Grouping
 from agent.snapshot.nodes import Group, Limits, Node, type_name
@@ -17,6 +17,8 @@ from agent.snapshot.packs import PackWriter
 from agent.snapshot.pieces import Emit, PieceWriter
 from agent.snapshot.process_state import Taken
 from agent.snapshot.rehearsal import Rehearsal
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 VERSION = 1
 TRIED, PLAIN = 1, 2  # how far a group is trusted to load; see restoring

@@ -5,7 +5,10 @@ import types
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from agent import pristine
 from agent.snapshot.catalog import Catalog, module_of, mro_of, name_of
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot.pieces import PIECE, DamagedError, Fetch, PieceReader
 from agent.snapshot.workspace_scan import VERSION, WorkspaceLimits, stays_inside
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent import plain_json
+from agent import plain_json, pristine
 from agent.snapshot.packs import PACK, PackWriter
 from agent.snapshot.pieces import PIECE, PieceWriter
+
+__builtins__ = pristine.BUILTINS  # type: ignore[assignment]
 
 VERSION = 1
 _DEEPEST = 100  # directories in each other
