@@ -102,7 +102,11 @@ class Admission:
     async def act(
         self, caller: Caller, act: Act, session_id: str, work: Callable[[Quotas], Awaitable[T]], *, counts: bool = True
     ) -> T:
-        """Do something else than run a cell; it `counts` into the quotas unless it frees something."""
+        """Do something else than run a cell; it `counts` into the quotas unless it frees something.
+
+        Its entry says how it ended, so it is written after it and not by a commit of the act's own: such an act is many
+        commits, of the records, of the session's file and of the engine, and most of its endings are none of them.
+        """
         try:
             quotas = await self._metering.act(caller.tenant) if counts else Quotas()
         except QuotaError as error:
