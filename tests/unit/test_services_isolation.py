@@ -22,6 +22,8 @@ ACTS: dict[str, Act] = {
     "interrupt": lambda sessions: sessions.interrupt("s"),
     "clear": lambda sessions: sessions.clear("s"),
     "delete": lambda sessions: sessions.delete("s"),
+    "hibernate": lambda sessions: sessions.hibernate("s"),
+    "wake": lambda sessions: sessions.wake("s"),
     "save": lambda sessions: sessions.save("s"),
     "roll back": lambda sessions: sessions.roll_back("s", 1),
     "fork": lambda sessions: sessions.fork("s", "t"),
