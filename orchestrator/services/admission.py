@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 _LIMITS_OF: Final = {"timeout": "time_limit", "oom": "memory", "disk_full": "workspace"}
 _WORTH_NOTING: Final = 0.5  # seconds: what keeping a small session takes is the orchestrator's own
-_NOT_WORTH_NOTING: Final = frozenset({"not_found", "invalid_request"})  # nothing was done, and anybody can do it often
+_NOTHING_DONE: Final = "nothing"  # no cell to interrupt, no sandbox to remove
+# Nothing was done, and anybody can do it often: no quota bounds it.
+_NOT_WORTH_NOTING: Final = frozenset({_NOTHING_DONE, "not_found", "invalid_request"})
 
 
 class Run(Protocol):
@@ -102,7 +104,12 @@ class Admission:
     async def act(
         self, caller: Caller, act: Act, session_id: str, work: Callable[[Quotas], Awaitable[T]], *, counts: bool = True
     ) -> T:
-        """Do something else than run a cell; it `counts` into the quotas unless it frees something."""
+        """Do something else than run a cell; it `counts` into the quotas unless it frees something.
+
+        Its entry says how it ended, so it is written after it and not by a commit of the act's own: such an act is many
+        commits, of the records, of the session's file and of the engine, and most of its endings are none of them. Of
+        one that answers False nothing is written, since it did nothing.
+        """
         try:
             quotas = await self._metering.act(caller.tenant) if counts else Quotas()
         except QuotaError as error:
@@ -111,7 +118,7 @@ class Admission:
         outcome = "cancelled"
         try:
             done = await work(quotas)
-            outcome = "ok"
+            outcome = "ok" if done is not False else _NOTHING_DONE
         except OrchestratorError as error:
             outcome = error.code
             raise

@@ -45,6 +45,20 @@ async def test_acts_are_noted_with_their_outcome_and_what_found_nothing_is_not(t
         assert acts == [(act, "s", "ok") for act in ("save", "roll back", "fork", "clear", "delete")]
 
 
+async def test_asking_for_what_there_is_nothing_to_do_fills_no_audit(tmp_path: Path) -> None:
+    """No quota bounds interrupts, so that they come through when one is exceeded: those that end nothing are none."""
+    async with house(tmp_path) as opened:
+        sessions = opened.on_behalf("a")
+        await sessions.execute("x = 1", session_id="s")
+        assert await sessions.hibernate("s")
+        before = [entry.act for entry in await entries(opened)]
+        assert before[-1] == "hibernate"
+        for _ in range(50):
+            assert not await sessions.interrupt("s")
+            assert not await sessions.hibernate("s")
+        assert [entry.act for entry in await entries(opened)] == before
+
+
 async def test_a_call_whose_caller_goes_away_has_its_end_noted_all_the_same(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         call = asyncio.create_task(opened.on_behalf("a").execute(ENDLESS, session_id="s"))

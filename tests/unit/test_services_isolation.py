@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.domain.access import Scope
+from orchestrator.domain.access import Caller, Scope
 from orchestrator.domain.audit import AuditQuery
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.services.tenant_sessions import TenantSessions
@@ -22,6 +23,8 @@ ACTS: dict[str, Act] = {
     "interrupt": lambda sessions: sessions.interrupt("s"),
     "clear": lambda sessions: sessions.clear("s"),
     "delete": lambda sessions: sessions.delete("s"),
+    "hibernate": lambda sessions: sessions.hibernate("s"),
+    "wake": lambda sessions: sessions.wake("s"),
     "save": lambda sessions: sessions.save("s"),
     "roll back": lambda sessions: sessions.roll_back("s", 1),
     "fork": lambda sessions: sessions.fork("s", "t"),
@@ -50,6 +53,10 @@ async def statements(opened: House, call: Awaitable[object]) -> tuple[tuple[str,
     return answer, asked
 
 
+async def emptied(opened: House) -> bool:
+    return not await opened.records.all_sessions() and not await opened.records.sandboxes()
+
+
 READS = ("list variables", "history", "compare", "result")
 CASES: list[tuple[str, Scope]] = [*((act, "use") for act in ACTS), *((act, "read") for act in READS)]
 
@@ -69,15 +76,39 @@ async def test_another_tenants_session_is_answered_as_an_absent_one_by_the_same_
         await said(ACTS[act](other))  # what is looked up once is known now
         theirs = await statements(opened, ACTS[act](other))
         await owner.delete("s")
-
-        async def gone() -> bool:
-            return not await opened.records.all_sessions() and not await opened.records.sandboxes()
-
-        await until(gone)
+        await until(lambda: emptied(opened))
         absent = await statements(opened, ACTS[act](other))
         assert theirs == absent
         assert theirs[0][0] == "not_found"
         assert any("sessions" in statement for statement in theirs[1])
+
+
+async def export(opened: House, by: Caller, sequence: int | None) -> None:
+    async with aclosing(opened.tenancy.capsules.exports.export("s", sequence=sequence, caller=by)) as chunks:
+        async for _ in chunks:
+            raise AssertionError("something left")
+
+
+LEAVING: dict[str, Callable[[House, Caller], Awaitable[object]]] = {
+    "export": lambda opened, by: export(opened, by, None),
+    "export of a snapshot": lambda opened, by: export(opened, by, 1),
+    "notebook": lambda opened, by: opened.tenancy.capsules.exports.notebook("s", caller=by),
+}
+
+
+@pytest.mark.parametrize("way", LEAVING)
+async def test_no_way_out_tells_another_tenants_session_from_an_absent_one(way: str, tmp_path: Path) -> None:
+    async with house(tmp_path) as opened:
+        await opened.on_behalf("a").execute("x = 1", session_id="s")
+        await opened.on_behalf("a").save("s")
+        other = opened.on_behalf("b").caller
+        await said(LEAVING[way](opened, other))  # what is looked up once is known now
+        theirs = await statements(opened, LEAVING[way](opened, other))
+        await opened.on_behalf("a").delete("s")
+        await until(lambda: emptied(opened))
+        absent = await statements(opened, LEAVING[way](opened, other))
+        assert theirs == absent
+        assert theirs[0][0] == "not_found"
 
 
 async def test_listings_are_of_ones_own(tmp_path: Path) -> None:
