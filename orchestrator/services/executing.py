@@ -56,7 +56,17 @@ class Executing:
         job.can_be_stopped_by(lambda: self._wait_no_longer(ticket))
         if self._incarnation.serving is not None:
             await ticket.take_turn()  # else it waits for a sandbox first
-        agent = await self._incarnation.agent(ticket)
+        try:
+            agent = await self._incarnation.agent(ticket)
+        except (SandboxLostError, SaveFailedError):
+            if not job.stopped:
+                raise
+            return await self._not_woken(ticket)  # it was given up for that
+        return await self._execute_in(agent, job, code, time_limit, ticket)
+
+    async def _execute_in(
+        self, agent: Agent, job: Job[ExecutionResult], code: str, time_limit: float, ticket: Ticket
+    ) -> ExecutionResult:
         number = await self._book.open_execution(ticket.terms.repeat, ticket.beginning())
         order = replace(self._limits.order(number, code, time_limit), heard=ticket.heard)
         job.can_be_stopped_by(lambda: agent.interrupt(number))
@@ -89,6 +99,16 @@ class Executing:
         if report.outcome == "oom":
             report = replace(report, notes=(*report.notes, *await self._largest()))
         return await self._answer(job, ticket, order, stands, lambda told: result_of(report, order, told))
+
+    async def _not_woken(self, ticket: Ticket) -> ExecutionResult:
+        """The answer to a call that was interrupted while its session was being restored: it has no number yet, and
+        what is to be told waits for the next one.
+        """
+        session, profile = self._book.session, ticket.terms.profile or self._limits.profile
+        answer = not_run_result(self._limits.order(0, "", 0.0), Told(session.session_id, None, profile))
+        answer = replace(answer, execution=None, incarnation=session.incarnation, state=session.state)
+        await ticket.ended(answer)
+        return answer
 
     def _wait_no_longer(self, ticket: Ticket) -> None:
         ticket.give_up()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.audit import AuditQuery
 from orchestrator.domain.model import ExecutionResult
 from orchestrator.services import sessions as sessions_module
 from tests.unit.pretended_agent import KILLED
@@ -329,3 +330,22 @@ async def test_a_close_under_a_wake_loses_nothing(tmp_path: Path) -> None:
     async with house(tmp_path) as opened:
         result = await opened.run("x")
         assert (result.value, result.notes) == ("1", ())
+
+
+@pytest.mark.parametrize("section", ["workspace", "namespace"])
+async def test_an_interrupt_under_a_wake_is_told_as_that_and_the_next_call_wakes(tmp_path: Path, section: str) -> None:
+    async with house(tmp_path) as opened:
+        await opened.run("x = 1")
+        await opened.sessions.hibernate("s")
+        hang = Hang()
+        opened.faults.at(f"restore {section}", hang)
+        call = asyncio.create_task(opened.on_behalf("local").execute("x = 2", session_id="s"))
+        await hang.entered.wait()
+        assert await opened.sessions.interrupt("s")
+        answer = await call
+        assert answer.error is not None
+        assert (answer.error.code, answer.execution) == ("interrupted", None)
+        result = await opened.run("x")
+        assert (result.value, result.execution, result.notes) == ("1", 2, ())
+        entries = [record.entry async for record in opened.tenancy.audit.entries(AuditQuery(act="execute"))]
+        assert [entry.outcome for entry in entries] == ["interrupted"]
