@@ -27,7 +27,17 @@ from orchestrator.settings import Settings
 
 _ASK_SECONDS: Final = 15
 _DEPENDENCIES: Final = (
-    *("aiosqlite", "docker", "httptools", "mcp", "prometheus-client", "pydantic", "pydantic-settings", "pyjwt"),
+    *(
+        "aiosqlite",
+        "docker",
+        "httptools",
+        "mcp",
+        "prometheus-client",
+        "prompt-toolkit",
+        "pydantic",
+        "pydantic-settings",
+        "pyjwt",
+    ),
     *("rich", "starlette", "tenacity", "typer", "uvicorn", "uvloop"),
 )
 

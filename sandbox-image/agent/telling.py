@@ -16,11 +16,18 @@ class Telling:
         self._reactor = reactor
         self._channel = channel
         self._timer: Timer | None = None
+        self._cell: Cell | None = None  # that it is for
 
     def wrote(self, cell: Cell) -> None:
         """Something of it was read just now."""
-        if cell.told and (self._timer is None or not self._timer.live):
-            self._timer = self._reactor.after(_PAUSE, lambda: self._tell(cell))
+        if not cell.told:
+            return
+        if self._timer is not None and self._timer.live:
+            if cell is self._cell:
+                return
+            self._timer.cancel()  # of a cell that has ended just now
+        self._cell = cell
+        self._timer = self._reactor.after(_PAUSE, lambda: self._tell(cell))
 
     def _tell(self, cell: Cell) -> None:
         self._timer = None

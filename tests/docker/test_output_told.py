@@ -46,3 +46,22 @@ async def test_a_quick_cell_tells_nothing_but_its_answer(orchestrator: Orchestra
     await orchestrator.sessions.execute("1", session_id="s")
     result = await orchestrator.sessions.execute("print(1)", session_id="s", ticket=ticket)
     assert (result.output, len(told) <= 1) == ("1\n", True), "a slow machine may tell it once"
+
+
+async def test_a_cell_that_writes_right_after_another_one_did_is_heard_as_soon(orchestrator: Orchestrator) -> None:
+    for _ in range(3):
+        before = Ticket()
+        before.heard = lambda _total, _recent: None
+        await orchestrator.sessions.execute("print('before')", session_id="s", ticket=before)
+        ticket, heard = Ticket(), asyncio.Event()
+
+        def hear(_total: int, _recent: str, heard: asyncio.Event = heard) -> None:
+            heard.set()
+
+        ticket.heard = hear
+        code = "import time\nprint('first')\ntime.sleep(600)"
+        call = asyncio.create_task(orchestrator.sessions.execute(code, session_id="s", ticket=ticket))
+        async with asyncio.timeout(PATIENCE):
+            await heard.wait()
+        await orchestrator.sessions.interrupt("s")
+        await call

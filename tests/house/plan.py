@@ -23,6 +23,7 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
     # the SDK's types are packaged apart, it runs on anyio, and its HTTP side is made of starlette's parts
     "mcp": frozenset({"mcp", "mcp_types", "anyio", "starlette"}),
     "opentelemetry-api": frozenset({"opentelemetry"}),  # its SDK is optional, and lies in the same package
+    "prompt-toolkit": frozenset({"prompt_toolkit"}),
     "prometheus-client": frozenset({"prometheus_client"}),
     "pydantic": frozenset({"pydantic", "pydantic_core", "annotated_types"}),  # its constraints are packaged apart
     "pydantic-settings": frozenset({"pydantic_settings"}),
@@ -215,7 +216,7 @@ LAYERS: Mapping[str, Layer] = {
             "orchestrator.faces",
             "orchestrator.faces.cli",
         ),
-        libraries=frozenset({"mcp", "rich", "typer"}),
+        libraries=frozenset({"mcp", "prompt-toolkit", "rich", "typer"}),
     ),
     "orchestrator.__main__": Layer(("orchestrator.faces", "orchestrator.faces.cli")),
     "agent": Layer(("agent", "agent.snapshot"), libraries=AGENT_LIBRARIES),

@@ -12,6 +12,8 @@ from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
 from orchestrator.faces.cli.keys import key_commands
 from orchestrator.faces.cli.owner import mcp, owner
+from orchestrator.faces.cli.repl import repl
+from orchestrator.faces.cli.run import run
 from orchestrator.faces.cli.serve import serve
 from orchestrator.faces.cli.sessions import session_commands
 from orchestrator.faces.cli.status import reap, status
@@ -29,6 +31,8 @@ app.command()(mcp)
 app.command()(serve)
 app.command(hidden=True)(owner)
 app.command()(status)
+app.command()(run)
+app.command()(repl)
 app.command()(reap)
 add_to(session_commands)
 app.add_typer(session_commands, name="session")

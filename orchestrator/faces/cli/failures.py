@@ -13,6 +13,7 @@ EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
 EXIT_REFUSED: Final = 4
 EXIT_UNAVAILABLE: Final = 5
+EXIT_INTERRUPTED: Final = 130  # as shells say it of SIGINT
 
 _EXITS: Final[Mapping[Code, int]] = {
     "invalid_request": EXIT_USAGE,

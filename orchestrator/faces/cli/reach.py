@@ -60,6 +60,21 @@ async def quiet_office(data_dir: Path | None) -> AsyncIterator[Office]:
         yield office
 
 
+@asynccontextmanager
+async def beside(office: Office, data_dir: Path | None) -> AsyncIterator[Office]:
+    """For an order beside one that the office is at: the same, or another link to the same owner, since each does one
+    order at a time. Raises OrchestratorError.
+    """
+    from orchestrator.faces.admin_client import Link  # noqa: PLC0415
+    from orchestrator.settings import Settings  # noqa: PLC0415
+
+    if not isinstance(office, Link):
+        yield office
+        return
+    async with _office(Settings.load(data_dir=data_dir), whole=True, say=_keep_quiet) as another:
+        yield another
+
+
 async def lines_of(office: Office, name: str, given: Line) -> list[Line]:
     """All objects of a short answer."""
     async with aclosing(office.answers(name, given)) as answers:
