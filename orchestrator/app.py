@@ -252,7 +252,7 @@ async def _running(
         ]
         try:
             histories, readiness = Histories(sessions, equipment), Readiness(engine, store.records)
-            reaping = Reaping(reaper, sweeper)
+            reaping = Reaping(reaper, sweeper, engine)
             yield Services(sessions, histories, readiness, observing, reaping, tenancy, reloading, store)
         except BaseException as error:  # noqa: BLE001 - raised again below, not wrapped into the group's
             failure = error

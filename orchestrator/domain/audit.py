@@ -37,6 +37,7 @@ Act = Literal[
     "between",  # a sandbox has taken processor time after its last answer: threads and processes that cells left
     "back up",
     "vacuum",
+    "kill container",
 ]
 NOBODY: Final = "-"  # in place of a key: no call did it
 CodeKept = Literal["hash", "text", "nothing"]

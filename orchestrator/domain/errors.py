@@ -74,6 +74,12 @@ class SessionNotFoundError(OrchestratorError):
     code = "not_found"
 
 
+class ContainerNotFoundError(OrchestratorError):
+    """No container of this installation is called so."""
+
+    code = "not_found"
+
+
 class BusyError(OrchestratorError):
     """A bounded resource is full."""
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from orchestrator.services.audit_orders import AUDIT_ORDERS
 from orchestrator.services.capsule_orders import CAPSULE_ORDERS
+from orchestrator.services.container_orders import CONTAINER_ORDERS
 from orchestrator.services.installation_orders import INSTALLATION_ORDERS
 from orchestrator.services.orders import Order
 from orchestrator.services.run_orders import RUN_ORDERS
@@ -17,6 +18,7 @@ ORDERS: Final[tuple[Order, ...]] = (
     *SESSION_ORDERS,
     *RUN_ORDERS,
     *CAPSULE_ORDERS,
+    *CONTAINER_ORDERS,
     *INSTALLATION_ORDERS,
     *STORE_ORDERS,
 )

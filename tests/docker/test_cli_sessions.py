@@ -64,6 +64,36 @@ async def test_an_operator_steers_sessions_of_a_server_that_runs(settings: Setti
 
 
 @pytest.mark.usefixtures("engine")
+async def test_a_container_is_found_by_whose_it_is_and_its_session_outlives_it(settings: Settings) -> None:
+    keys = await keys_of(settings)
+    async with (
+        server(settings, ORCHESTRATOR_SNAPSHOT_AFTER="3600") as (url, process),
+        client(url, keys["red"]) as speaking,
+    ):
+        await run(speaking, "x = 41")
+        await ordered(settings, "session", "snapshot", "shop", "--tenant", "red")
+        await run(speaking, "x = 42")
+        ((listed,), said) = await ordered(settings, "container", "list")
+        assert (listed["session"], listed["tenant"], listed["running"]) == ("shop", "red", True)
+        assert str(process.pid) in said
+        prefix = listed["sandbox"][:8]
+        ((one,), _) = await ordered(settings, "container", "inspect", listed["container"][:10])
+        assert one == listed
+        _, said = await ordered(settings, "container", "kill", prefix, code=4)
+        assert "session shop, tenant red" in said
+        assert (await ordered(settings, "container", "kill", prefix, "--yes"))[0][0]["removed"] is True
+        answer = await run(speaking, "x")
+        assert answer["value"] == "41"
+        assert "execution 2" in str(answer["notes"])
+        await ordered(settings, "container", "kill", prefix, "--yes", code=3)
+        _, said = await ordered(settings, "container", "kill", "a", "--yes", code=2)
+        assert "too short" in said
+    assert (await ordered(settings, "container", "list"))[0] == []
+    async with Orchestrator.open(settings) as o:
+        await o.sessions.delete("shop", tenant=(await o.tenants.find("red")).id)
+
+
+@pytest.mark.usefixtures("engine")
 async def test_where_no_server_runs_a_command_is_the_owner(settings: Settings) -> None:
     async with Orchestrator.open(settings) as o:
         await o.execute("x = 41", session_id="s")

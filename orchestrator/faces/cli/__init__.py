@@ -5,6 +5,7 @@ import typer
 from orchestrator.faces.cli.audit import audit_commands
 from orchestrator.faces.cli.capsules import add_to, trust_commands
 from orchestrator.faces.cli.config import config_commands
+from orchestrator.faces.cli.containers import container_commands
 from orchestrator.faces.cli.db import db_commands
 from orchestrator.faces.cli.demo import demo
 from orchestrator.faces.cli.doctor import doctor
@@ -36,6 +37,7 @@ app.command()(repl)
 app.command()(reap)
 add_to(session_commands)
 app.add_typer(session_commands, name="session")
+app.add_typer(container_commands, name="container")
 app.add_typer(trust_commands, name="trust")
 app.add_typer(db_commands, name="db")
 app.add_typer(config_commands, name="config")
