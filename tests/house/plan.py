@@ -90,7 +90,7 @@ _ROOTS = (
         "orchestrator.provisioning",
     ),
     *("orchestrator.leftovers", "orchestrator.doctor", "orchestrator.support_bundle", "orchestrator.tenancy"),
-    "orchestrator.offline",
+    *("orchestrator.offline", "orchestrator.purging"),
 )
 LAYERS: Mapping[str, Layer] = {
     "orchestrator": Layer(()),  # the package itself: its version
@@ -154,6 +154,10 @@ LAYERS: Mapping[str, Layer] = {
     ),
     "orchestrator.stored": Layer((*_EVERYWHERE, "orchestrator.adapters")),
     "orchestrator.offline": Layer((*_EVERYWHERE, "orchestrator.adapters")),
+    "orchestrator.purging": Layer(
+        (*_EVERYWHERE, "orchestrator.adapters", "orchestrator.settings", "orchestrator.provisioning"),
+        libraries=frozenset({"docker"}),
+    ),
     "orchestrator.app": Layer(
         (
             *_EVERYWHERE,

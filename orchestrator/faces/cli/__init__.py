@@ -13,6 +13,7 @@ from orchestrator.faces.cli.engine import engine_commands
 from orchestrator.faces.cli.image import image_commands
 from orchestrator.faces.cli.keys import key_commands
 from orchestrator.faces.cli.owner import mcp, owner
+from orchestrator.faces.cli.purge import purge
 from orchestrator.faces.cli.repl import repl
 from orchestrator.faces.cli.run import run
 from orchestrator.faces.cli.serve import serve
@@ -34,6 +35,7 @@ app.command(hidden=True)(owner)
 app.command()(status)
 app.command()(run)
 app.command()(repl)
+app.command()(purge)
 app.command()(reap)
 add_to(session_commands)
 app.add_typer(session_commands, name="session")
