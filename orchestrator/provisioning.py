@@ -17,6 +17,8 @@ from orchestrator.adapters.engine.isolation import read_isolation
 from orchestrator.adapters.image.agent_layer import find_sandbox_image_on, put_agent
 from orchestrator.adapters.image.build_steps import engine_failures
 from orchestrator.adapters.image.builder import ImageBuilder, find_sandbox_image, sandbox_image_of
+from orchestrator.adapters.image.inventory import HeldImage as HeldImage  # noqa: PLC0414 - for commands
+from orchestrator.adapters.image.inventory import held_images, remove_image, superfluous
 from orchestrator.adapters.image.sources import read_image_files
 from orchestrator.domain.errors import EngineUnavailableError, InvalidRequestError
 from orchestrator.domain.ports import Clock, SandboxImage
@@ -78,6 +80,22 @@ def find_image(*, chosen_base: str | None = None, requirements: Path | None = No
     files = read_image_files(requirements)
     with closing(api_client(find_engine(_docker_host()))) as api, engine_failures("Looking for images"):
         return find_sandbox_image(api, files, chosen_base=chosen_base)
+
+
+def list_images() -> list[HeldImage]:
+    """All images of the product on the engine that answers, newest first."""
+    with closing(api_client(find_engine(_docker_host()))) as api, engine_failures("Looking for images"):
+        return held_images(api)
+
+
+def prune_images(chosen: Callable[[list[HeldImage]], bool]) -> list[tuple[HeldImage, bool]]:
+    """Remove sandbox images that nothing needs, where `chosen` agrees to those: each, and whether it is gone."""
+    with closing(api_client(find_engine(_docker_host()))) as api, engine_failures("Removing images"):
+        default = find_sandbox_image(api, read_image_files())
+        images = superfluous(held_images(api), None if default is None else default.tag)
+        if not chosen(images):
+            return []
+        return [(image, remove_image(api, image.tag)) for image in images]
 
 
 def _docker_host() -> str | None:

@@ -1,16 +1,34 @@
-"""`orchestrator image`: build the image that sandboxes start from."""
+"""`orchestrator image`: build the image that sandboxes start from, and see to those that there are."""
 
+import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from orchestrator import provisioning
 from orchestrator.faces.cli.failures import EXIT_FAILED, told_to_the_terminal
+from orchestrator.faces.cli.output import AsJson, Column, DryRun, Listing, Yes, confirmed
+from orchestrator.faces.cli.shown import moment, size
+
+if TYPE_CHECKING:
+    from orchestrator.provisioning import HeldImage
 
 image_commands = typer.Typer(help="Build the image that sandboxes start from.", no_args_is_help=True)
 
+_LIST: Final = (
+    Column("IMAGE", "tag"),
+    Column("KIND", "kind"),
+    Column("PYTHON", "python"),
+    Column("ENVIRONMENT", "environment"),
+    Column("AGENT", "agent"),
+    Column("SIZE", "bytes", size, right=True),
+    Column("CONTAINERS", "containers", right=True),
+    Column("CREATED", "created_at", moment),
+)
 _Base = Annotated[
     str | None, typer.Option("--from", metavar="IMAGE", help="Build on this image (Python 3.11+, glibc) of yours.")
 ]
@@ -46,3 +64,34 @@ def show(*, base: _Base = None, requirements: _Requirements = None) -> None:
         typer.echo("The sandbox image is not built. Run `orchestrator image build`.", err=True)
         raise typer.Exit(EXIT_FAILED)
     typer.echo(found.tag)
+
+
+@image_commands.command("list")
+def list_images(*, as_json: AsJson = False) -> None:
+    """List the product's images on the engine, newest first; sizes count what they share."""
+    with told_to_the_terminal():
+        listing = Listing(_LIST, as_json=as_json)
+        for image in provisioning.list_images():
+            listing.add(_line(image))
+        listing.close()
+
+
+@image_commands.command()
+def prune(*, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Remove sandbox images with an earlier agent that no container uses. A session that needs one gets it anew."""
+
+    def chosen(images: list["HeldImage"]) -> bool:
+        plan = [f"would remove {image.tag}, agent {image.agent or '-'}" for image in images] or [
+            "nothing is superfluous"
+        ]
+        return asyncio.run(confirmed(plan, "Remove them?", yes=yes or not images, dry_run=dry_run))
+
+    with told_to_the_terminal():
+        listing = Listing((_LIST[0], Column("REMOVED", "removed")), as_json=as_json)
+        for image, removed in provisioning.prune_images(chosen):
+            listing.add({**_line(image), "removed": removed})
+        listing.close()
+
+
+def _line(image: "HeldImage") -> Mapping[str, Any]:
+    return {**asdict(image), "created_at": image.created_at.isoformat()}
