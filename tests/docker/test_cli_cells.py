@@ -16,6 +16,9 @@ from tests.docker.terminal import terminal
 from tests.docker.test_cli_sessions import PATIENCE
 from tests.docker.test_serve import server
 
+# It does not end when it is asked to, and is killed after its grace.
+DEAF = "import signal, time; signal.signal(2, signal.SIG_IGN); print('beg' + 'un', flush=True); time.sleep(300)"
+
 
 async def ran(settings: Settings, *order: str, code: int = 0, given: bytes = b"") -> tuple[str, str]:
     """What `orchestrator run` prints, and what it says beside that."""
@@ -78,7 +81,14 @@ async def test_output_comes_while_code_runs_and_ctrl_c_interrupts_it_and_not_the
             process.send_signal(signal.SIGINT)
             _, err = await process.communicate()
         assert process.returncode == 130
-        assert b"interrupted" in err
+        assert b"KeyboardInterrupt" in err, "its answer still comes"
+        process = await begun(settings, "-c", "print('begun', flush=True)\nimport time; time.sleep(300)")
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            assert await process.stdout.readline() == b"begun\n"
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+        assert (process.returncode, b"not waited for" in err) == (130, True), "without a session, nobody can be asked"
         assert (await ran(settings, "-c", "x", "-s", "s"))[0] == "1\n"
 
     if serving:
@@ -124,7 +134,16 @@ async def test_a_prompt_keeps_its_session_over_blocks_interrupts_and_errors(
         assert "+x + 1" in history.read_text()
         async with terminal(settings, "repl", "s") as typed:
             await typed.sees(">>>")
-            typed.types("\x1b[A\r")  # the last line of the one before
+            typed.types(f"{DEAF}\r")
+            await typed.sees("begun\n")
+            for _ in range(3):
+                typed.types("\x03")
+                await asyncio.sleep(0.1)
+            await typed.sees("stays")
+            assert await typed.ended() == 0
+        async with terminal(settings, "repl", "s") as typed:
+            await typed.sees(">>>")
+            typed.types("\x1b[A\x1b[A\r")  # the last line but one of those before
             await typed.sees("42\n")
             await typed.sees(">>>")
             typed.types("\x04")

@@ -57,3 +57,10 @@ def test_where_the_records_cannot_be_read_nothing_is_completed_and_nothing_said(
     spoilt = tmp_path / "file"
     spoilt.write_text("no directory")
     assert completed("tenant", "show", "red", data=spoilt) == []
+
+
+def test_a_help_text_waits_for_no_library_of_the_engine_and_no_settings() -> None:
+    dear = {"docker", "pydantic_settings", "prompt_toolkit"}
+    told = f"import orchestrator.faces.cli, sys; print({dear} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "set()\n"

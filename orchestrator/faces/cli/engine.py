@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from orchestrator import provisioning
 from orchestrator.faces.cli.failures import EXIT_FAILED, told_to_the_terminal
 
 engine_commands = typer.Typer(help="Find, install and start the Docker Engine.", no_args_is_help=True)
@@ -24,6 +23,8 @@ _CACHES_ELSEWHERE = (
 @engine_commands.command()
 def ensure() -> None:
     """Find an engine that works, or install and start one (Debian and Ubuntu, as root or with sudo)."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     with told_to_the_terminal():
         provisioning.ensure_engine(lambda line: typer.echo(f"engine: {line}"))
 
@@ -31,6 +32,8 @@ def ensure() -> None:
 @engine_commands.command()
 def status() -> None:
     """Say of each place where an engine may be what is there; exit code 1 where none works."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     with told_to_the_terminal():
         probes = provisioning.survey()
     for found in probes:
@@ -44,6 +47,8 @@ def status() -> None:
 @engine_commands.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(command: Annotated[list[str], typer.Argument(metavar="COMMAND…")]) -> None:
     """Run a command that uses the engine: as it is, or through sudo where the socket lets only root in."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     with told_to_the_terminal():
         prefix, told = provisioning.engine_for_a_command()
     if prefix:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from orchestrator import provisioning
 from orchestrator.faces.cli.failures import EXIT_FAILED, told_to_the_terminal
 from orchestrator.faces.cli.output import AsJson, Column, DryRun, Listing, Yes, confirmed
 from orchestrator.faces.cli.shown import moment, size
@@ -45,6 +44,8 @@ def build(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the environment anew from fresh packages.")] = False,
 ) -> None:
     """Build the sandbox image; takes minutes once, and a second where nothing changed."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     began = time.monotonic()
 
     def report(line: str) -> None:
@@ -58,6 +59,8 @@ def build(
 @image_commands.command()
 def show(*, base: _Base = None, requirements: _Requirements = None) -> None:
     """Print the tag of the image that sandboxes would start from; exit code 1 where it is not built."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     with told_to_the_terminal():
         found = provisioning.find_image(chosen_base=base, requirements=requirements)
     if found is None:
@@ -69,6 +72,8 @@ def show(*, base: _Base = None, requirements: _Requirements = None) -> None:
 @image_commands.command("list")
 def list_images(*, as_json: AsJson = False) -> None:
     """List the product's images on the engine, newest first; sizes count what they share."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
+
     with told_to_the_terminal():
         listing = Listing(_LIST, as_json=as_json)
         for image in provisioning.list_images():
@@ -79,6 +84,7 @@ def list_images(*, as_json: AsJson = False) -> None:
 @image_commands.command()
 def prune(*, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Remove sandbox images with an earlier agent that no container uses. A session that needs one gets it anew."""
+    from orchestrator import provisioning  # noqa: PLC0415 - the engine's library, which no help needs
 
     def chosen(images: list["HeldImage"]) -> bool:
         plan = [f"would remove {image.tag}, agent {image.agent or '-'}" for image in images] or [

@@ -3,10 +3,8 @@
 import asyncio
 import codeop
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,18 +12,17 @@ import typer
 
 from orchestrator.domain.errors import InvalidRequestError, OrchestratorError
 from orchestrator.domain.model import LOCAL_TENANT
-from orchestrator.faces.cli.cells import run_cell, show_answer
+from orchestrator.faces.cli.cells import run_interruptibly, show_answer
 from orchestrator.faces.cli.completion import session_names, tenant_names
 from orchestrator.faces.cli.failures import told_to_the_terminal
 from orchestrator.faces.cli.output import DataDir
-from orchestrator.faces.cli.reach import Office, at_office, beside, lines_of
+from orchestrator.faces.cli.reach import Office, at_office
 from orchestrator.faces.cli.shown import plain
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
 
 _HISTORY: Final = "repl.history"  # in the data directory, for its owner alone
-_LAST_SIGNAL: Final = 2  # interrupts of one cell after which nobody waits for it any more
 
 
 def repl(
@@ -35,7 +32,7 @@ def repl(
     timeout: Annotated[float | None, typer.Option(help="Seconds that a cell may run.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Type into a session. Ctrl-C interrupts what runs, Ctrl-D leaves; the session stays as it is."""
+    """Type into a session. Ctrl-C interrupts what runs (the third leaves), Ctrl-D leaves; the session stays."""
     with told_to_the_terminal():
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InvalidRequestError("A prompt needs a terminal.", hint="Use `orchestrator run -` in a pipe.")
@@ -62,59 +59,21 @@ class _Prompt:
                 continue  # what was typed is let go of
             except EOFError:
                 return
-            if code.strip():
-                await self._cell(code)
+            if code.strip() and not await self._cell(code):
+                return
 
-    async def _cell(self, code: str) -> None:
+    async def _cell(self, code: str) -> bool:
+        """Whether to go on: not where somebody would not wait for its end, whose answer may yet come over the link."""
         try:
-            async with self._interruptible() as running:
-                running.task = asyncio.create_task(run_cell(self._office, code.encode(), self._given), name="cell")
-                show_answer(await running.task)
+            ran = await run_interruptibly(self._office, self._data_dir, code.encode(), self._given)
         except OrchestratorError as error:
             typer.secho(f"error: {plain(error.message)}", fg=typer.colors.RED, err=True)
             if error.hint:
                 typer.echo(plain(error.hint), err=True)
-
-    @asynccontextmanager
-    async def _interruptible(self) -> "AsyncIterator[_Running]":
-        """Ctrl-C asks the session to stop what runs, whose answer still comes; the loop goes on meanwhile."""
-        running, loop = _Running(), asyncio.get_running_loop()
-        before = signal.getsignal(signal.SIGINT)
-
-        def interrupted() -> None:
-            running.signals += 1
-            if running.signals > _LAST_SIGNAL and running.task is not None:
-                running.task.cancel()
-            else:
-                running.asking.append(asyncio.create_task(self._interrupt(), name="interrupt"))
-
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-        try:
-            yield running
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-            signal.signal(signal.SIGINT, before)
-            for asking in running.asking:
-                asking.cancel()
-            if running.asking:
-                await asyncio.wait(running.asking)
-
-    async def _interrupt(self) -> None:
-        asked = {"session": self._given["session"], "tenant": self._given["tenant"]}
-        try:
-            async with beside(self._office, self._data_dir) as office:
-                await lines_of(office, "session.interrupt", asked)
-        except OrchestratorError as error:
-            typer.echo(f"it could not be interrupted: {plain(error.message)}", err=True)
-
-
-class _Running:
-    """A cell under way, and who has asked for its end."""
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[Mapping[str, Any]] | None = None
-        self.asking: list[asyncio.Task[None]] = []
-        self.signals = 0
+            return True
+        if ran.said is not None:
+            show_answer(ran.said)
+        return ran.said is not None
 
 
 def _history_file(data_dir: Path | None) -> Path:
@@ -122,7 +81,9 @@ def _history_file(data_dir: Path | None) -> Path:
     from orchestrator.settings import Settings  # noqa: PLC0415 - imports that no help needs
 
     path = Settings.load(data_dir=data_dir).data_dir / _HISTORY
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
     return path
 
 

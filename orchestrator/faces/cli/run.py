@@ -9,13 +9,14 @@ import typer
 
 from orchestrator.domain.errors import InvalidRequestError
 from orchestrator.domain.model import LOCAL_TENANT
-from orchestrator.faces.cli.cells import run_cell, show_answer
+from orchestrator.faces.cli.cells import run_interruptibly, show_answer
 from orchestrator.faces.cli.completion import session_names, tenant_names
 from orchestrator.faces.cli.failures import EXIT_FAILED, EXIT_INTERRUPTED, told_to_the_terminal
 from orchestrator.faces.cli.output import AsJson, DataDir
 from orchestrator.faces.cli.reach import at_office
 
 _STREAM: Final = "-"
+_MOST_BYTES: Final = 16 * 1024 * 1024  # that are read at all; how much may be run, the session says
 
 
 def run(
@@ -38,15 +39,20 @@ def run(
         given = {"session": session, "tenant": tenant, "timeout": timeout}
         source = _source(file, code)
         try:
-            said = at_office(data_dir, lambda office: run_cell(office, source, given, quiet=as_json), whole=True)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
+            ran = at_office(
+                data_dir, lambda office: run_interruptibly(office, data_dir, source, given, quiet=as_json), whole=True
+            )
+        except KeyboardInterrupt:  # before it ran
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        if as_json:
-            typer.echo(json.dumps(said))
+        if ran.said is None:
+            typer.echo("interrupted, and not waited for", err=True)
+        elif as_json:
+            typer.echo(json.dumps(ran.said))
         else:
-            show_answer(said)
-        if said["outcome"] != "ok":
+            show_answer(ran.said)
+        if ran.interrupts:
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if ran.said is None or ran.said["outcome"] != "ok":
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -56,6 +62,10 @@ def _source(file: str | None, code: str | None) -> bytes:
     if code is not None:
         return code.encode("utf-8", "surrogateescape")
     try:
-        return sys.stdin.buffer.read() if file == _STREAM else Path(file or "").read_bytes()
+        with sys.stdin.buffer if file == _STREAM else Path(file or "").open("rb") as source:
+            read = source.read(_MOST_BYTES + 1)
     except OSError as failure:
         raise InvalidRequestError(f"{file} cannot be read: {failure.strerror}.") from failure
+    if len(read) > _MOST_BYTES:
+        raise InvalidRequestError(f"{file} has more than {_MOST_BYTES} bytes.", hint="A cell's data goes into files.")
+    return read
