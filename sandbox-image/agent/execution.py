@@ -242,8 +242,8 @@ class Interpreter:
 
     def _restore_builtins(self, report: Report) -> None:
         current = vars(builtins)
-        if not _ORIGINAL_BUILTINS.keys() <= current.keys():
-            missing = [name for name in _ORIGINAL_BUILTINS if name not in current]
+        missing = [name for name, was in _ORIGINAL_BUILTINS.items() if current.get(name) is None and was is not None]
+        if missing:
             current.update({name: _ORIGINAL_BUILTINS[name] for name in missing})
             report.notes.append(f"The cell removed {len(missing)} builtins, such as {missing[-1]}: they were put back.")
 

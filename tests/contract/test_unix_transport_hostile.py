@@ -17,7 +17,7 @@ import pytest
 from orchestrator.adapters.channel import unix_transport
 from orchestrator.adapters.channel.disposable_threads import in_thread
 from orchestrator.adapters.channel.transport import Connection, TransportError
-from orchestrator.adapters.channel.unix_transport import MAX_JUDGES, UnixTransport
+from orchestrator.adapters.channel.unix_transport import MAX_JUDGES, UnixTransport, remove_channel_directory
 from orchestrator.domain import wire
 from tests.contract.conftest import unix_reach
 from tests.contract.scripted_agent import SANDBOX, SECRET, Reach, ScriptedAgent, knock
@@ -274,3 +274,21 @@ async def test_connection_that_nobody_takes_any_more_is_closed(transport: UnixTr
     proof = wire.proof(SECRET, "agent", challenge.header["nonce"])
     agent.send({"type": "hello", "proof": proof, "nonce": "ef" * 16, **agent.identity})
     assert await agent.hung_up_on()
+
+
+def test_a_socket_that_is_bound_while_its_directory_goes_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, late = tmp_path / "channel", [True]
+    directory.mkdir()
+    remove = Path.rmdir
+
+    def removed(path: Path) -> None:
+        if late.pop() if late else False:
+            (path / "late").touch()
+        remove(path)
+
+    monkeypatch.setattr(Path, "rmdir", removed)
+    remove_channel_directory(directory)
+    assert not directory.exists()
+    remove_channel_directory(directory)

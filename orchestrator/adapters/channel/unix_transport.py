@@ -6,6 +6,7 @@ read or close last as long as its sender chose).
 """
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -30,6 +31,7 @@ from orchestrator.domain.wire import ProtocolViolationError, socket_name
 
 MAX_JUDGES = 8
 JUDGE_SECONDS = 5.0
+_REMOVALS = 3  # tries
 _BACKLOG = 16
 _PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 
@@ -43,10 +45,17 @@ def channel_directory(parent: Path, sandbox_id: str) -> Path:
 
 def remove_channel_directory(directory: Path) -> None:
     """Take the directory away with what is left in it; only sockets of ours can be. Absent is success."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in directory.iterdir():
-            entry.unlink(missing_ok=True)
-        directory.rmdir()
+    for left in reversed(range(_REMOVALS)):
+        with contextlib.suppress(FileNotFoundError):
+            for entry in directory.iterdir():
+                entry.unlink(missing_ok=True)
+            try:
+                directory.rmdir()
+            except OSError as failure:  # a listener that was just being made has bound its socket meanwhile
+                if failure.errno != errno.ENOTEMPTY or not left:
+                    raise
+                continue
+        return
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
